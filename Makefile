@@ -1,0 +1,83 @@
+# Everything that a person or CI runs. `make help` lists it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STACK ?= local
+OUTPUT ?= tree
+# Where pip finds torch. Empty: the default index, which brings the CUDA build (5.4 GB installed).
+# A CPU build is about a tenth: make demo TORCH_INDEX=<an index that carries it>
+TORCH_INDEX ?=
+CONTAINER ?= docker
+PYTEST_ARGS ?=
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+  --no-header --no-annotate
+CODE := holdfast infra sandbox training tests __main__.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-light demo test test-light lint format plan images lock clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(BIN)/.training $(BIN)/.s3 ## Install all that demo and test need into .venv (torch included)
+
+setup-light: $(BIN)/.dev ## Install what needs no PyTorch: infra, holdfast, the linters
+
+demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 4 minutes)
+	$(BIN)/python -m sandbox demo
+
+test: lint $(BIN)/.training $(BIN)/.s3 ## Lint, type-check and run every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-light: lint $(BIN)/.s3 ## The tests that need no PyTorch
+	$(BIN)/python -m pytest -m "not torch" tests/infra tests/blueprints tests/holdfast $(PYTEST_ARGS)
+
+lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/pyrefly check --summarize-errors
+
+format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluster: make plan STACK=local
+	@$(BIN)/python -m infra.graph plan --stack $(STACK) --output $(OUTPUT)
+
+images: ## Build the tools and training images (CONTAINER=docker|podman|"buildah")
+	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .
+	$(CONTAINER) build -f images/training/Containerfile -t holdfast-training:dev .
+
+lock: $(BIN)/.dev ## Resolve the dependencies of pyproject.toml anew into the lock files
+	$(BIN)/python -m pip install --quiet uv
+	$(COMPILE) --group infra -o requirements.txt
+	$(COMPILE) -c requirements.txt --group infra --extra sandbox --extra dev -o requirements-dev.txt pyproject.toml
+	$(COMPILE) -c requirements-dev.txt --extra training -o requirements-training.txt pyproject.toml
+	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
+
+clean: ## Remove what the commands above made, but not .venv
+	-$(BIN)/python -m sandbox down
+	rm -rf .cache .sandbox report .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	  f"Holdfast needs Python 3.11 or newer, and $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.venv requirements-dev.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# The lock is a constraint here, not a list: a CPU build of the same torch needs none of its CUDA libraries.
+$(BIN)/.training: $(BIN)/.dev requirements-training.txt
+ifeq ($(TORCH_INDEX),)
+	@echo "Installing PyTorch from the default index: on Linux this is the CUDA build, 5.4 GB installed."
+	@echo "A CPU build is enough for the demo: make $(MAKECMDGOALS) TORCH_INDEX=<an index that carries it>"
+	$(BIN)/python -m pip install --quiet -c requirements-training.txt torch torchdata numpy
+else
+	$(BIN)/python -m pip install --quiet -c requirements-training.txt --index-url $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install --quiet -c requirements-training.txt torchdata numpy
+endif
+	@touch $@
