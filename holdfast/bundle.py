@@ -1,0 +1,373 @@
+"""A bundle: an immutable directory that is complete because its MANIFEST.json was written last.
+
+The order of writes is the whole trick: files, then their directories from the bottom up, then the
+manifest, then the bundle's directory, then one rename to the final name, then the parent directory;
+each synced before the next begins. Killed anywhere, there is either no bundle or a whole one.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from holdfast import durable
+from holdfast.errors import CommitRefused, InvalidBundle, InvalidManifest, UsageError
+from holdfast.failpoint import failpoint
+from holdfast.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    FileEntry,
+    Manifest,
+    name_problem,
+    path_problems,
+    printable,
+)
+
+QUARANTINE = ".quarantine"
+
+# What an unreadable file says about the file. Any other error (no permission, too many open files,
+# a stale mount) says something about this process, and must not condemn a bundle.
+_FILE_IS_BAD = frozenset(
+    {
+        errno.EBADMSG,
+        errno.EIO,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENODATA,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        getattr(errno, "EUCLEAN", errno.EIO),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A committed bundle: where it is and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def step(self) -> int | None:
+        """The training step that a checkpoint holds, from its label `step`."""
+        step = self.manifest.labels.get("step")
+        return step if isinstance(step, int) else None
+
+
+@dataclass
+class Tree:
+    """What lies in a directory: `files` are the regular ones, by `/`-separated path, in bytes."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    directories: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, root: Path) -> Self:
+        """Walk `root`, following no link. `odd` says what neither file nor directory is."""
+        tree = cls()
+        tree._walk(root, "")
+        return tree
+
+    def _walk(self, directory: Path, prefix: str) -> None:
+        with os.scandir(directory) as scan:
+            entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+        if prefix:
+            self.directories.append(prefix)
+            if not entries:
+                self.empty.append(prefix)
+        for entry in entries:
+            path = f"{prefix}/{entry.name}" if prefix else entry.name
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                self._walk(directory / entry.name, path)
+            elif stat.S_ISREG(mode):
+                self.files[path] = entry.stat(follow_symlinks=False).st_size
+            elif stat.S_ISLNK(mode):
+                self.odd.append(f"{printable(path)}: is a symbolic link")
+            else:
+                self.odd.append(f"{printable(path)}: is a pipe, socket or device")
+
+    def problems(self) -> list[str]:
+        """Everything that keeps this tree from becoming a bundle."""
+        problems = self.odd + path_problems(self.files)
+        problems += [
+            f"{printable(path)}: is an empty directory, which a bundle cannot keep: "
+            "remove it or put a file in it"
+            for path in self.empty
+        ]
+        if not self.files:
+            problems.append("there is no file in it")
+        return problems
+
+
+class BundleWriter:
+    """Write files into `.path`, a fresh hidden directory, then `commit()` them as one bundle.
+
+    As a context manager it removes the directory again unless the bundle was committed. Several
+    processes may write into one bundle: one makes the writer and commits, the others `attach` to
+    its `path`, hash and sync their own files (`entry`) and hand the entries to the committer.
+    """
+
+    def __init__(self, parent: Path, name: str, kind: str) -> None:
+        """Create `parent` if need be and the hidden directory in it.
+
+        Raises UsageError for a name that no bundle can have, CommitRefused when it is taken.
+        """
+        if problem := name_problem(name):
+            raise UsageError(f"bundle name {name!r} {problem}")
+        self.parent = Path(parent)
+        self.name = name
+        self.kind = kind
+        self.path = self.parent / f"{durable.TEMPORARY}{name}-{durable.unique()}"
+        self._owner = True
+        self._refuse_a_taken_name()
+        with durable.no_space_named(self.parent):
+            durable.make_directories(self.parent)
+            self.path.mkdir()
+
+    @classmethod
+    def attach(cls, path: Path, kind: str = "checkpoint") -> Self:
+        """Join the bundle that another process is writing into `path`. Never removes anything."""
+        path = Path(path)
+        name, dash, _ = path.name.removeprefix(durable.TEMPORARY).rpartition("-")
+        if not dash or not path.name.startswith(durable.TEMPORARY) or not path.is_dir():
+            raise UsageError(f"'{path}' is not the directory of a bundle that is being written")
+        writer = cls.__new__(cls)
+        writer.parent, writer.name, writer.kind = path.parent, name, kind
+        writer.path, writer._owner = path, False
+        return writer
+
+    def entry(self, path: str) -> FileEntry:
+        """Hash and sync a file that was written to `path` (relative, with `/`) in this bundle."""
+        digest, size = durable.hash_file(self.path / path)
+        durable.fsync_file(self.path / path)
+        return FileEntry(path=path, size=size, sha256=digest)
+
+    def commit(
+        self,
+        labels: Mapping[str, str | int],
+        files: Sequence[FileEntry] | None = None,
+        threads: int | None = None,
+    ) -> Bundle:
+        """Close the bundle and give it its name. From the return on it survives a power cut.
+
+        `files` are the entries of writers that hashed while they wrote: trusted, but exactly these
+        files must be there in these sizes. Without it every file is hashed here, on `threads`.
+        Raises CommitRefused with every problem, NoSpace on a full volume.
+        """
+        with durable.no_space_named(self.path):
+            tree = Tree.of(self.path)
+            if problems := tree.problems():
+                raise CommitRefused(problems)
+            if files is None:
+                files = durable.in_threads(self.entry, list(tree.files), threads)
+            else:
+                if problems := _differences(tree, files):
+                    raise CommitRefused(problems)
+                paths = [self.path / path for path in tree.files]
+                durable.in_threads(durable.fsync_file, paths, threads)
+            try:
+                manifest = Manifest.build(self.kind, self.name, files, labels)
+            except InvalidManifest as error:
+                raise CommitRefused([str(error)]) from error
+            data = manifest.to_bytes()
+            if len(data) > MAX_MANIFEST_BYTES:
+                raise CommitRefused(
+                    [f"its manifest would be larger than {MAX_MANIFEST_BYTES >> 20} MiB"]
+                )
+            for directory in reversed(tree.directories):  # children come before their parents
+                durable.fsync_directory(self.path / directory)
+            failpoint("commit.files-written")
+            durable.create_file(self.path / MANIFEST, data)
+            failpoint("commit.manifest-written")
+            durable.fsync_directory(self.path)
+            failpoint("commit.before-rename")
+            self._refuse_a_taken_name()
+            try:
+                durable.rename_durably(self.path, self.parent / self.name)
+            except FileExistsError:
+                self._refuse_a_taken_name()
+                raise
+            failpoint("commit.after-rename")
+        return Bundle(self.parent / self.name, manifest)
+
+    def abort(self) -> None:
+        """Remove what was written. Does nothing after a commit, or in a process that attached."""
+        if self._owner:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _refuse_a_taken_name(self) -> None:
+        if os.path.lexists(self.parent / self.name):
+            raise CommitRefused([f"'{self.parent / self.name}' exists: a bundle is never replaced"])
+
+
+def commit_directory(
+    source: Path,
+    parent: Path,
+    name: str,
+    kind: str,
+    labels: Mapping[str, str | int],
+    move: bool = False,
+    threads: int | None = None,
+) -> Bundle:
+    """Make a bundle of a finished directory, which nobody may be writing to any more.
+
+    The source is copied and stays as it is. With `move` its files are hard-linked where the file
+    system can (no second copy on the disk), and the source is removed after the commit.
+    Raises CommitRefused with every problem before anything is written.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise UsageError(f"'{source}' is not a directory")
+    if Path(parent).resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"'{parent}' lies inside '{source}': commit to a place outside of it")
+    tree = Tree.of(source)
+    if problems := tree.problems():
+        raise CommitRefused(problems)
+    with BundleWriter(parent, name, kind) as writer, durable.no_space_named(writer.path):
+        for directory in tree.directories:
+            (writer.path / directory).mkdir()
+        take = partial(_take, source, writer, move)
+        bundle = writer.commit(labels, durable.in_threads(take, list(tree.files), threads))
+    if move:
+        shutil.rmtree(source)
+    return bundle
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest and nothing else. Raises InvalidBundle."""
+    path = Path(path)
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):  # a link to a bundle is not the bundle
+            raise InvalidBundle(path, ["is not a directory"])
+        with durable.open_regular(path / MANIFEST) as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+        manifest = Manifest.parse(data)
+    except OSError as error:
+        raise InvalidBundle(path, [_unreadable(MANIFEST, error)]) from error
+    except InvalidManifest as error:
+        raise InvalidBundle(path, [f"{MANIFEST}: {error}"]) from error
+    if manifest.name != path.name:
+        raise InvalidBundle(path, [f"{MANIFEST}: is that of a bundle called '{manifest.name}'"])
+    return Bundle(path, manifest)
+
+
+def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundle:
+    """Check a bundle against its manifest: existence and sizes when `quick`, else every byte.
+
+    Raises InvalidBundle with every problem: missing, extra, wrong size or hash, links, special
+    files. Raises OSError when files cannot be read for a reason that is not the bundle's fault.
+    """
+    bundle = read_bundle(path)
+    tree = Tree.of(bundle.path)
+    del tree.files[MANIFEST]
+    entries = bundle.manifest.files
+    problems = tree.odd + [f"{printable(name)}: is an empty directory" for name in tree.empty]
+    problems += _differences(tree, entries)
+    if not quick:
+        sound = [entry for entry in entries if tree.files.get(entry.path) == entry.size]
+        problems += check_files(bundle.path, sound, threads)
+    if problems:
+        raise InvalidBundle(bundle.path, problems)
+    return bundle
+
+
+def check_files(path: Path, entries: Iterable[FileEntry], threads: int | None = None) -> list[str]:
+    """Read every byte of these files of a bundle; return what is wrong, empty when all is well.
+
+    Several processes can share the work: `verify(path, quick=True)`, then each one its own part of
+    `manifest.files`.
+    """
+    found = durable.in_threads(partial(_check_file, Path(path)), list(entries), threads)
+    return [problem for problem in found if problem]
+
+
+def quarantine(path: Path, reason: str) -> Path:
+    """Set a bad bundle aside, as evidence, with the reason in a `.txt` file beside it.
+
+    It moves to `.quarantine/<name>-<id>/` in its own generation, where no reader looks for bundles.
+    Raises OSError when that cannot be done (a read-only volume) or somebody else did it before.
+    """
+    path = Path(path)
+    ward = path.parent / QUARANTINE
+    durable.make_directories(ward)
+    kept = ward / f"{path.name}-{durable.unique()}"
+    note = ward / f"{kept.name}.txt"
+    durable.write_durably(note, f"{reason}\n".encode("utf-8", "backslashreplace"))
+    try:
+        durable.rename_durably(path, kept)
+    except BaseException:
+        note.unlink(missing_ok=True)
+        raise
+    return kept
+
+
+def _take(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntry:
+    if move:
+        try:
+            os.link(source / path, writer.path / path, follow_symlinks=False)
+            return writer.entry(path)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+                raise
+    digest, size = durable.copy_file(source / path, writer.path / path)
+    return FileEntry(path=path, size=size, sha256=digest)
+
+
+def _differences(tree: Tree, entries: Sequence[FileEntry]) -> list[str]:
+    """How the files on the disk differ from the entries, without reading them."""
+    listed = {entry.path for entry in entries}
+    problems = []
+    for entry in entries:
+        size = tree.files.get(entry.path)
+        if size is None:
+            problems.append(f"{printable(entry.path)}: is missing")
+        elif size != entry.size:
+            problems.append(f"{printable(entry.path)}: has {size} bytes instead of {entry.size}")
+    extra = [path for path in tree.files if path not in listed]
+    return problems + [f"{printable(path)}: is not in the manifest" for path in extra]
+
+
+def _check_file(root: Path, entry: FileEntry) -> str | None:
+    try:
+        digest, size = durable.hash_file(root / entry.path)
+    except OSError as error:
+        return _unreadable(entry.path, error)
+    if size != entry.size:
+        return f"{printable(entry.path)}: has {size} bytes instead of {entry.size}"
+    if digest != entry.sha256:
+        return f"{printable(entry.path)}: has other bytes than its SHA-256 says"
+    return None
+
+
+def _unreadable(path: str, error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return f"{printable(path)}: is missing"
+    if error.errno in _FILE_IS_BAD:
+        return f"{printable(path)}: cannot be read: {error.strerror}"
+    raise error

@@ -1,0 +1,217 @@
+"""Files and directories that are still there after the power went out.
+
+A rename makes new bytes visible all at once; only an fsync makes them stay. So each function here
+syncs the bytes first, then the name, then the directory that holds the name. What is being written
+is called `.tmp-…` until it is complete; whoever is the only writer of a directory may sweep such
+leftovers away. Functions raise OSError as the system calls do.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from holdfast.errors import NoSpace
+
+TEMPORARY = ".tmp-"
+BLOCK = 1 << 20  # bytes read at a time: stays in the processor's cache while it is hashed
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def unique() -> str:
+    """Eight hexadecimal digits, for the name of something temporary or set aside."""
+    return uuid.uuid4().hex[:8]
+
+
+def default_threads() -> int:
+    """How many files to hash or sync at once: hashing is bound by cores, syncing by the disk."""
+    return max(4, min(16, os.cpu_count() or 1))
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's bytes durable, whoever wrote them. Its name needs its directory's fsync too."""
+    _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a directory's entries durable: files created, renamed and removed in it."""
+    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def make_directories(path: Path) -> None:
+    """Create a directory and what is missing above it, each one durable in its parent."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        fsync_directory(directory.parent)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write or replace a small file: after a crash it holds the old bytes or the new ones."""
+    draft = _draft(path, data)
+    try:
+        os.replace(draft, path)  # noqa: PTH105 (all system calls of this module in one style)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """Write and sync a new file under its final name: for a directory that is itself temporary."""
+    with path.open("xb", buffering=0) as file:
+        _write_all(file.fileno(), memoryview(data))
+        os.fsync(file.fileno())
+
+
+def create_durably(path: Path, data: bytes) -> None:
+    """Write a small file that must not exist yet: of several writers exactly one succeeds.
+
+    Raises FileExistsError when the name is taken. Needs a file system with hard links.
+    """
+    draft = _draft(path, data)
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def rename_durably(src: Path, dst: Path) -> None:
+    """Move a file or directory within one file system. Never replaces: raises FileExistsError.
+
+    For directories that hold something this is also safe against another process that takes the
+    name in the same instant, since POSIX refuses to rename onto a directory that is not empty.
+    """
+    if os.path.lexists(dst):
+        raise FileExistsError(errno.EEXIST, "the name is taken", str(dst))
+    if stat.S_ISREG(os.lstat(src).st_mode):
+        os.link(src, dst)
+        os.unlink(src)  # noqa: PTH108
+    else:
+        try:
+            os.rename(src, dst)  # noqa: PTH104
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, "the name is taken", str(dst)) from error
+            raise
+    fsync_directory(dst.parent)
+    if src.parent != dst.parent:
+        fsync_directory(src.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory so that a crash half-way never leaves half of it under its own name."""
+    doomed = path.with_name(f"{TEMPORARY}delete-{unique()}")
+    rename_durably(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def sweep_temporaries(directory: Path) -> list[Path]:
+    """Remove what killed writers left in this directory (`.tmp-…`); return what was removed.
+
+    Only for the one writer of the directory: another one's unfinished work looks the same.
+    """
+    leftovers = sorted(directory.glob(f"{TEMPORARY}*")) if directory.is_dir() else []
+    for path in leftovers:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return leftovers
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 (hexadecimal) and size in bytes of a regular file. Follows no link, opens no pipe."""
+    digest = hashlib.sha256()
+    size = 0
+    block = memoryview(bytearray(BLOCK))
+    with open_regular(path) as file:
+        while read := file.readinto(block):
+            digest.update(block[:read])
+            size += read
+    return digest.hexdigest(), size
+
+
+def hash_files(paths: Iterable[Path], threads: int | None = None) -> list[tuple[str, int]]:
+    """`hash_file` of each path, in order, several at a time (hashing releases the GIL)."""
+    return in_threads(hash_file, list(paths), threads)
+
+
+def copy_file(src: Path, dst: Path) -> tuple[str, int]:
+    """Copy a regular file's bytes durably and return what was copied: SHA-256 and size in bytes."""
+    digest = hashlib.sha256()
+    size = 0
+    block = memoryview(bytearray(BLOCK))
+    with open_regular(src) as source, dst.open("xb", buffering=0) as target:
+        while read := source.readinto(block):
+            _write_all(target.fileno(), block[:read])
+            digest.update(block[:read])
+            size += read
+        os.fsync(target.fileno())
+    return digest.hexdigest(), size
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """Open a regular file to read it, unbuffered; a link, pipe, socket or device raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENXIO, "not a regular file", str(path))
+    return open(descriptor, "rb", buffering=0)  # noqa: PTH123
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
+    """`[work(item) for item in items]` on a pool of threads; the first exception ends it."""
+    with ThreadPoolExecutor(min(threads or default_threads(), len(items) or 1)) as pool:
+        return list(pool.map(work, items))
+
+
+@contextlib.contextmanager
+def no_space_named(path: Path) -> Iterator[None]:
+    """Turn 'no space left' and 'over quota' into NoSpace, with what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace(
+            f"no space for '{path}' ({error.strerror}): keep fewer bundles or enlarge the volume"
+        ) from error
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _draft(path: Path, data: bytes) -> Path:
+    """A synced temporary file beside `path`, whose directory entry is not synced yet."""
+    draft = path.with_name(f"{TEMPORARY}{unique()}")
+    try:
+        create_file(draft, data)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

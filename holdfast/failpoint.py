@@ -1,0 +1,105 @@
+"""Named moments at which a test, or the demo, makes this process die, wait or fail.
+
+`HOLDFAST_FAILPOINT=commit.before-rename=kill` kills this process with SIGKILL right before a bundle
+gets its name. The full form is `name[@N]=action[,name[@N]=action…]`: the action happens at the N-th
+time (default 1) that this process passes the moment. Actions:
+
+- `kill`: SIGKILL to this process, as the kernel's out-of-memory killer or a power cut would
+- `hold:PATH`: create PATH (it appears with the process id in it), then wait for ever to be killed
+- `raise`: OSError EIO, as a failing disk would
+- `enospc`: OSError ENOSPC, as a full disk would
+
+Unset, a failpoint costs one look into the environment.
+"""
+
+import errno
+import os
+import signal
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+from holdfast.errors import UsageError
+
+ENVIRONMENT = "HOLDFAST_FAILPOINT"
+
+FAILPOINTS: frozenset[str] = frozenset(
+    {
+        # a bundle is written
+        "save.shard-written",
+        "commit.files-written",
+        "commit.manifest-written",
+        "commit.before-rename",
+        "commit.after-rename",
+        # volume → store
+        "push.file-uploaded",
+        "push.manifest-uploaded",
+        "push.before-snapshot",
+        "push.after-snapshot",
+        # store → volume
+        "pull.file-written",
+        "pull.before-rename",
+        "pull.after-rename",
+        # restore to a point in time
+        "stage.before-rename",
+        "stage.after-rename",
+        "switch.before-rename",
+        "switch.after-rename",
+        # retention
+        "prune.tombstoned",
+        "prune.data-deleted",
+    }
+)
+
+_passed: Counter[str] = Counter()
+
+
+def failpoint(name: str) -> None:
+    """Pass the moment `name`: nothing happens unless the environment asks for it."""
+    wanted = os.environ.get(ENVIRONMENT)
+    if not wanted:
+        return
+    plan = _parse(wanted)
+    if name not in FAILPOINTS:
+        raise UsageError(f"failpoint {name!r} is not registered: add it to holdfast.failpoint")
+    _passed[name] += 1
+    at, action = plan.get(name, (0, ""))
+    if _passed[name] == at:
+        _act(name, action)
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str) -> dict[str, tuple[int, str]]:
+    plan = {}
+    for item in text.split(","):
+        moment, _, action = item.strip().partition("=")
+        name, _, count = moment.partition("@")
+        if name not in FAILPOINTS:
+            known = ", ".join(sorted(FAILPOINTS))
+            raise UsageError(f"{ENVIRONMENT}: no failpoint is called {name!r}: use one of {known}")
+        if not (count or "1").isdecimal() or int(count or 1) < 1:
+            raise UsageError(f"{ENVIRONMENT}: {count!r} in {item!r} must be a count from 1 on")
+        if action not in {"kill", "raise", "enospc"} and not action.startswith("hold:/"):
+            raise UsageError(
+                f"{ENVIRONMENT}: unknown action {action!r} for {name}: "
+                "use kill, hold:/PATH, raise or enospc"
+            )
+        plan[name] = (int(count or 1), action)
+    return plan
+
+
+def _act(name: str, action: str) -> None:
+    match action.partition(":"):
+        case "kill", _, _:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hold", _, target:
+            path = Path(target)
+            draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+            draft.write_text(f"{os.getpid()}\n")
+            draft.replace(path)
+            while True:
+                signal.pause()
+        case "enospc", _, _:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (failpoint {name})")
+        case _:
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (failpoint {name})")

@@ -1,0 +1,221 @@
+"""All bundles of one run on a volume, in generations: find the newest good one, keep the newest K.
+
+    <volume>/<run>/gen-0001/step-00000100/MANIFEST.json …
+                           /.quarantine/  .pins/  .tmp-… (being written)
+                  /gen-0002/ …            .stage-…  .pull-… (a restore, a refill)
+
+Names order the bundles of a generation, so the greatest is the newest. One process at a time writes
+to a run (its trainer, or what restores it while the trainer is stopped); only that one may call
+`keep` and `sweep`. Any number may read.
+"""
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast import durable
+from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
+from holdfast.errors import InvalidBundle, UsageError
+
+PINS = ".pins"
+
+_RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_GENERATION = re.compile(r"gen-(\d{4,})", re.ASCII)
+
+logger = logging.getLogger(__name__)
+
+
+class Volume:
+    """One run's bundles under `root`. Making one reads and creates nothing."""
+
+    def __init__(self, root: Path, run: str) -> None:
+        if not _RUN.fullmatch(run):
+            raise UsageError(
+                f"run name {run!r} must be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
+            )
+        self.root = Path(root)
+        self.run = run
+        self.run_path = self.root / run
+        self._failed: dict[Path, InvalidBundle] = {}
+
+    def generations(self) -> list[int]:
+        """The numbers of all generations, ascending."""
+        numbers = []
+        for path in self.run_path.glob("gen-*"):
+            match = _GENERATION.fullmatch(path.name)
+            if match and path == self.generation_path(int(match[1])) and _is_directory(path):
+                numbers.append(int(match[1]))
+        return sorted(numbers)
+
+    def present(self) -> int | None:
+        """The number of the generation that training goes on in; None before the first."""
+        return max(self.generations(), default=None)
+
+    def generation_path(self, number: int) -> Path:
+        """Where generation `number` (from 1 on) is or would be. Creates nothing."""
+        if number < 1:
+            raise UsageError(f"generation {number} cannot exist: the first one is 1")
+        return self.run_path / f"gen-{number:04d}"
+
+    def bundles(self, generation: int | None = None) -> list[Bundle]:
+        """The bundles of a generation (default: the present one), newest first, manifests only.
+
+        What has no readable manifest is left out: see `damaged`.
+        """
+        return [found for found in self._read(generation) if isinstance(found, Bundle)]
+
+    def damaged(self, generation: int | None = None) -> list[InvalidBundle]:
+        """What lies in a generation (default: the present one) as a bundle but cannot be read."""
+        return [found for found in self._read(generation) if isinstance(found, InvalidBundle)]
+
+    def history(self) -> list[tuple[int, Bundle]]:
+        """The bundles of all generations with their generation, newest first."""
+        return [(n, bundle) for n in reversed(self.generations()) for bundle in self.bundles(n)]
+
+    def quarantined(self) -> list[Path]:
+        """The directories that were set aside, in all generations."""
+        wards = [self.generation_path(n) / QUARANTINE for n in self.generations()]
+        return [path for ward in wards for path in sorted(ward.glob("*")) if _is_directory(path)]
+
+    def newest_valid(self, quarantine: bool, threads: int | None = None) -> Bundle | None:
+        """The newest bundle of the present generation of which every byte is right, else None.
+
+        One that fails is logged and, if `quarantine` is set, moved aside with the reason (never
+        deleted). Where that is impossible (a read-only volume) it is passed over all the same.
+        Older generations are not searched: a restore left them behind on purpose.
+        """
+        for path in self._candidates(None):
+            try:
+                return verify(path, threads=threads)
+            except InvalidBundle as error:
+                if path.exists() or path.is_symlink():  # else the writer's keep() just removed it
+                    self._set_aside(error, quarantine)
+            except FileNotFoundError:
+                continue
+        return None
+
+    def has_bad(self) -> bool:
+        """Whether the run left traces of state that newest_valid() cannot use.
+
+        That is: something damaged, quarantined or found bad by this object, or bundles in an older
+        generation while the present one has none. When newest_valid() is None this tells "only bad
+        ones" from "none at all", so that nothing starts again from step 0 by accident.
+        """
+        if self._failed or self.quarantined():
+            return True
+        generations = self.generations()
+        if any(self.damaged(n) for n in generations):
+            return True
+        return not self.bundles() and any(self.bundles(n) for n in generations)
+
+    def keep(self, count: int) -> list[Path]:
+        """Remove all but the newest `count` valid bundles of the run; return what was removed.
+
+        Ordered by (generation, name), so older generations drain while the present one fills. Valid
+        means that existence and sizes are right and no full verification failed here. Pinned ones
+        stay and so does what is not valid (evidence); `count` is at least 1, so the last valid
+        bundle always stays. A crash half-way leaves no half bundle.
+        """
+        if count < 1:
+            raise UsageError(f"cannot keep {count} bundles: keep at least 1")
+        kept = 0
+        removed = []
+        for generation, bundle in self.history():
+            if not self._seems_valid(bundle.path):
+                continue
+            if kept < count:
+                kept += 1
+            elif not self._pin(generation, bundle.name).exists():
+                durable.remove_tree(bundle.path)
+                removed.append(bundle.path)
+        return removed
+
+    def pin(self, name: str, generation: int | None = None) -> None:
+        """Protect a bundle from `keep`: the newest of this name, or that of one generation."""
+        for number, bundle in self.history():
+            if bundle.name == name and generation in (None, number):
+                pin = self._pin(number, name)
+                durable.make_directories(pin.parent)
+                durable.write_durably(pin, b"")
+                return
+        raise UsageError(f"run '{self.run}' has no bundle '{name}' to pin: see `holdfast list`")
+
+    def unpin(self, name: str, generation: int | None = None) -> None:
+        """Take the pin off again, in all generations or in one."""
+        pins = [pin for pin in self.pins() if pin[1] == name and generation in (None, pin[0])]
+        if not pins:
+            raise UsageError(f"run '{self.run}' has no pinned bundle '{name}'")
+        for number, _ in pins:
+            self._pin(number, name).unlink(missing_ok=True)
+            durable.fsync_directory(self._pin(number, name).parent)
+
+    def pins(self) -> frozenset[tuple[int, str]]:
+        """The pinned bundles as (generation, name)."""
+        return frozenset(
+            (number, pin.name)
+            for number in self.generations()
+            for pin in (self.generation_path(number) / PINS).glob("*")
+            if not pin.name.startswith(".")
+        )
+
+    def sweep(self) -> list[Path]:
+        """Remove what killed writers left (`.tmp-…`); return what was removed.
+
+        Only for the run's single writer while it writes nothing. Restores in the making
+        (`.stage-…`, `.pull-…`) are not touched.
+        """
+        directories = [self.run_path]
+        for number in self.generations():
+            path = self.generation_path(number)
+            directories += [path, path / PINS, path / QUARANTINE]
+        return [gone for path in directories for gone in durable.sweep_temporaries(path)]
+
+    def free(self) -> int:
+        """Bytes that may still be written to the volume."""
+        return shutil.disk_usage(self.root).free
+
+    def _candidates(self, generation: int | None) -> list[Path]:
+        """What could be a bundle, newest first: not hidden, and not a plain file."""
+        number = self.present() if generation is None else generation
+        path = None if number is None else self.generation_path(number)
+        if path is None or not _is_directory(path):
+            return []
+        found = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        found = [entry for entry in found if entry.is_symlink() or entry.is_dir()]
+        return sorted(found, key=lambda entry: entry.name.encode(errors="surrogateescape"))[::-1]
+
+    def _read(self, generation: int | None) -> Iterator[Bundle | InvalidBundle]:
+        for path in self._candidates(generation):
+            try:
+                yield read_bundle(path)
+            except InvalidBundle as error:
+                if path.exists() or path.is_symlink():
+                    yield error
+
+    def _set_aside(self, error: InvalidBundle, move: bool) -> None:
+        self._failed[error.path] = error
+        logger.warning("%s", error)
+        if not move:
+            return
+        try:
+            logger.warning("moved it to '%s'", quarantine(error.path, str(error)))
+        except OSError as refused:
+            logger.warning("could not move it aside (%s): it stays and is not used", refused)
+
+    def _seems_valid(self, path: Path) -> bool:
+        if path in self._failed:
+            return False
+        try:
+            verify(path, quick=True)
+        except (InvalidBundle, FileNotFoundError):
+            return False
+        return True
+
+    def _pin(self, generation: int, name: str) -> Path:
+        return self.generation_path(generation) / PINS / name
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
