@@ -1,0 +1,250 @@
+"""A directory as a store: the embedded default, and what a mounted store volume is.
+
+Keys are paths. Every write goes to a temporary file below ``.tmp/``, is fsynced, becomes visible
+by one link (create) or rename (replace), and the parent directory is fsynced, so that a power cut
+leaves the whole object or none. Conditional replacement holds a flock on ``.lock``. Both names are
+reserved at the store's root; everything else belongs to keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from holdfast.durable import fsync_directory, make_directories
+from holdfast.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+    StoreDenied,
+    StoreError,
+    StoreUnreachable,
+    UsageError,
+)
+from holdfast.store import MEMORY, ObjectInfo, check_key
+
+TEMPORARY = ".tmp"
+LOCK = ".lock"
+CHUNK = 4 * 1024 * 1024
+
+
+class DirectoryStore:
+    """The `holdfast.store.Store` over a directory of this machine or of a mounted volume."""
+
+    parallel = 2
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        url: str = "",
+        memory: int = MEMORY,
+        deadline: float | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.url = url or self.root.as_uri()
+        self._chunk = max(64 * 1024, min(CHUNK, memory // 16))
+        self._expires = None if deadline is None else time.monotonic() + deadline
+
+    def within(self, seconds: float | None) -> DirectoryStore:
+        other = copy.copy(self)
+        other._expires = None if seconds is None else time.monotonic() + seconds
+        return other
+
+    def get(self, key: str) -> bytes:
+        with self._errors(key):
+            return self._path(key).read_bytes()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        with self._errors(key), self._path(key).open("rb") as file:
+            while chunk := file.read(self._chunk):
+                self._check_deadline()
+                yield chunk
+
+    def head(self, key: str) -> ObjectInfo:
+        with self._errors(key):
+            return self._info(key, self._path(key))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        top = self._path(prefix.rstrip("/")) if prefix.strip("/") else self.root
+        with self._errors(prefix):
+            self._check_mounted()
+            if top.is_dir():
+                yield from self._walk(top, "" if top == self.root else f"{prefix.rstrip('/')}/")
+
+    def put_small(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> ObjectInfo:
+        path = self._path(key)
+        with self._errors(key), self._temporary() as (temporary, file):
+            file.write(data)
+            _sync(file)
+            if if_absent:
+                try:
+                    self._publish(temporary, path, os.link)
+                except FileExistsError:
+                    if path.read_bytes() != data:
+                        raise AlreadyExists(f"{self.url}: '{key}' exists already") from None
+            elif if_match is not None:
+                with self._flock():
+                    try:
+                        current = self._info(key, path).etag
+                    except FileNotFoundError:
+                        current = ""
+                    if current != if_match:
+                        raise PreconditionFailed(f"{self.url}: '{key}' was changed by another")
+                    self._publish(temporary, path, os.replace)
+            else:
+                self._publish(temporary, path, os.replace)
+            return self._info(key, path)
+
+    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+        path, written = self._path(key), 0
+        with self._temporary() as (temporary, file):
+            for chunk in chunks:  # its errors are the caller's, so they are not translated
+                self._check_deadline()
+                with self._errors(key):
+                    written += file.write(chunk)
+            if written != size:
+                raise StoreError(f"{self.url}: '{key}' got {written} bytes instead of {size}")
+            with self._errors(key):
+                _sync(file)
+                self._publish(temporary, path, os.replace)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self._path(key)
+            with self._errors(key), suppress(FileNotFoundError):
+                path.unlink()
+                fsync_directory(path.parent)
+                with suppress(OSError):  # the first parent that is not empty ends it
+                    for parent in path.parents:
+                        if parent == self.root:
+                            break
+                        parent.rmdir()
+
+    def now(self) -> datetime:
+        with self._errors(TEMPORARY), self._temporary() as (temporary, _):
+            return _time(temporary.stat().st_mtime_ns)
+
+    def sweep(self, before: datetime) -> int:
+        swept = 0
+        with self._errors(TEMPORARY), suppress(FileNotFoundError):
+            for path in (self.root / TEMPORARY).iterdir():
+                with suppress(FileNotFoundError):
+                    if _time(path.stat().st_mtime_ns) < before:
+                        path.unlink()
+                        swept += 1
+        return swept
+
+    def _path(self, key: str) -> Path:
+        self._check_deadline()
+        check_key(key)
+        if key.split("/")[0] in (TEMPORARY, LOCK):
+            raise UsageError(f"store key '{key}' is reserved")
+        return self.root / key
+
+    def _walk(self, directory: Path, prefix: str) -> Iterator[ObjectInfo]:
+        with os.scandir(directory) as scan:
+            entries = [(e.name + ("/" if e.is_dir() else ""), e) for e in scan]
+        for name, entry in sorted(entries, key=lambda item: os.fsencode(item[0])):
+            if not prefix and entry.name in (TEMPORARY, LOCK):
+                continue
+            with suppress(FileNotFoundError):  # deleted while listing: as if listed later
+                if name.endswith("/"):
+                    yield from self._walk(Path(entry.path), prefix + name)
+                else:
+                    yield self._info(prefix + name, Path(entry.path))
+
+    def _info(self, key: str, path: Path) -> ObjectInfo:
+        stat = path.stat()
+        etag = f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"
+        return ObjectInfo(key, stat.st_size, _time(stat.st_mtime_ns), etag)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[tuple[Path, BinaryIO]]:
+        path = self.root / TEMPORARY / secrets.token_hex(16)
+        with self._errors(TEMPORARY):
+            self._check_mounted()
+            make_directories(path.parent)
+            file = path.open("xb", buffering=0)
+        try:
+            with file:
+                yield path, file
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _publish(self, temporary: Path, path: Path, how: Callable[[Path, Path], None]) -> None:
+        for last_try in (False, True):
+            try:
+                make_directories(path.parent)
+                how(temporary, path)
+                break
+            except FileNotFoundError:  # a delete removed the empty directory in between
+                if last_try:
+                    raise
+        fsync_directory(path.parent)
+
+    @contextmanager
+    def _flock(self) -> Iterator[None]:
+        descriptor = os.open(self.root / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_mounted(self) -> None:
+        """A store's last two directories (its prefix) may be missing; what holds them may not.
+
+        An unmounted volume would otherwise look like an empty store.
+        """
+        if not self.root.is_dir() and not self.root.parent.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root.parent.parent))
+
+    def _check_deadline(self) -> None:
+        if self._expires is not None and time.monotonic() > self._expires:
+            raise DeadlineExceeded(f"store {self.url} took longer than the deadline: raise it")
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if not self.root.parent.parent.is_dir():
+                raise StoreDenied(
+                    f"store {self.url}: directory '{self.root.parent.parent}' does not exist:"
+                    " mount the store's volume there, or correct the URL"
+                ) from error
+            raise NotFound(f"store {self.url} has no '{key}'") from error
+        except OSError as error:
+            reason = f"store {self.url}, '{key}': {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(f"{reason}: prune old snapshots or enlarge the store") from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise StoreDenied(
+                    f"{reason}: give this user the right to it, or mount it writable"
+                ) from error
+            if error.errno in (errno.ENOTDIR, errno.EISDIR):
+                raise NotFound(f"store {self.url} has no '{key}'") from error
+            raise StoreUnreachable(f"{reason}: check the disk or the mount") from error
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _time(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)

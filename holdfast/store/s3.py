@@ -1,0 +1,395 @@
+"""S3, and what speaks its protocol, through obstore.
+
+Small objects and data files use clients of their own: a small request is over in seconds or has
+failed, a data request may take as long as its bytes need. Over https a payload is not hashed for
+the signature but carries a CRC-64/NVME that the server checks; over plain http it is signed.
+
+Not visible here: multipart uploads that were cut off. They cost money until the bucket's lifecycle
+rule aborts them (``holdfast doctor`` looks for the rule).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+from holdfast.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    NotFound,
+    PreconditionFailed,
+    StoreDenied,
+    StoreError,
+    StoreUnreachable,
+    UsageError,
+)
+from holdfast.store import MEMORY, ObjectInfo, check_key
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+MIB = 1024 * 1024
+PART = 8 * MIB
+PARTS = 9_000  # S3 allows 10,000
+CONNECT_SECONDS = 3.0
+SMALL_SECONDS = 15.0
+STALL_SECONDS = 60.0
+CLOCK = "CLOCK"
+
+T = TypeVar("T")
+
+
+class S3:
+    """The `holdfast.store.Store` over a bucket and a prefix in it."""
+
+    parallel = 4
+
+    def __init__(
+        self, bucket: str, prefix: str, *, memory: int = MEMORY, deadline: float | None = None
+    ) -> None:
+        self.bucket, self.prefix = bucket, prefix
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._budget = _Budget(max(memory * 3 // 4, 2 * PART))
+        self._share = self._budget.total // self.parallel
+        self._chunk = max(64 * 1024, min(4 * MIB, self._share // 4))
+        self._proven = threading.Event()
+        self._clients: dict[tuple[float, ...], S3Store] = {}
+        self._until(deadline)
+
+    def within(self, seconds: float | None) -> S3:
+        other = copy.copy(self)
+        other._until(seconds)
+        return other
+
+    def _until(self, seconds: float | None) -> None:
+        self._deadline = seconds
+        self._expires = None if seconds is None else time.monotonic() + seconds
+        patience = min(SMALL_SECONDS, max(1.0, (seconds or 3600) / 3))
+        self._small = self._client(patience, 0, 4, 2 * patience)
+        # A download has no time limit as a whole, but none of its pieces may stall.
+        self._download = self._client(30 * 86400.0, STALL_SECONDS / 2, 8, 180)
+
+    def _client(self, seconds: float, stall: float, retries: int, retry_seconds: float) -> S3Store:
+        limits = (seconds, stall, retries, retry_seconds)
+        if limits not in self._clients:
+            self._clients[limits] = connect(
+                self.bucket, self.prefix, seconds, stall, retries, retry_seconds
+            )
+        return self._clients[limits]
+
+    def get(self, key: str) -> bytes:
+        check_key(key)
+        return self._call(key, lambda: bytes(obstore.get(self._small, key).bytes()))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        check_key(key)
+        chunks = self._call(key, lambda: iter(obstore.get(self._download, key).stream(self._chunk)))
+        while (chunk := self._call(key, lambda: next(chunks, None))) is not None:
+            yield bytes(chunk)
+
+    def head(self, key: str) -> ObjectInfo:
+        check_key(key)
+        return self._call(key, lambda: _info(obstore.head(self._small, key)))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        top = check_key(prefix.rstrip("/")) if prefix.strip("/") else None
+        found = self._call(
+            prefix,
+            lambda: [_info(o) for page in obstore.list(self._small, top) for o in page],
+            listing=True,
+        )
+        return iter(sorted(found, key=lambda info: info.key.encode()))
+
+    def put_small(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> ObjectInfo:
+        check_key(key)
+        if if_absent:
+            self._create(key, data)
+        elif if_match is not None:
+            mode = {"e_tag": if_match}
+            self._call(key, lambda: obstore.put(self._small, key, data, mode=mode))
+        else:
+            self._call(key, lambda: obstore.put(self._small, key, data, use_multipart=False))
+        return self.head(key)
+
+    def _create(self, key: str, data: bytes) -> None:
+        """Create if absent, and settle by reading back what an answer does not say for sure.
+
+        "Exists already" may be the answer to our own second try, and on S3 also the answer to a
+        conflict after which nothing exists; a lost connection says nothing at all.
+        """
+        for last_try in (False, True):
+            try:
+                self._call(key, lambda: obstore.put(self._small, key, data, mode="create"))
+                return
+            except (AlreadyExists, StoreUnreachable) as error:
+                try:
+                    if self.get(key) == data:
+                        return
+                except NotFound:
+                    if last_try:
+                        raise error from None
+                    continue
+                except StoreUnreachable:
+                    raise error from None
+                raise AlreadyExists(f"store {self.url}: '{key}' exists already") from None
+
+    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+        check_key(key)
+        part = part_size(size)
+        if size <= PART:
+            with self._budget.hold(size):
+                data = b"".join(chunks)
+                client = self._upload(part)
+                self._call(key, lambda: obstore.put(client, key, data, use_multipart=False))
+            return
+        at_once = max(1, min(8, self._share // part - 1, -(-size // part)))
+        source = _Watched(chunks, self._check_deadline)
+        with self._budget.hold((at_once + 1) * part):
+            try:
+                self._call(
+                    key,
+                    lambda: obstore.put(
+                        self._upload(part), key, source, chunk_size=part, max_concurrency=at_once
+                    ),
+                )
+            except BaseException:
+                source.stop()
+                raise
+
+    def _upload(self, part: int) -> S3Store:
+        return self._client(STALL_SECONDS + part / MIB, 0, 8, 180)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        if doomed := [check_key(key) for key in keys]:
+            self._call(doomed[0], lambda: obstore.delete(self._small, doomed))
+
+    def now(self) -> datetime:
+        return self.put_small(CLOCK, b"").modified
+
+    def sweep(self, before: datetime) -> int:
+        return 0  # S3 hides unfinished uploads: the bucket's lifecycle rule removes them
+
+    def _check_deadline(self) -> None:
+        if self._expires is not None and time.monotonic() > self._expires:
+            raise self._late()
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"store {self.url} gave no answer within {self._deadline:g} s: check the network and"
+            " the endpoint, or raise the deadline"
+        )
+
+    def _call(self, key: str, request: Callable[[], T], *, listing: bool = False) -> T:
+        """Run a blocking request within the deadline, with its errors in our words.
+
+        With a deadline it runs in a thread that is left behind when time is up: it ends by its
+        own time-outs.
+        """
+        with self._errors(key, listing):
+            if self._expires is None:
+                result = request()
+            else:
+                self._check_deadline()
+                future: Future[T] = Future()
+                threading.Thread(target=_settle, args=(future, request), daemon=True).start()
+                try:
+                    result = future.result(max(0.0, self._expires - time.monotonic()))
+                except TimeoutError:
+                    if future.done():
+                        raise
+                    raise self._late() from None
+        self._proven.set()
+        return result
+
+    @contextmanager
+    def _errors(self, key: str, listing: bool) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if error.errno is not None:  # of the file system, so it is the caller's own
+                raise
+            if not listing and not self._proven.is_set():
+                self._call("", lambda: next(iter(obstore.list(self._small)), None), listing=True)
+            raise NotFound(f"store {self.url} has no '{key}'") from error
+        except AlreadyExistsError as error:
+            raise AlreadyExists(f"store {self.url}: '{key}' exists already") from error
+        except PreconditionError as error:
+            raise PreconditionFailed(f"store {self.url}: '{key}' was changed by another") from error
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise self._denied(key, error) from None
+        except BaseError as error:
+            text = str(error)
+            if "/latest/api/token" in text or "security-credentials" in text:
+                raise StoreDenied(
+                    f"store {self.url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"
+                    " AWS_SECRET_ACCESS_KEY, or give the pod or machine an identity"
+                ) from None
+            status = re.search(r"status code: (\d{3})", text)
+            if status and status[1].startswith("4") and status[1] not in ("408", "429"):
+                raise self._denied(key, error) from None
+            raise StoreUnreachable(
+                f"store {self.url}, '{key}': {_reason(text)}: check the network, the endpoint"
+                " and the service's state, then try again"
+            ) from None
+
+    def _denied(self, key: str, error: BaseError) -> StoreError:
+        reason = _reason(str(error))
+        if "NoSuchBucket" in reason:
+            return StoreDenied(
+                f"store {self.url}: bucket '{self.bucket}' does not exist: create it, or correct"
+                " the URL, endpoint or region"
+            )
+        return StoreDenied(
+            f"store {self.url}, '{key}': {reason}: check the credentials, the region and the"
+            " permissions of the identity"
+        )
+
+
+def part_size(size: int) -> int:
+    """Bytes per part: at least 8 MiB, whole MiB, and never more than 9,000 parts."""
+    return max(PART, -(-size // (PARTS * MIB)) * MIB)
+
+
+class _Budget:
+    """Bytes that transfers may hold; who needs more than there are waits, or runs alone."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._free = total
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        amount = min(amount, self.total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+class _Watched:
+    """An iterator that ends with an error once it was stopped: an upload that was given up on
+    must not complete later."""
+
+    def __init__(self, chunks: Iterator[bytes], check: Callable[[], None]) -> None:
+        self._chunks, self._check = chunks, check
+        self._stopped = False
+
+    def __iter__(self) -> _Watched:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._stopped:
+            raise InterruptedError("the upload was given up")
+        self._check()
+        return next(self._chunks)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+def _settle(future: Future[T], request: Callable[[], T]) -> None:
+    try:
+        future.set_result(request())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def connect(
+    bucket: str, prefix: str, seconds: float, stall: float, retries: int, retry_seconds: float
+) -> S3Store:
+    """A client made from the environment, with limits in seconds: per request, per pause between
+    two pieces of an answer (0: none), and for all tries of a request together."""
+    endpoint = next(
+        (
+            value
+            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+            if (value := os.environ.get(name))
+        ),
+        "",
+    )
+    plain = endpoint.startswith("http://")
+    if plain and not _loopback(endpoint) and os.environ.get("AWS_ALLOW_HTTP") != "true":
+        raise UsageError(
+            f"endpoint '{endpoint}' is not encrypted: use https, or set AWS_ALLOW_HTTP=true if the"
+            " network is your own"
+        )
+    client: ClientConfig = {
+        "allow_http": plain,
+        "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, seconds)),
+        "timeout": timedelta(seconds=seconds),
+    }
+    if stall:
+        client["read_timeout"] = timedelta(seconds=stall)
+    if authority := os.environ.get("AWS_CA_BUNDLE"):
+        client["root_certificate"] = Path(authority).read_bytes()
+    config: S3Config = {}
+    if not plain:
+        if "AWS_UNSIGNED_PAYLOAD" not in os.environ:
+            config["unsigned_payload"] = True
+        if "AWS_CHECKSUM_ALGORITHM" not in os.environ:
+            config["checksum_algorithm"] = "crc64nvme"
+    retry: RetryConfig = {
+        "max_retries": retries,
+        "retry_timeout": timedelta(seconds=retry_seconds),
+        "backoff": {
+            "init_backoff": timedelta(seconds=0.2),
+            "max_backoff": timedelta(seconds=10),
+            "base": 2,
+        },
+    }
+    return S3Store(
+        bucket, prefix=prefix or None, config=config, client_options=client, retry_config=retry
+    )
+
+
+def _loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _info(meta: obstore.ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(
+        meta["path"], meta["size"], meta["last_modified"].astimezone(UTC), meta["e_tag"] or ""
+    )
+
+
+def _reason(text: str) -> str:
+    """One line of an error, without what servers echo (signatures, access keys, host ids)."""
+    status = re.search(r"status code: (\d{3} [A-Za-z ]+)", text)
+    code = re.search(r"<Code>([A-Za-z0-9]+)</Code>", text)
+    if status:
+        return f"{status[1].strip()} {code[1] if code else ''}".strip()
+    first = text.split("\n")[0].split("<?xml")[0]
+    return re.sub(r"https?://\S+", "the endpoint", first).removeprefix("Generic S3 error: ")[:200]
