@@ -1,0 +1,132 @@
+"""The part of the Kubernetes API that `holdfast` and the Blueprints need, on loopback, by HTTP."""
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from sandbox.errors import SandboxError
+
+if TYPE_CHECKING:
+    from sandbox.cluster import Cluster
+
+_ROUTES = {
+    "actionsets": re.compile(
+        r"/apis/cr\.kanister\.io/v1alpha1/namespaces/([^/]+)/actionsets(?:/([^/]+))?"
+    ),
+    "jobs": re.compile(r"/apis/batch/v1/namespaces/([^/]+)/jobs(?:/([^/]+))?"),
+}
+
+
+class Refused(SandboxError):
+    """An answer other than 2xx, as a Kubernetes `Status`."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                       "reason": reason, "message": message}  # fmt: skip
+
+
+def wanted(selector: str) -> dict[str, str]:
+    """The labels that `key=value,key2=value2` asks for; other forms are refused."""
+    labels: dict[str, str] = {}
+    for term in filter(None, selector.split(",")):
+        if not (match := re.fullmatch(r"([\w./-]+)==?([\w.-]*)", term)):
+            raise Refused(400, "BadRequest", f"label selector {term!r}: only key=value is run here")
+        labels[match[1]] = match[2]
+    return labels
+
+
+class _Handler(BaseHTTPRequestHandler):
+    cluster: "Cluster"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: events say what happened."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_DELETE(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        try:
+            code, body = self._handle()
+        except Refused as refused:
+            code, body = refused.code, refused.status
+        except SandboxError as error:
+            code, body = 409, Refused(409, "AlreadyExists", str(error)).status
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _handle(self) -> tuple[int, dict[str, Any]]:
+        url = urlsplit(self.path)
+        for resource, route in _ROUTES.items():
+            if match := route.fullmatch(url.path):
+                namespace, name = match.groups()
+                found = self._objects(resource, namespace)
+                if self.command == "POST" and name is None:
+                    return 201, self._create(resource, namespace)
+                if self.command == "GET" and name is None:
+                    selector = parse_qs(url.query).get("labelSelector", [""])[0]
+                    labels = wanted(selector).items()
+                    items = [item for item in found.values()
+                             if labels <= item["metadata"].get("labels", {}).items()]  # fmt: skip
+                    return 200, {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}
+                if name not in found:
+                    raise Refused(404, "NotFound", f'{resource} "{name}" not found')
+                if self.command == "GET":
+                    return 200, found[name]
+                if self.command == "DELETE":
+                    self._delete(resource, namespace, name)
+                    return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+        raise Refused(404, "NotFound", f"{self.command} {url.path}: the sandbox's API knows only "
+                                       f"{' and '.join(_ROUTES)}")  # fmt: skip
+
+    def _objects(self, resource: str, namespace: str) -> dict[str, dict[str, Any]]:
+        if resource == "actionsets":
+            if namespace != self.cluster.kanister_namespace:
+                return {}
+            return {name: a.manifest for name, a in list(self.cluster.actionsets.items())}
+        jobs = list(self.cluster.jobs.items())
+        return {
+            name: {**job.manifest, "spec": {**job.spec, "suspend": job.suspended},
+                   "status": job.status()}
+            for (where, name), job in jobs if where == namespace
+        }  # fmt: skip
+
+    def _create(self, resource: str, namespace: str) -> dict[str, Any]:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        body["metadata"]["namespace"] = namespace
+        if resource == "jobs":
+            return dict(self.cluster.create_job(body).manifest)
+        if namespace != self.cluster.kanister_namespace:
+            where = self.cluster.kanister_namespace
+            raise Refused(
+                404, "NotFound", f"Kanister watches namespace {where!r}, not {namespace!r}"
+            )
+        return self.cluster.create_actionset(body)
+
+    def _delete(self, resource: str, namespace: str, name: str) -> None:
+        if resource == "jobs":
+            self.cluster.delete_job(namespace, name)
+        else:
+            self.cluster.delete_actionset(name)
+
+
+def serve(cluster: "Cluster") -> tuple[ThreadingHTTPServer, str]:
+    """Answer on a free loopback port in a background thread; the server and its URL."""
+    handler = type("Handler", (_Handler,), {"cluster": cluster})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=[0.05], name="api", daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"

@@ -1,0 +1,229 @@
+"""The stack's objects, and the one node that they run on: this machine.
+
+Volumes are directories below the state folder, which also holds each pod's logs and scratch space.
+"""
+
+import json
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sandbox import kanister, processes
+from sandbox.api import serve
+from sandbox.errors import SandboxError, Unsupported
+from sandbox.jobs import Clock, CronJob, Job
+from sandbox.pods import WITHOUT_EFFECT
+
+#: Read, and so of effect here; Jobs, CronJobs and Blueprints are run; all other kinds are named.
+_READ = ("ConfigMap", "PersistentVolume", "PersistentVolumeClaim")
+#: Marks a folder as a sandbox's, so that `down` never removes anything else.
+MARKER = "sandbox.json"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, by this machine's clock (Unix seconds)."""
+
+    time: float
+    what: str
+    details: dict[str, Any]
+
+
+class Cluster:
+    """Runs the graph's Jobs and CronJobs, and its Blueprints when an ActionSet asks.
+
+    Args:
+        objects: complete manifests, as `infra.graph` yields them.
+        state: the folder for volumes, logs and scratch; made here, removed by `remove`.
+        project: the checkout; the containers' working directory and import path.
+        speed: seconds of the schedule's clock (and of back-offs) per second on the wall.
+        listen: told of every event as it happens.
+    """
+
+    def __init__(
+        self,
+        objects: list[dict[str, Any]],
+        state: Path,
+        project: Path,
+        speed: float = 1.0,
+        listen: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.state, self.project, self.speed, self.listen = state, project, speed, listen
+        self.identity = uuid.uuid4().hex
+        self.clock = Clock(speed)
+        self.schedulable = threading.Event()
+        self.schedulable.set()
+        self.events: list[Event] = []
+        self.objects = {_key(manifest): manifest for manifest in objects}
+        self.actionsets: dict[str, kanister.ActionSet] = {}
+        self.pod_environment: dict[str, dict[str, str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.refused: dict[str, str] = {}
+        self.jobs = {key[1:]: job for key, job in self._build("Job", self._job)}
+        self.cronjobs = {key[1:]: cron for key, cron in self._build("CronJob", self._cron)}
+        self.blueprints: dict[str, Mapping[str, Any]] = {}
+        for manifest in self.of_kind("Blueprint"):
+            kanister.check(manifest)
+            self.blueprints[manifest["metadata"]["name"]] = manifest
+        self.kanister_namespace = next(
+            (blueprint["metadata"]["namespace"] for blueprint in self.of_kind("Blueprint")), None
+        )
+        if state.exists() and any(state.iterdir()):
+            raise SandboxError(
+                f"{state} is not empty: run `python -m sandbox down`, or give --state"
+            )
+        state.mkdir(parents=True, exist_ok=True)
+        self._server, self.url = serve(self)
+        self.describe()
+
+    def describe(self, **extra: Any) -> None:
+        """Write what `down` and `status` need to find this sandbox again."""
+        about = {"identity": self.identity, "api": self.url, "speed": self.speed} | extra
+        (self.state / MARKER).write_text(json.dumps(about))
+
+    def start(self, cronjobs: bool = True) -> None:
+        """Start every Job, and the schedules unless told otherwise."""
+        for job in self.jobs.values():
+            job.start()
+        for cron in self.cronjobs.values() if cronjobs else ():
+            cron.start()
+
+    def stop(self) -> None:
+        """Stop schedules, actions and pods (with their grace periods); leave no process."""
+        for cron in self.cronjobs.values():
+            cron.stop()
+        for actionset in list(self.actionsets.values()):
+            actionset.cancel()
+        for job in list(self.jobs.values()):
+            job.delete()
+        processes.kill_tree(f"{self.identity}/")
+        self._server.shutdown()
+
+    # What is here, and what is not
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [manifest for key, manifest in self.objects.items() if key[0] == kind]
+
+    def not_run(self) -> list[str]:
+        """Objects of the graph that this sandbox cannot run, each with the reason where known."""
+        kinds: dict[str, list[str]] = {}
+        for kind, _, name in self.objects:
+            if kind not in (*_READ, "Job", "CronJob", "Blueprint"):
+                kinds.setdefault(kind, []).append(name)
+        found = [f"{kind} {', '.join(sorted(names))}" for kind, names in sorted(kinds.items())]
+        return found + [f"{what}: {why}" for what, why in self.refused.items()]
+
+    def without_effect(self) -> list[str]:
+        """Fields of pods and containers that are declared, and mean nothing to a process."""
+        found: set[str] = set()
+        for job in [*self.jobs.values(), *self.cronjobs.values()]:
+            template = job.spec.get("jobTemplate", {}).get("spec", job.spec)["template"]
+            spec = template["spec"]
+            for holder in (spec, *spec.get("initContainers", []), *spec["containers"]):
+                found |= set(holder) & WITHOUT_EFFECT - {"image", "imagePullPolicy"}
+        return sorted(found)
+
+    # The node, as pods see it
+
+    def number(self, job: str) -> int:
+        """1 for the first pod of a Job, and so on: a name is never used twice."""
+        with self._lock:
+            self._numbers[job] = self._numbers.get(job, 0) + 1
+            return self._numbers[job]
+
+    def volume(self, namespace: str, claim: str) -> Path:
+        """The directory behind a claim: that of the PersistentVolume which it names."""
+        manifest = self.objects.get(("PersistentVolumeClaim", namespace, claim))
+        if manifest is None:
+            raise SandboxError(f"PersistentVolumeClaim {namespace}/{claim} is not in the graph")
+        return self.state / "volumes" / manifest["spec"].get("volumeName", f"{namespace}-{claim}")
+
+    def configmaps(self, namespace: str) -> dict[str, Mapping[str, str]]:
+        found = (
+            m for m in self.of_kind("ConfigMap") if m["metadata"].get("namespace") == namespace
+        )
+        return {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in found}
+
+    def extra_environment(self, pod: str) -> dict[str, str]:
+        """What every container gets, and what a fault injection adds to the pod of this name."""
+        return {"HOLDFAST_KUBERNETES_API": self.url} | self.pod_environment.get(pod, {})
+
+    def record(self, what: str, **details: Any) -> None:
+        event = Event(time.time(), what, details)
+        self.events.append(event)
+        with (self.state / "events.jsonl").open("a") as log, suppress(ValueError):
+            log.write(json.dumps({"time": event.time, "event": what} | details) + "\n")
+        self.listen(event)
+
+    @contextmanager
+    def cordoned(self) -> Iterator[None]:
+        """No new pod starts while this lasts: the node is gone, or the volume is being replaced."""
+        self.schedulable.clear()
+        try:
+            yield
+        finally:
+            self.schedulable.set()
+
+    # What the API does
+
+    def job(self, namespace: str, name: str) -> Job | None:
+        return self.jobs.get((namespace, name))
+
+    def create_job(self, manifest: dict[str, Any]) -> Job:
+        """A new Job object; one of the same name must have been deleted before."""
+        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        if key in self.jobs:
+            raise SandboxError(f'jobs.batch "{key[1]}" already exists')
+        job = self.jobs[key] = Job(manifest, self)
+        job.start()
+        return job
+
+    def delete_job(self, namespace: str, name: str) -> None:
+        self.jobs.pop((namespace, name)).delete()
+
+    def create_actionset(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        metadata = manifest["metadata"]
+        if metadata["name"] in self.actionsets:
+            raise SandboxError(f'actionsets.cr.kanister.io "{metadata["name"]}" already exists')
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata |= {"creationTimestamp": now, "uid": str(uuid.uuid4())}
+        actionset = kanister.ActionSet(manifest, self.blueprints, self)
+        self.actionsets[metadata["name"]] = actionset
+        actionset.start()
+        return manifest
+
+    def delete_actionset(self, name: str) -> None:
+        self.actionsets.pop(name).cancel()
+
+    def _build(self, kind: str, make: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[Any, Any]]:
+        for manifest in self.of_kind(kind):
+            try:
+                yield _key(manifest), make(manifest)
+            except Unsupported as error:
+                self.refused[f"{kind} {manifest['metadata']['name']}"] = str(error)
+
+    def _job(self, manifest: dict[str, Any]) -> Job:
+        return Job(manifest, self)
+
+    def _cron(self, manifest: dict[str, Any]) -> CronJob:
+        return CronJob(manifest, self, self.clock)
+
+
+def remove(state: Path) -> None:
+    """Remove a sandbox's folder; refuse any folder that no sandbox made."""
+    if not (state / MARKER).is_file():
+        raise SandboxError(f"{state} holds no {MARKER}: it is not a sandbox's, nothing is removed")
+    shutil.rmtree(state)
+
+
+def _key(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]

@@ -1,0 +1,137 @@
+"""What a container becomes here: an environment, a re-pointed set of paths, a process tree."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sandbox.errors import Unsupported
+
+#: Carried by every process of a pod, so that sessions and daemons of its own do not escape a kill.
+TAG = "HOLDFAST_SANDBOX_TAG"
+#: What a container inherits from this machine; everything else comes from its own object.
+INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
+
+_REFERENCE = re.compile(r"\$(\$)?\(([A-Za-z_][\w.-]*)\)")
+
+
+def expand(text: str, values: Mapping[str, str]) -> str:
+    """Kubernetes' `$(VAR)`: an unknown name stays as it is, `$$(VAR)` is a literal `$(VAR)`."""
+
+    def replacement(match: re.Match[str]) -> str:
+        return match[0][1:] if match[1] else values.get(match[2], match[0])
+
+    return _REFERENCE.sub(replacement, text)
+
+
+def repoint(value: str, mounts: Mapping[str, Path]) -> str:
+    """Replace every mount path that begins a path in `value` by the directory that stands for it.
+
+    A path begins the value, follows `file://`, or follows a separator such as `:` or `=`. The
+    longest mount path wins, and what was replaced is not looked at again.
+    """
+    if not mounts:
+        return value
+    longest_first = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
+    pattern = rf"(?:(?<=file://)|(?<![\w./-]))({longest_first})(?=/|[^\w.-]|$)"
+    return re.sub(pattern, lambda match: str(mounts[match[1]]), value)
+
+
+def environment(
+    container: Mapping[str, Any],
+    configmaps: Mapping[str, Mapping[str, str]],
+    fields: Mapping[str, str],
+    mounts: Mapping[str, Path],
+) -> dict[str, str]:
+    """The container's own variables: `envFrom`, then `env`, expanded and re-pointed.
+
+    `configmaps` are those of the pod's namespace by name; `fields` what `fieldRef` may read.
+    """
+    values: dict[str, str] = {}
+    where = f"container {container['name']!r}"
+    for source in container.get("envFrom", []):
+        reference = source.get("configMapRef")
+        if reference is None:
+            raise Unsupported(
+                f"{where}: envFrom {', '.join(source)}: only configMapRef is run here"
+            )
+        data = configmaps.get(reference["name"])
+        if data is None and not reference.get("optional"):
+            raise Unsupported(f"{where}: ConfigMap {reference['name']!r} is not in the graph")
+        values |= {source.get("prefix", "") + key: text for key, text in (data or {}).items()}
+    for entry in container.get("env", []):
+        name, source = entry["name"], entry.get("valueFrom", {})
+        if path := source.get("fieldRef", {}).get("fieldPath"):
+            if path not in fields:
+                raise Unsupported(f"{where}: env {name}: fieldRef {path!r} has no value here")
+            values[name] = fields[path]
+        elif key := source.get("configMapKeyRef"):
+            data = configmaps.get(key["name"], {})
+            if key["key"] in data:
+                values[name] = data[key["key"]]
+            elif not key.get("optional"):
+                raise Unsupported(
+                    f"{where}: env {name}: no {key['name']}/{key['key']} in the graph"
+                )
+        elif source:
+            raise Unsupported(f"{where}: env {name}: {', '.join(source)} is not run here")
+        else:
+            values[name] = expand(str(entry.get("value", "")), values)
+    return {name: repoint(value, mounts) for name, value in values.items()}
+
+
+def inherited(project: Path) -> dict[str, str]:
+    """What stands for the image: this interpreter's commands first, our packages importable."""
+    bin_directory = str(Path(sys.executable).parent)
+    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return kept | {
+        "PATH": os.pathsep.join((bin_directory, os.environ.get("PATH", os.defpath))),
+        "PYTHONPATH": str(project),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def start(
+    command: list[str], environ: Mapping[str, str], directory: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a container's main process in a session of its own, output appended to `log`."""
+    with log.open("ab") as output:
+        try:
+            return subprocess.Popen(
+                command, env=dict(environ), cwd=directory, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:  # what a kubelet calls StartError: exit code 128
+            output.write(f"cannot start {command[0]!r}: {error.strerror}\n".encode())
+            return subprocess.Popen(["/bin/sh", "-c", "exit 128"], start_new_session=True)
+
+
+def tagged(prefix: str) -> Iterator[psutil.Process]:
+    """Every living process whose tag begins with `prefix`, whatever its parent or session."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(TAG, "").startswith(prefix):
+                yield process
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, a zombie, or not ours to read
+
+
+def kill_tree(prefix: str) -> int:
+    """SIGKILL everything tagged with `prefix` until nothing is left; returns how many."""
+    killed: set[int] = set()
+    while victims := list(tagged(prefix)):
+        for process in victims:
+            killed.add(process.pid)
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.Error:
+                continue
+        time.sleep(0.02)  # not psutil's wait: it would reap a child before its Popen does
+    return len(killed)
