@@ -1,0 +1,250 @@
+"""Snapshots: the documents in the store that say which bundles are one recoverable state.
+
+A snapshot is written last, after every byte that it names, and never changed. Its ID is the name of
+its object, ``<sequence>-<time>-<id>``; the sequence number, not a clock, says which one is latest.
+`Catalog` reads and writes what a store holds besides data.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from holdfast.documents import SNAPSHOT_ID, BundleRef, Snapshot, Verification, check_name
+from holdfast.durable import in_threads
+from holdfast.errors import (
+    AlreadyExists,
+    InvalidManifest,
+    Mismatch,
+    NoSnapshot,
+    NotFound,
+    OwnerMismatch,
+    StoreError,
+    UsageError,
+)
+from holdfast.manifest import Manifest, canonical
+from holdfast.store import ObjectInfo, Store
+
+__all__ = ["BundleRef", "Catalog", "Listing", "Snapshot", "Verification"]
+
+OWNER = "OWNER.json"
+READERS = 8  # small objects read at once
+
+
+@dataclass
+class Listing:
+    """The snapshots of a workload, newest first, and the IDs of those that cannot be read."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+class Catalog:
+    """All that a store says about bundles and snapshots, without their data.
+
+    Args:
+        owner: ``<project>/<stack>``. With one, another owner's store is refused; without one the
+            catalog only reads.
+    """
+
+    def __init__(self, store: Store, owner: str | None = None) -> None:
+        if owner is not None and len([part for part in owner.split("/") if part]) != 2:
+            raise UsageError(f"owner '{owner}' is not <project>/<stack>")
+        self.store = store
+        self.owner = owner
+        self._known: dict[str, Snapshot] = {}
+
+    def within(self, seconds: float | None) -> Catalog:
+        """The same catalog with another deadline, counted from now."""
+        other = Catalog(self.store.within(seconds), self.owner)
+        other._known = self._known
+        return other
+
+    # Who owns the store ---------------------------------------------------------------------
+
+    def check_owner(self) -> None:
+        """Refuse a store that belongs to another; one that belongs to nobody yet is right."""
+        try:
+            found = json.loads(self.store.get(OWNER))
+            other = f"{found['project']}/{found['stack']}"
+        except NotFound:
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise OwnerMismatch(
+                f"store {self.store.url}: its {OWNER} cannot be read ({error}): this prefix is not"
+                " a Holdfast store; use another prefix"
+            ) from error
+        if self.owner not in (None, other):
+            raise OwnerMismatch(
+                f"store {self.store.url} belongs to '{other}', not to '{self.owner}': correct the"
+                " prefix, or take it over with --adopt if that stack is gone"
+            )
+
+    def claim(self, *, adopt: bool = False) -> None:
+        """Write our name into the store if nobody's is there; with ``adopt`` replace another's."""
+        if self.owner is None:
+            raise UsageError("writing to a store needs an owner: give --owner <project>/<stack>")
+        project, stack = self.owner.split("/")
+        data = canonical({"format": 1, "project": project, "stack": stack})
+        try:
+            self.store.put_small(OWNER, data, if_absent=True)
+        except AlreadyExists:
+            if not adopt:
+                self.check_owner()
+                return
+            self.store.put_small(OWNER, data, if_match=self.store.head(OWNER).etag)
+
+    # Snapshots ------------------------------------------------------------------------------
+
+    def listing(self, workload: str, run: str | None = None) -> Listing:
+        """The snapshots of a workload (and of one run), newest first, with the damaged ones."""
+        ids = [self._id(info) for info in self.store.list(f"snapshots/{check_name(workload)}/")]
+        found = Listing()
+
+        def read(snapshot_id: str) -> Snapshot | Mismatch | None:
+            try:
+                return self.read(workload, snapshot_id)
+            except NoSnapshot:  # pruned since it was listed
+                return None
+            except Mismatch as error:
+                return error
+
+        for snapshot_id, result in zip(ids, in_threads(read, ids, READERS), strict=True):
+            if isinstance(result, Mismatch):
+                found.damaged[snapshot_id] = str(result)
+            elif result is not None and run in (None, result.run):
+                found.snapshots.append(result)
+        found.snapshots.sort(key=lambda s: (s.sequence, s.id), reverse=True)
+        return found
+
+    def snapshots(self, workload: str, run: str | None = None) -> list[Snapshot]:
+        """The readable snapshots of a workload (and of one run), newest first."""
+        return self.listing(workload, run).snapshots
+
+    def read(self, workload: str, snapshot_id: str) -> Snapshot:
+        """One snapshot. Raises NoSnapshot when there is none, Mismatch when it is damaged."""
+        if not SNAPSHOT_ID.fullmatch(snapshot_id):
+            raise UsageError(
+                f"'{snapshot_id}' is no snapshot ID: see `holdfast list`, or use latest or"
+                " before=TIME"
+            )
+        if snapshot_id not in self._known:
+            try:
+                data = self.store.get(f"snapshots/{check_name(workload)}/{snapshot_id}.json")
+            except NotFound:
+                raise NoSnapshot(
+                    f"workload '{workload}' has no snapshot {snapshot_id}: see `holdfast list`"
+                ) from None
+            self._known[snapshot_id] = Snapshot.parse(data, snapshot_id)
+        return self._known[snapshot_id]
+
+    def resolve(self, workload: str, run: str, which: str) -> Snapshot:
+        """The snapshot meant by an ID, ``latest``, or ``before=TIME`` (ISO 8601, UTC if unsaid)."""
+        if which != "latest" and not which.startswith("before="):
+            snapshot = self.read(workload, which)
+            if snapshot.run != run:
+                raise UsageError(
+                    f"snapshot {which} is of run '{snapshot.run}', not '{run}': give --run"
+                    f" {snapshot.run} if you mean it"
+                )
+            return snapshot
+        found = self.snapshots(workload, run)
+        if which.startswith("before="):
+            moment = _moment(which.removeprefix("before="))
+            found = [snapshot for snapshot in found if snapshot.created <= moment]
+        if not found:
+            raise NoSnapshot(
+                f"store {self.store.url} has no snapshot of workload '{workload}', run '{run}'"
+                + (f", {which}" if which != "latest" else "")
+                + ": see `holdfast list`"
+            )
+        return found[0]
+
+    def manifest(self, ref: BundleRef) -> Manifest:
+        """The manifest of a bundle in the store. Raises Mismatch when it is missing or another."""
+        try:
+            manifest = Manifest.parse(self.store.get(ref.manifest))
+        except NotFound as error:
+            raise Mismatch(f"bundle {ref.name}: its manifest is missing in the store") from error
+        except InvalidManifest as error:
+            raise Mismatch(f"bundle {ref.name}: its manifest in the store {error}") from error
+        if (manifest.digest, manifest.name) != (ref.digest, ref.name):
+            raise Mismatch(f"bundle {ref.name}: the store has another bundle's manifest there")
+        return manifest
+
+    def claim_sequence(self, workload: str) -> int:
+        """Take the next sequence number; no two pushes ever get the same."""
+        taken = [
+            int(key.rsplit("/", 1)[1][:10])
+            for kind in ("sequences", "snapshots")
+            for key in (info.key for info in self.store.list(f"{kind}/{workload}/"))
+        ]
+        number = max(taken, default=0) + 1
+        for candidate in range(number, number + 100):
+            data = canonical({"claim": secrets.token_hex(16)})
+            try:
+                self.store.put_small(
+                    f"sequences/{workload}/{candidate:010d}.json", data, if_absent=True
+                )
+            except AlreadyExists:
+                continue
+            return candidate
+        raise StoreError(f"store {self.store.url}: 100 sequence numbers in a row were taken: retry")
+
+    # Pins and verifications -----------------------------------------------------------------
+
+    def pins(self, workload: str) -> set[str]:
+        """The IDs of the snapshots that retention must keep."""
+        prefix = f"pins/{check_name(workload)}/"
+        return {info.key.removeprefix(prefix) for info in self.store.list(prefix)}
+
+    def pin(self, workload: str, snapshot_id: str) -> None:
+        """Protect a snapshot from retention. Raises NoSnapshot when it is not there."""
+        self._known.pop(snapshot_id, None)
+        self.read(workload, snapshot_id)
+        self.store.put_small(f"pins/{workload}/{snapshot_id}", b"")
+        self._known.pop(snapshot_id, None)
+        try:
+            self.read(workload, snapshot_id)  # a prune may have been quicker
+        except NoSnapshot:
+            self.unpin(workload, snapshot_id)
+            raise
+
+    def unpin(self, workload: str, snapshot_id: str) -> None:
+        """Take the pin off; one that is not there is no error."""
+        self.store.delete([f"pins/{check_name(workload)}/{snapshot_id}"])
+
+    def record(self, workload: str, verification: Verification) -> None:
+        """Keep the result of a verification; the newest one of a snapshot counts."""
+        key = f"verified/{check_name(workload)}/{verification.snapshot}.json"
+        self.store.put_small(key, verification.to_bytes())
+
+    def verifications(self, workload: str) -> dict[str, Verification]:
+        """The last verification of each snapshot that had one."""
+        keys = [info.key for info in self.store.list(f"verified/{check_name(workload)}/")]
+
+        def read(key: str) -> Verification | None:
+            try:
+                return Verification.model_validate_json(self.store.get(key))
+            except (NotFound, ValidationError):  # removed, or of no use: as if never verified
+                return None
+
+        found = in_threads(read, keys, READERS)
+        return {record.snapshot: record for record in found if record}
+
+    def _id(self, info: ObjectInfo) -> str:
+        return info.key.rsplit("/", 1)[1].removesuffix(".json")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"'{text}' is no time: write before=2026-08-21T10:15:00Z, or with another offset"
+        ) from None
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
