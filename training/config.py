@@ -1,0 +1,200 @@
+"""The settings of a training: one frozen model, filled from options, the environment and defaults.
+
+An option `--save-every` is `HOLDFAST_TRAINING_SAVE_EVERY` in the environment; what the pod shares
+with the `holdfast` commands has a name of its own there, such as `HOLDFAST_VOLUME`.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from holdfast.errors import UsageError
+from holdfast.volume import Volume
+
+
+class Start(StrEnum):
+    """What to do where no state exists at all. Wherever there is one, it is used."""
+
+    AUTO = "auto"
+    FRESH = "fresh"
+    REQUIRE = "require"
+
+
+class Parallel(StrEnum):
+    """How the ranks share the work: a copy of the model each, or a shard of it each."""
+
+    DDP = "ddp"
+    FSDP = "fsdp"
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"layers": 2, "width": 32, "heads": 2, "block": 32, "batch": 8},  # 35 k parameters
+    "small": {"layers": 4, "width": 256, "heads": 4, "block": 128, "batch": 8},  # 3.3 M
+    "medium": {"layers": 8, "width": 512, "heads": 8, "block": 256, "batch": 32},  # 25 M
+}
+
+
+def _shared(default: Any, environment: str, description: str, **rules: Any) -> Any:
+    """A field whose name in the environment is shared with the other commands in the pod."""
+    extra = {"environment": environment}
+    return Field(default, description=description, json_schema_extra=extra, **rules)
+
+
+class Config(BaseModel):
+    """Every setting, with its unit and default. Sizes are in samples, times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    volume: Path = _shared(..., "HOLDFAST_VOLUME", "directory of the volume for bundles")
+    run: str = _shared("default", "HOLDFAST_RUN", "name of the run: a new name starts anew")
+    keep: int = _shared(3, "HOLDFAST_KEEP", "how many valid bundles to keep", ge=1)
+    start: Start = _shared(
+        Start.AUTO, "HOLDFAST_START", "where no state exists: step 0 (auto, fresh) or stop"
+    )
+    decision: Path | None = _shared(
+        None, "HOLDFAST_DECISION", "file in which `holdfast pull --if-empty` left its decision"
+    )
+    ranks: int = _shared(1, "HOLDFAST_RANKS", "processes on this node", ge=1)
+    nodes: int = _shared(1, "HOLDFAST_NODES", "nodes that train together", ge=1)
+    rendezvous: str | None = _shared(
+        None, "HOLDFAST_RENDEZVOUS", "host:port where several nodes meet"
+    )
+    metrics: Path | None = _shared(
+        None, "HOLDFAST_METRICS", "file to append one JSON line per event to"
+    )
+    port: int | None = _shared(
+        None, "HOLDFAST_PORT", "port that serves Prometheus text", ge=0, le=65535
+    )
+
+    data: Path | None = Field(
+        None, description="folder of text to learn (default: this repository's documents)"
+    )
+    steps: int = Field(200, ge=1, description="the last step")
+    save_every: int = Field(20, ge=1, description="steps between two saves")
+    save_minutes: float | None = Field(
+        None, gt=0, description="save also when this many minutes passed since the last one"
+    )
+    save_timeout: float = Field(
+        300, gt=0, description="seconds that a rank may keep the others waiting in a save"
+    )
+    parallel: Parallel = Field(Parallel.DDP, description="ddp or fsdp")
+    preset: str = Field("small", description=f"size of the model: {', '.join(PRESETS)}")
+    layers: int = Field(0, ge=1, description="blocks of the model, instead of the preset's")
+    width: int = Field(0, ge=2, description="width of the model, instead of the preset's")
+    heads: int = Field(0, ge=1, description="attention heads, instead of the preset's")
+    block: int = Field(0, ge=1, description="bytes of context, instead of the preset's")
+    batch: int = Field(
+        0, ge=1, description="samples per step of all ranks, instead of the preset's"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of activations that is dropped")
+    rate: float = Field(1e-3, gt=0, description="highest learning rate")
+    warmup: int = Field(20, ge=0, description="steps until the learning rate is highest")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the dropout and the order")
+    threads: int = Field(1, ge=1, description="threads per rank: part of the fingerprint")
+    loaders: int = Field(2, ge=0, description="data loader workers per rank")
+    log_every: int = Field(10, ge=1, description="steps between two printed lines")
+    timeout: float = Field(
+        600, gt=0, description="seconds after which a rank that waits for another one gives up"
+    )
+    max_restarts: int = Field(
+        3, ge=0, description="how often the ranks are started again before the process ends"
+    )
+    attempts: int = Field(
+        5, ge=1, description="starts in a row without a newer bundle before giving up for good"
+    )
+    shutdown_timeout: float = Field(
+        110, gt=0, description="seconds that the ranks have to save when asked to stop"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_preset(cls, values: Any) -> Any:
+        preset = values.get("preset", "small")
+        if preset not in PRESETS:
+            raise ValueError(f"preset '{preset}' does not exist: use {', '.join(PRESETS)}")
+        return PRESETS[preset] | values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
+        if self.batch % self.world_size:
+            raise ValueError(
+                f"batch {self.batch} cannot be shared evenly by {self.world_size} ranks: "
+                f"use a multiple of {self.world_size}"
+            )
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError(
+                f"{self.nodes} nodes need a place to meet: set rendezvous to host:port"
+            )
+        Volume(self.volume, self.run)  # raises UsageError for a name that no run can have
+        return self
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of all nodes."""
+        return self.nodes * self.ranks
+
+    @property
+    def shape(self) -> str:
+        """What must be equal for weights to fit, as a label of each bundle."""
+        return f"gpt layers={self.layers} width={self.width} heads={self.heads} block={self.block}"
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """The settings from options, else the environment, else defaults.
+
+    Raises UsageError with one line for all that is wrong. `--help` prints and exits.
+    """
+    parser = _Parser(prog="python -m training", description=__doc__, allow_abbrev=False)
+    for name, field in Config.model_fields.items():
+        variable = _variable(name)
+        parser.add_argument(
+            _option(name),
+            metavar="X",
+            default=environment.get(variable) or None,
+            help=f"{field.description} [{variable}, default {_default(name)}]".replace("%", "%%"),
+        )
+    given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
+    try:
+        return Config.model_validate(given)
+    except ValidationError as error:
+        raise UsageError("; ".join(_problem(item) for item in error.errors())) from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UsageError(f"{message}: see `{self.prog} --help`")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _variable(name: str) -> str:
+    extra = Config.model_fields[name].json_schema_extra
+    if isinstance(extra, dict):
+        return str(extra["environment"])
+    return f"HOLDFAST_TRAINING_{name.upper()}"
+
+
+def _default(name: str) -> str:
+    if name in PRESETS["small"]:
+        return f"{PRESETS['small'][name]} (small)"
+    field = Config.model_fields[name]
+    return "none: must be given" if field.is_required() else str(field.default)
+
+
+def _problem(error: Any) -> str:
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"{name} is missing: give {_option(name)} or {_variable(name)}"
+    return f"{_option(name)} {str(error['input'])!r}: {message[0].lower()}{message[1:]}"

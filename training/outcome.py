@@ -1,0 +1,17 @@
+"""How a training ends, and the exit codes that Kubernetes decides by."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What all ranks agree on at the end. A rank that dies has none: that is a failure (1)."""
+
+    DONE = "done"  # the last step is saved
+    STOPPED = "stopped"  # asked to stop, and the step it had reached is saved
+    RETRY = "retry"  # cannot go on here; a new pod may (it pulls from the store first)
+    REFUSED = "refused"  # no retry will help: a person has to look
+
+    @property
+    def exit_code(self) -> int:
+        """0 completes the Job, 75 and 1 are tried again, 76 fails the Job for good."""
+        return {"done": 0, "stopped": 75, "retry": 1, "refused": 76}[self.value]

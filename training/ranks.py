@@ -1,0 +1,99 @@
+"""The processes that train together: who they are, and how they agree on something."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from training.config import Config
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all ranks know after a step boundary."""
+
+    stop: bool  # somebody asked at least one rank to stop
+    busy: bool  # at least one rank has not finished the save in flight
+    due: bool  # the clock says that it is time to save
+    loss: float  # mean over the ranks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers. The training itself uses the default group.
+
+    `control` serves decisions of the main threads, `saves` only the thread that writes a bundle:
+    two threads on one group mix up their messages and hang.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    control: dist.ProcessGroup
+    saves: dist.ProcessGroup
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank speaks and decides for all."""
+        return self.rank == 0
+
+    def agree(self, *, stop: bool, busy: bool, due: bool, loss: float) -> Agreed:
+        """One reduction per step, so that all ranks stop, save and skip at the same steps."""
+        votes = torch.tensor([stop, busy, due and self.first, loss], dtype=torch.float64)
+        dist.all_reduce(votes, group=self.control)
+        stops, busies, dues, losses = votes.tolist()
+        return Agreed(stops > 0, busies > 0, dues > 0, losses / self.world_size)
+
+    def from_first(self, decide: Callable[[], T]) -> T:
+        """Rank 0 decides, all get the result; if that raises, all raise."""
+        answer: list[tuple[T | None, Exception | None]] = [(None, None)]
+        if self.first:
+            try:
+                answer = [(decide(), None)]
+            except Exception as error:
+                answer = [(None, _portable(error))]
+        dist.broadcast_object_list(answer, src=0, group=self.control)
+        value, failure = answer[0]
+        if failure is not None:
+            raise failure
+        return value  # type: ignore[return-value]
+
+    def gather(self, mine: T) -> list[T]:
+        """What each rank has, in the order of ranks, on all of them."""
+        found: list[T] = [mine] * self.world_size
+        dist.all_gather_object(found, mine, group=self.control)
+        return found
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[Ranks]:
+    """Meet the other ranks, gloo on CPU and NCCL on GPU, and part from them at the end."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    patience = timedelta(seconds=config.timeout)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    control = dist.new_group(backend="gloo", timeout=patience)
+    saves = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.save_timeout))
+    if control is None or saves is None:
+        raise RuntimeError("this rank is not in its own process groups")
+    yield Ranks(dist.get_rank(), dist.get_world_size(), device, control, saves)
+    dist.destroy_process_group()  # only on success: after a failure a peer may never answer
+
+
+def _portable(error: Exception) -> Exception:
+    """The error if it can travel to the other ranks, else a plain one with its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

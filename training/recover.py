@@ -1,0 +1,125 @@
+"""Find the state to go on from, and never start again from step 0 by accident.
+
+All ranks verify the newest bundle of the present generation together, each its share of the files,
+and load it only when every byte is right; a bundle that fails is set aside and the one before is
+tried. Where none is left, `judge` decides.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from holdfast.bundle import Bundle, check_files, quarantine, verify
+from holdfast.errors import InvalidBundle
+from holdfast.manifest import FileEntry
+from holdfast.volume import Volume
+from training.config import Config, Start
+from training.metrics import Metrics
+from training.outcome import Outcome
+from training.ranks import Ranks
+
+
+class Pulled(StrEnum):
+    """What the init container `holdfast pull --if-empty` decided, as far as the trainer cares."""
+
+    NOT_ASKED = "not asked"  # no decision file is configured: no store behind this training
+    UNKNOWN = "unknown"  # one is configured, but cannot be read
+    FRESH = "fresh"  # the volume was empty and so was the store
+    STATE = "state"  # there was a state: on the volume, or pulled to it
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Where to go on: `bundle`, or step 0 if it is None; nowhere if there is an `outcome`."""
+
+    reason: str
+    bundle: Bundle | None = None
+    outcome: Outcome | None = None
+
+
+def recover(config: Config, volume: Volume, ranks: Ranks, metrics: Metrics) -> Recovery:
+    """Decide together what this training goes on from. Nothing is loaded yet."""
+    bundle = _newest_sound(volume, ranks, metrics)
+    if bundle is None:
+        return ranks.from_first(
+            lambda: judge(volume.has_bad(), config.start, _pulled(config.decision))
+        )
+    shape = bundle.manifest.labels.get("model")
+    if shape != config.shape:
+        reason = f"bundle {bundle.name} holds '{shape}', the settings ask for '{config.shape}'"
+        remedy = "set them back, or train the other model under a new run name"
+        return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
+    return Recovery(f"going on from {bundle.name}", bundle)
+
+
+def judge(has_bad: bool, start: Start, pulled: Pulled) -> Recovery:
+    """What to do on a volume without a single sound bundle in its present generation."""
+    if pulled in (Pulled.STATE, Pulled.UNKNOWN):
+        found = {Pulled.STATE: "there was one", Pulled.UNKNOWN: "nothing readable"}[pulled]
+        reason = f"no sound bundle on the volume, and the decision file says {found}"
+        return Recovery(f"{reason}: a new pod has to recover it", outcome=Outcome.RETRY)
+    if has_bad and pulled is Pulled.FRESH:
+        reason = "only bad bundles on the volume: a new pod has to look into the store"
+        return Recovery(reason, outcome=Outcome.RETRY)
+    if has_bad:
+        reason = "only bad bundles on the volume, and no store to recover from"
+        remedy = "restore one, or start anew under a new run name"
+        return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
+    if start is Start.REQUIRE:
+        reason = "no bundle on the volume and start is 'require'"
+        remedy = "restore one, or allow step 0 with start 'auto'"
+        return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
+    return Recovery("no bundle on the volume: starting at step 0")
+
+
+def shares(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:
+    """The files split among ranks so that all have about as many bytes to hash."""
+    parts: list[list[FileEntry]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    for entry in sorted(files, key=lambda entry: entry.size, reverse=True):
+        lightest = loads.index(min(loads))
+        parts[lightest].append(entry)
+        loads[lightest] += entry.size
+    return parts
+
+
+def _newest_sound(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | None:
+    while bundle := ranks.from_first(lambda: _newest_whole(volume, metrics)):
+        mine = shares(bundle.manifest.files, ranks.world_size)[ranks.rank]
+        problems = [p for found in ranks.gather(check_files(bundle.path, mine)) for p in found]
+        if not problems:
+            return bundle
+        damage = InvalidBundle(bundle.path, problems)
+        ranks.from_first(lambda damage=damage: _set_aside(damage, metrics))
+    return None
+
+
+def _newest_whole(volume: Volume, metrics: Metrics) -> Bundle | None:
+    """The newest bundle whose manifest, files and sizes look right. On rank 0."""
+    for damage in volume.damaged():
+        _set_aside(damage, metrics)
+    for bundle in volume.bundles():
+        try:
+            return verify(bundle.path, quick=True)
+        except InvalidBundle as damage:
+            _set_aside(damage, metrics)
+    return None
+
+
+def _set_aside(damage: InvalidBundle, metrics: Metrics) -> None:
+    kept = quarantine(damage.path, str(damage))
+    metrics.say(f"{damage}: kept aside as {kept.parent.name}/{kept.name}")
+    metrics.add("quarantined_total")
+    metrics.event("quarantine", bundle=damage.path.name, reason="; ".join(damage.problems))
+
+
+def _pulled(file: Path | None) -> Pulled:
+    if file is None:
+        return Pulled.NOT_ASKED
+    try:
+        decision = json.loads(file.read_text())["decision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Pulled.UNKNOWN
+    return Pulled.FRESH if decision == "fresh" else Pulled.STATE

@@ -1,0 +1,171 @@
+"""All that a training knows: weights, optimizer, schedule, random numbers, place in the data."""
+
+import hashlib
+import io
+import math
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+
+from training import data
+from training.config import Config, Parallel
+from training.model import Gpt, next_byte_loss
+from training.ranks import Ranks
+
+
+class State:
+    """The training between two steps. `begin()` must be called once, after any `load()`.
+
+    A bundle holds one part for all ranks (with the global cursor) and one small part for each rank:
+    its random number generators and its loader. The latter is used by the same number of ranks
+    only; any other number starts its loaders at the cursor and seeds its generators from it.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks, corpus: data.Corpus) -> None:
+        self.config = config
+        self.ranks = ranks
+        self.corpus = corpus
+        self.step = 0
+        self.consumed = 0  # samples, by all ranks since step 0
+        torch.manual_seed(config.seed)
+        self.model = _distribute(Gpt(config).to(ranks.device), config, ranks)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.rate)
+        self.schedule = LambdaLR(self.optimizer, _Schedule(config))
+        self._own: dict[str, Any] | None = None  # this rank's part, as it was loaded
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def begin(self) -> None:
+        """Open the data where the cursor is; from here on `train_step` can be called."""
+        order = data.Order(
+            size=len(self.corpus),
+            seed=self.config.seed,
+            batch=self.config.batch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            consumed=self.consumed,
+        )
+        own = self._own or {}
+        self._loader = data.loader(self.corpus, order, self.config.loaders, own.get("loader"))
+        self._batches = iter(self._loader)
+        # Only now: making the iterator draws from the generator that is restored here.
+        if self._own is None:
+            _seed(f"{self.config.seed} {self.consumed} {self.ranks.rank}/{self.ranks.world_size}")
+        else:
+            _restore_generators(self._own["generators"])
+
+    def train_step(self) -> float:
+        """One step on the next batch of all ranks; returns this rank's loss."""
+        inputs, targets = (tensor.to(self.ranks.device) for tensor in next(self._batches))
+        loss: Tensor = next_byte_loss(self.model(inputs), targets)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.consumed += self.config.batch
+        return loss.item()
+
+    def collect(self) -> dict[str, Any]:
+        """What a bundle holds, ready for torch.distributed.checkpoint."""
+        own = {"generators": _generators(), "loader": self._loader.state_dict()}
+        return self._common() | {"ranks": {str(self.ranks.rank): canonical_pickle(own)}}
+
+    def load(self, path: Path, world_size: int) -> None:
+        """Take over the state in a bundle that was verified (it is read with pickle)."""
+        found = self._common()
+        same = world_size == self.ranks.world_size
+        if same:
+            found["ranks"] = {str(self.ranks.rank): b""}
+        dcp.load(
+            found,
+            storage_reader=dcp.FileSystemReader(path),
+            process_group=self.ranks.control,
+        )
+        set_state_dict(
+            self.model,
+            self.optimizer,
+            model_state_dict=found["model"],
+            optim_state_dict=found["optimizer"],
+        )
+        self.schedule.load_state_dict(found["schedule"])
+        self.step = found["progress"]["step"]
+        self.consumed = found["progress"]["consumed"]
+        self._own = pickle.loads(found["ranks"][str(self.ranks.rank)]) if same else None
+
+    def _common(self) -> dict[str, Any]:
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "schedule": self.schedule.state_dict(),
+            "progress": {"step": self.step, "consumed": self.consumed},
+        }
+
+
+def canonical_pickle(value: Any) -> bytes:
+    """Equal values give equal bytes.
+
+    A plain pickle also tells which of its parts were one and the same object, and that differs
+    between a process that made a value and one that loaded it.
+    """
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.fast = True
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+class _Schedule:
+    """The learning rate as a share of the highest: a linear rise, then a cosine down to 10 %."""
+
+    def __init__(self, config: Config) -> None:
+        self._warmup = config.warmup
+        self._steps = config.steps
+
+    def __call__(self, step: int) -> float:
+        if step < self._warmup:
+            return (step + 1) / self._warmup
+        share = min(1.0, (step - self._warmup) / max(1, self._steps - self._warmup))
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
+
+
+def _distribute(model: Gpt, config: Config, ranks: Ranks) -> torch.nn.Module:
+    if config.parallel is Parallel.DDP:
+        return DistributedDataParallel(model)
+    mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def _seed(name: str) -> None:
+    number = int.from_bytes(hashlib.sha256(f"generators {name}".encode()).digest()[:7], "big")
+    torch.manual_seed(number)  # all devices
+    random.seed(number)
+
+
+def _generators() -> dict[str, Any]:
+    found = {"python": random.getstate(), "torch": torch.get_rng_state().numpy().tobytes()}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state().numpy().tobytes()
+    return found
+
+
+def _restore_generators(found: dict[str, Any]) -> None:
+    random.setstate(found["python"])
+    torch.set_rng_state(torch.frombuffer(bytearray(found["torch"]), dtype=torch.uint8))
+    if "cuda" in found and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.frombuffer(bytearray(found["cuda"]), dtype=torch.uint8))

@@ -1,0 +1,53 @@
+"""Asking a training to stop: a signal to one process becomes a decision of all ranks.
+
+SIGTERM reaches the entry process (it is what Kubernetes signals), which leaves a file for its
+ranks; a rank that is signalled itself notes that. Each rank looks once per step, and what it saw is
+reduced over all ranks: a rank that stops on its own flag alone leaves the others waiting for ever.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stop:
+    """This rank's view of whether somebody asked the training to stop."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._signalled = False
+        for number in _SIGNALS:
+            signal.signal(number, self._note)
+
+    @property
+    def asked(self) -> bool:
+        return self._signalled or self._file.exists()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+
+
+@contextmanager
+def passed_on(file: Path, patience: float) -> Iterator[None]:
+    """In the entry process: a signal makes `file` appear; TimeoutError `patience` seconds later."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if not file.exists():
+            file.touch()
+            signal.setitimer(signal.ITIMER_REAL, patience)
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the ranks did not stop within {patience:g} s: raise shutdown_timeout")
+
+    handlers = dict.fromkeys(_SIGNALS, ask) | {signal.SIGALRM: give_up}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,218 @@
+"""The training itself: settings, then components, then the loop."""
+
+import os
+import time
+
+from holdfast import durable
+from holdfast.volume import Volume
+from training.attempts import Attempts, exhausted
+from training.checkpoint import Saved, Saver
+from training.config import Config
+from training.data import Corpus
+from training.fingerprint import as_labels, differences, fingerprint
+from training.metrics import Metrics
+from training.outcome import Outcome
+from training.ranks import Ranks, joined
+from training.recover import Recovery, recover
+from training.state import State
+from training.stop import Stop
+
+
+def train(config: Config, stop: Stop) -> Outcome:
+    """Train on this rank until the last step, a stop, or a reason not to start at all."""
+    metrics = Metrics(int(os.environ["RANK"]) == 0, config.metrics, config.port)
+    with joined(config) as ranks:
+        volume = Volume(config.volume, config.run)
+        if reason := ranks.from_first(lambda: _prepare(volume, config)):
+            metrics.say(f"refused: {reason}")
+            return Outcome.REFUSED
+        recovery = recover(config, volume, ranks, metrics)
+        if recovery.outcome:
+            metrics.say(f"{recovery.outcome}: {recovery.reason}")
+            metrics.event("refused", outcome=recovery.outcome, reason=recovery.reason)
+            return recovery.outcome
+        corpus = Corpus(config.data, config.block)
+        state = State(config, ranks, corpus)
+        generation = ranks.from_first(lambda: volume.present() or 1)
+        trainer = Trainer(config, ranks, state, Saver(volume, generation, ranks, config.keep))
+        outcome = trainer.run(recovery, generation, metrics, stop)
+    metrics.close()
+    return outcome
+
+
+class Trainer:
+    """One training on one rank: the loop, and what it says while it runs."""
+
+    def __init__(self, config: Config, ranks: Ranks, state: State, saver: Saver) -> None:
+        self.config = config
+        self.ranks = ranks
+        self.state = state
+        self.saver = saver
+        self.fingerprint = fingerprint(config, state.corpus.digest)
+
+    def run(self, recovery: Recovery, generation: int, metrics: Metrics, stop: Stop) -> Outcome:
+        config, state, saver = self.config, self.state, self.saver
+        self.metrics = metrics
+        self.generation = generation
+        self._introduce()
+        self._resume(recovery)
+        state.begin()
+        self._clock()
+        while state.step < config.steps:
+            loss = state.train_step()
+            self._report(saver.poll())
+            due = self._minutes_are_over()
+            agreed = self.ranks.agree(stop=stop.asked, busy=saver.busy, due=due, loss=loss)
+            self._report_step(agreed.loss)
+            if state.step == config.steps:
+                break
+            if agreed.stop:
+                return self._end(Outcome.STOPPED)
+            if state.step % config.save_every == 0 or agreed.due:
+                if agreed.busy:
+                    self._skip()
+                else:
+                    self._save()
+        return self._end(Outcome.DONE)
+
+    def _save(self) -> None:
+        self._last_save = time.monotonic()
+        labels: dict[str, str | int] = {
+            "run": self.config.run,
+            "generation": self.generation,
+            "step": self.state.step,
+            "samples": self.state.consumed,
+            "world_size": self.ranks.world_size,
+            "model": self.config.shape,
+        }
+        self.saver.begin(
+            self.state.step, self.state.collect(), labels | as_labels(self.fingerprint)
+        )
+
+    def _end(self, outcome: Outcome) -> Outcome:
+        """Leave nothing unsaved: a save in flight is awaited, and only a newer step saved again."""
+        step = self.state.step
+        began = time.monotonic()
+        if outcome is Outcome.STOPPED:
+            self.metrics.say(f"asked to stop after step {step}")
+        self._report(self.saver.wait())
+        if self.saver.saved_step != step:
+            self._save()
+            self._report(self.saver.wait())
+        if self.saver.saved_step != step:
+            self.metrics.say(f"failed: step {step} could not be saved")
+            return Outcome.RETRY
+        seconds = time.monotonic() - began
+        self.metrics.event(
+            {Outcome.STOPPED: "stop"}.get(outcome, "done"), step=step, seconds=round(seconds, 3)
+        )
+        self.metrics.say(f"{outcome}: step {step} of {self.config.steps} is saved")
+        return outcome
+
+    def _resume(self, recovery: Recovery) -> None:
+        if recovery.bundle is None:
+            self.metrics.say(recovery.reason)
+            self.metrics.event("start", step=0, generation=self.generation)
+            return
+        began = time.monotonic()
+        labels = recovery.bundle.manifest.labels
+        world_size = int(labels["world_size"])
+        self.state.load(recovery.bundle.path, world_size)
+        self.saver.saved_step = self.state.step
+        seconds = time.monotonic() - began
+        differing = differences(labels, self.fingerprint)
+        promise = "not bit for bit" if differing else "equal fingerprint: bit for bit"
+        self.metrics.say(f"{recovery.reason}, loaded in {seconds:.2f} s, {promise}")
+        for difference in differing:
+            self.metrics.say(f"  differs: {difference}")
+        self.metrics.set(saved_step=self.state.step)
+        self.metrics.event(
+            "resume",
+            step=self.state.step,
+            bundle=recovery.bundle.name,
+            generation=self.generation,
+            seconds=round(seconds, 3),
+            differences=differing,
+        )
+
+    def _introduce(self) -> None:
+        config, ranks, state = self.config, self.ranks, self.state
+        processes = f"{ranks.world_size} rank" + ("s" if ranks.world_size > 1 else "")
+        self.metrics.say(
+            f"run '{config.run}', generation {self.generation}: {config.shape}, "
+            f"{state.parameters / 1e6:.2f} M parameters"
+            + (" on this rank" if config.parallel == "fsdp" else "")
+            + f", {config.parallel} on {processes} ({ranks.device.type}), {config.steps} steps, "
+            f"a save every {config.save_every}, keep {config.keep}"
+        )
+        found = ", ".join(f"{key} {value}" for key, value in self.fingerprint.items())
+        self.metrics.say(f"fingerprint: {found}")
+        if self.metrics.port:
+            self.metrics.say(f"metrics on port {self.metrics.port}")
+
+    def _clock(self) -> None:
+        now = time.monotonic()
+        self._last_save = self._last_step = self._last_line = now
+        self._line_step = self.state.step
+
+    def _minutes_are_over(self) -> bool:
+        limit = self.config.save_minutes
+        return limit is not None and time.monotonic() - self._last_save >= 60 * limit
+
+    def _report_step(self, loss: float) -> None:
+        config, step, now = self.config, self.state.step, time.monotonic()
+        rate = config.batch * config.block / (now - self._last_step)
+        self._last_step = now
+        self.metrics.set(step=step, loss=loss, tokens_per_second=rate)
+        self.metrics.event("step", step=step, loss=round(loss, 6), tokens_per_second=round(rate, 1))
+        if step % config.log_every == 0 or step == config.steps:
+            steps = (step - self._line_step) / (now - self._last_line)
+            self._last_line, self._line_step = now, step
+            self.metrics.say(
+                f"step {step:>{len(str(config.steps))}}/{config.steps}  loss {loss:.4f}  "
+                f"{steps:.1f} steps/s  {steps * config.batch * config.block:,.0f} tokens/s"
+            )
+
+    def _skip(self) -> None:
+        self.metrics.say(f"save of step {self.state.step} skipped: one is still in flight")
+        self.metrics.add("saves_skipped_total")
+        self.metrics.event("save-skipped", step=self.state.step)
+
+    def _report(self, saved: Saved | None) -> None:
+        if saved is None:
+            return
+        self.metrics.add("stall_seconds_total", saved.stall)
+        if saved.problem:
+            self.metrics.say(f"save of step {saved.step} failed, training goes on: {saved.problem}")
+            self.metrics.add("save_failures_total")
+            self.metrics.event("save-failed", step=saved.step, reason=saved.problem)
+            return
+        self.metrics.say(
+            f"saved step {saved.step}: {saved.size / 2**20:.1f} MiB in {saved.seconds:.2f} s, "
+            f"training waited {saved.stall * 1000:.0f} ms"
+        )
+        if saved.not_kept:
+            self.metrics.say(f"older bundles could not be removed: {saved.not_kept}")
+        self.metrics.add("saves_total")
+        self.metrics.set(saved_step=saved.step, save_seconds=saved.seconds, save_bytes=saved.size)
+        self.metrics.event(
+            "save",
+            step=saved.step,
+            bundle=f"step-{saved.step:08d}",
+            generation=self.generation,
+            bytes=saved.size,
+            seconds=round(saved.seconds, 4),
+            stall_seconds=round(saved.stall, 4),
+        )
+
+
+def _prepare(volume: Volume, config: Config) -> str | None:
+    """On rank 0, before anything is read: count a restart, and sweep what a killed save left."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        # The first start was counted by the entry process, before anything could fail.
+        attempt = Attempts(volume).begin()
+        if reason := exhausted(attempt, config.attempts):
+            return reason
+    durable.make_directories(volume.run_path)
+    volume.sweep()
+    return None
