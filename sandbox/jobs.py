@@ -19,7 +19,7 @@ _POLL = 0.05
 
 _JOB = {"template", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes", "podFailurePolicy",
         "suspend", "completionMode", "completions", "parallelism", "podReplacementPolicy",
-        "ttlSecondsAfterFinished"}  # fmt: skip
+        "ttlSecondsAfterFinished", "activeDeadlineSeconds"}  # fmt: skip
 
 
 class Clock:
@@ -76,9 +76,15 @@ class Job:
         self.reason, self.failures = "", 0
         self.active: Pod | None = None
         self._deleted, self._lock = threading.Event(), threading.Lock()
+        self._deadline: threading.Timer | None = None
         self._thread = threading.Thread(target=self._run, name=f"job {self.name}", daemon=True)
 
     def start(self) -> None:
+        """Run in the background. Deadlines and grace periods are seconds of the wall, as ever."""
+        if seconds := self.spec.get("activeDeadlineSeconds"):
+            self._deadline = threading.Timer(seconds, self._overdue)
+            self._deadline.daemon = True
+            self._deadline.start()
         self._thread.start()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -86,24 +92,28 @@ class Job:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def patch(self, spec: Mapping[str, Any]) -> None:
-        """Suspend or resume, the only fields of a Job that our Blueprints patch.
+    def patch(self, change: Mapping[str, Any]) -> None:
+        """Suspend or resume, which is all that our Blueprints patch; a finished Job stays so.
 
-        A finished Job stays as it is. Suspending stops the pod in the background, as there.
+        Suspending stops the pod in the background, as the Job controller does.
         """
-        if set(spec) != {"suspend"}:
-            raise Unsupported(f"patch of Job field {', '.join(spec)}: only suspend is run here")
+        spec = change.get("spec", {})
+        if set(change) - {"metadata", "spec"} or set(spec) - {"suspend"}:
+            raise Unsupported(f"patch of a Job with {change}: only spec.suspend is run here")
         with self._lock:
-            if self.finished or self.suspended == spec["suspend"]:
+            wanted = spec.get("suspend", self.suspended)
+            if self.finished or self.suspended == wanted:
                 return
-            self.suspended = spec["suspend"]
-        self.node.record("job-suspended" if self.suspended else "job-resumed", job=self.name)
-        if self.suspended and self.active:
+            self.suspended = wanted
+        self.node.record("job-suspended" if wanted else "job-resumed", job=self.name)
+        if wanted and self.active:
             threading.Thread(target=self.active.stop, daemon=True).start()
 
     def delete(self) -> None:
         """Stop the pod with its grace period and end the Job's thread."""
         self._deleted.set()
+        if self._deadline:
+            self._deadline.cancel()
         if pod := self.active:
             pod.stop()
         if self._thread.ident:
@@ -135,6 +145,8 @@ class Job:
                 continue
             phase, delay = pod.run(), 0.0
             self.active = None
+            if self.finished:
+                return
             if phase == "Succeeded":
                 self._finish("Complete", "CompletionsReached")
             elif not pod.terminating:  # a pod that was suspended or deleted did not fail
@@ -145,6 +157,11 @@ class Job:
                 elif self.failures > limit:
                     self._finish("Failed", f"BackoffLimitExceeded: {pod.exit_codes} {pod.message}")
                 delay = min(BACKOFF * 2 ** (len(self._lost()) - 1), BACKOFF_LIMIT)
+
+    def _overdue(self) -> None:
+        if self.finished is None:
+            self._finish("Failed", "DeadlineExceeded")
+            self.delete()
 
     def _lost(self) -> list[Pod]:
         return [pod for pod in self.pods if pod.phase == "Failed" and not pod.terminating]

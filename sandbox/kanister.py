@@ -260,7 +260,7 @@ class ActionSet:
         job = self._referenced(arguments["objectReference"])
         if job is None:
             raise SandboxError(f"jobs.batch {arguments['objectReference']['name']!r} not found")
-        job.patch(yaml.safe_load(arguments["spec"])["spec"])
+        job.patch(yaml.safe_load(arguments["spec"]))
         return {}
 
     def _wait(

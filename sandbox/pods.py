@@ -55,7 +55,10 @@ def problems(spec: Mapping[str, Any]) -> list[str]:
         found += [f"{where}: field {name!r}" for name in unknown]
         if not container.get("command"):
             found.append(f"{where}: no command (an image's own entry point is unknown here)")
-        if container in spec.get("initContainers", []) and "restartPolicy" in container:
+        if (
+            container in spec.get("initContainers", [])
+            and container.get("restartPolicy") == "Always"
+        ):
             found.append(f"{where}: a restartable init container (sidecar)")
         paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
         words = [*container.get("command", []), *container.get("args", [])]

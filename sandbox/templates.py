@@ -1,8 +1,7 @@
 """The subset of Go templates that our Blueprints use; anything else is refused by its name.
 
-Text, `{{ .field.path }}`, literals, calls of the listed functions, `if` / `else if` / `else` /
-`end` and `with` / `else` / `end`, with `{{-` and `-}}` trimming white space. As in Kanister
-(`missingkey=error`), a field that is absent is an error and `index` of an absent key is empty.
+Text, `{{ .field.path }}`, literals, calls of the listed functions, and `if` / `else if` / `else` /
+`end`. As in Kanister (`missingkey=error`), a field that is absent is an error.
 """
 
 import json
@@ -12,22 +11,20 @@ from typing import Any
 
 from sandbox.errors import SandboxError, Unsupported
 
+Evaluator = Callable[[Any], Any]
+
 
 class TemplateError(SandboxError):
     """A template that does not parse, or that reads a field which is not there."""
 
 
-def _index(value: Any, *keys: Any) -> Any:
-    """Go's `index`: the zero value for an absent key of a map."""
-    for key in keys:
-        if not isinstance(value, Mapping):
-            raise TemplateError(f"index of {value!r}: only maps can be indexed here")
-        value = value.get(key, "")
-    return value
+def _index(value: Mapping[str, Any], key: str) -> Any:
+    """Go's `index` of a map: empty for an absent key."""
+    return value.get(key, "")
 
 
 def _exists(value: Any, *path: str) -> bool:
-    """Whether `path` leads to something (the wait templates of Kanister have this function)."""
+    """Whether `path` leads to something."""
     for key in path:
         if not isinstance(value, Mapping) or key not in value:
             return False
@@ -35,48 +32,20 @@ def _exists(value: Any, *path: str) -> bool:
     return True
 
 
-def _eq(first: Any, *others: Any) -> bool:
+def _eq(first: Any, second: Any) -> bool:
     """Go's `eq`: comparing different types is an error, not false."""
-    for other in others:
-        if type(first) is not type(other):
-            raise TemplateError(f"eq of {first!r} and {other!r}: incompatible types for comparison")
-    return first in others
-
-
-def _text(value: Any) -> str:
-    """How Go prints a value."""
-    if value is None:
-        return "<no value>"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if type(first) is not type(second):
+        raise TemplateError(f"eq of {first!r} and {second!r}: incompatible types for comparison")
+    return first == second
 
 
 #: What a Blueprint's own templates may call (Kanister gives them more; ours use these).
-BLUEPRINT_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "index": _index,
-    "eq": _eq,
-    "ne": lambda first, second: not _eq(first, second),
-    "not": lambda value: not value,
-}
+BLUEPRINT_FUNCTIONS: dict[str, Callable[..., Any]] = {"index": _index, "eq": _eq}
 #: What the conditions of WaitV2 may call: kubectl's go-templates, which have no sprig.
 WAIT_FUNCTIONS = BLUEPRINT_FUNCTIONS | {"exists": _exists}
 
-_ACTION = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
-_TOKEN = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|(-?\d+)(?![\w.])|([.\w]+)|(\S))')
-
-Node = tuple[Any, ...]
-
-
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Split into ("text", …) and ("action", …), white space trimmed where the markers say so."""
-    position, trim = 0, False
-    for match in _ACTION.finditer(text):
-        literal = text[position : match.start()]
-        literal = literal.lstrip() if trim else literal
-        yield "text", literal.rstrip() if match[1] else literal
-        yield "action", match[2].strip()
-        position, trim = match.end(), bool(match[3])
-    rest = text[position:]
-    yield "text", rest.lstrip() if trim else rest
+_ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"]+')
 
 
 class Template:
@@ -84,125 +53,90 @@ class Template:
 
     def __init__(self, text: str, functions: Mapping[str, Callable[..., Any]]) -> None:
         self.text, self.functions = text, functions
-        self._pieces = list(_pieces(text))
+        self._pieces = _ACTION.split(text)  # text and actions alternate
         self._nodes, closer = self._block()
-        if closer is not None:
-            raise TemplateError(f"{{{{ {closer} }}}} without an if or with, in {text!r}")
+        if closer:
+            raise TemplateError(f"{{{{ {closer} }}}} without an if, in {text!r}")
 
-    def render(self, data: Mapping[str, Any]) -> str:
+    def render(self, data: Any) -> str:
         """The text for `data`; raises TemplateError for a field that is absent."""
-        return "".join(self._run(self._nodes, data))
+        return "".join(node(data) for node in self._nodes)
 
-    def _block(self) -> tuple[list[Node], str | None]:
-        """Nodes up to the `else …` or `end` that closes this block (or the end of the text)."""
-        nodes: list[Node] = []
-        while self._pieces:
-            kind, value = self._pieces.pop(0)
-            word, _, rest = value.partition(" ")
-            if kind == "text":
-                nodes.append(("text", value))
-            elif word in ("if", "with"):
-                nodes.append(self._branch(word, rest))
-            elif word in ("else", "end"):
-                return nodes, value
+    def _block(self) -> tuple[list[Evaluator], str]:
+        """The nodes up to what closes this block: `else …`, `end`, or "" at the end of the text."""
+        nodes: list[Evaluator] = []
+        while True:
+            literal = self._pieces.pop(0)
+            nodes.append(lambda _, literal=literal: literal)
+            if not self._pieces:
+                return nodes, ""
+            action = self._pieces.pop(0).strip()
+            if action.split(" ")[0] in ("else", "end"):
+                return nodes, action
+            if action.startswith("if "):
+                nodes.append(self._branch(action[3:]))
             else:
-                nodes.append(("print", self._expression(value)))
-        return nodes, None
+                value = self._expression(action)
+                nodes.append(lambda data, value=value: _text(value(data)))
 
-    def _branch(self, word: str, condition: str) -> Node:
-        expression = self._expression(condition)
+    def _branch(self, source: str) -> Evaluator:
+        condition = self._expression(source)
         body, closer = self._block()
-        otherwise: list[Node] = []
-        if closer is None:
-            raise TemplateError(f"{{{{ {word} }}}} is never closed, in {self.text!r}")
-        if closer.startswith("else "):
-            inner, _, rest = closer.removeprefix("else ").partition(" ")
-            if inner not in ("if", "with"):
-                raise TemplateError(f"{{{{ {closer} }}}} is not a branch, in {self.text!r}")
-            otherwise = [self._branch(inner, rest)]
-        elif closer == "else":
-            otherwise, closer = self._block()
+        otherwise: list[Evaluator] = []
+        if closer.startswith("else if "):
+            otherwise = [self._branch(closer.removeprefix("else if "))]
+        else:
+            if closer == "else":
+                otherwise, closer = self._block()
             if closer != "end":
-                raise TemplateError(f"{{{{ else }}}} is never closed, in {self.text!r}")
-        return (word, expression, body, otherwise)
+                raise TemplateError(f"{{{{ if {source} }}}} is not closed, in {self.text!r}")
 
-    def _expression(self, source: str) -> Node:
-        tokens = [match for match in _TOKEN.finditer(source) if match[0].strip()]
-        expression = self._call(tokens)
-        if tokens:
-            raise Unsupported(f"{tokens[0][0].strip()!r} in the template {{{{ {source} }}}}: the "
-                              "sandbox renders fields, literals and calls only")  # fmt: skip
-        return expression
+        def run(data: Any) -> str:
+            return "".join(node(data) for node in (body if condition(data) else otherwise))
 
-    def _call(self, tokens: list[re.Match[str]]) -> Node:
-        """A function with its arguments, or one operand."""
-        name = tokens[0][3] if tokens else None
-        if name is None or name[0] == "." or name in ("true", "false", "nil"):
-            return self._operand(tokens)
-        if name not in self.functions:
+        return run
+
+    def _expression(self, source: str) -> Evaluator:
+        """One operand, or a function with its operands."""
+        first, *rest = _TOKEN.findall(source) or [""]
+        if function := self.functions.get(first):
+            operands = [self._operand(token) for token in rest]
+            return lambda data: function(*(operand(data) for operand in operands))
+        for extra in rest:
             known = ", ".join(sorted(self.functions))
-            raise Unsupported(f"template function {name!r} is not one that the sandbox has "
-                              f"({known}), in {self.text!r}")  # fmt: skip
-        tokens.pop(0)
-        arguments: list[Node] = []
-        while tokens and tokens[0][4] != ")":
-            arguments.append(self._operand(tokens))
-        return ("call", self.functions[name], arguments)
+            raise Unsupported(f"{extra!r} after {first!r} in the template {self.text!r}: the "
+                              f"functions here are {known}")  # fmt: skip
+        return self._operand(first)
 
-    def _operand(self, tokens: list[re.Match[str]]) -> Node:
-        if not tokens:
-            raise TemplateError(f"an empty expression in {self.text!r}")
-        string, number, word, sign = tokens.pop(0).groups()
-        if string is not None:
-            return ("literal", json.loads(string))
-        if number is not None:
-            return ("literal", int(number))
-        if word in ("true", "false", "nil"):
-            return ("literal", {"true": True, "false": False}.get(word))
-        if word and word.startswith("."):
-            return ("field", [part for part in word.split(".") if part])
-        if sign == "(":
-            inner = self._call(tokens)
-            if not tokens or tokens.pop(0)[4] != ")":
-                raise TemplateError(f"'(' is never closed, in {self.text!r}")
-            return inner
-        raise Unsupported(f"{word or sign!r} in the template {self.text!r}: not in the subset that "
-                          "the sandbox renders")  # fmt: skip
+    def _operand(self, token: str) -> Evaluator:
+        if token.startswith('"') or re.fullmatch(r"-?\d+|true|false", token):
+            value = json.loads(token)
+            return lambda _: value
+        if re.fullmatch(r"\.|(\.\w+)+", token):
+            path = token.split(".")[1:] if token != "." else []
+            return lambda data: self._field(data, path)
+        raise Unsupported(f"{token!r} in the template {self.text!r}: not in the subset that the "
+                          "sandbox renders")  # fmt: skip
 
-    def _run(self, nodes: list[Node], dot: Any) -> Iterator[str]:
-        for kind, *parts in nodes:
-            if kind == "text":
-                yield parts[0]
-            elif kind == "print":
-                yield _text(self._value(parts[0], dot))
-            else:
-                value = self._value(parts[0], dot)
-                inner = value if kind == "with" and value else dot
-                yield from self._run(parts[1] if value else parts[2], inner)
+    def _field(self, value: Any, path: list[str]) -> Any:
+        for key in path:
+            if not isinstance(value, Mapping) or key not in value:
+                raise TemplateError(f"no entry for {key!r} of .{'.'.join(path)}, in {self.text!r}")
+            value = value[key]
+        return value
 
-    def _value(self, node: Node, dot: Any) -> Any:
-        kind, *parts = node
-        if kind == "literal":
-            return parts[0]
-        if kind == "call":
-            return parts[0](*(self._value(argument, dot) for argument in parts[1]))
-        for key in parts[0]:
-            if not isinstance(dot, Mapping) or key not in dot:
-                raise TemplateError(f"map has no entry for key {key!r} (.{'.'.join(parts[0])}), "
-                                    f"in {self.text!r}")  # fmt: skip
-            dot = dot[key]
-        return dot
+
+def _text(value: Any) -> str:
+    """How Go prints a value."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string inside `value`, which are the ones that get rendered."""
+    """Every string inside `value`: those that get rendered."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from strings(inner)
 
 

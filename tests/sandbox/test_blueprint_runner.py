@@ -103,9 +103,6 @@ def test_a_task_gets_its_override_and_its_output_becomes_the_artifact(
 def test_a_failed_phase_fails_the_action_first_and_then_the_defer_phase_resumes_the_job(
     make_cluster: Factory,
 ) -> None:
-    guard = '{{ with index .Phases "switch" }}{{ with index .Output "g" }}{{ . }}{{ end }}{{ end }}'
-    resume = patch("resume", False)
-    resume["args"]["namespace"] = guard
     cluster = make_cluster(
         job(SLEEPING),
         claim(),
@@ -113,7 +110,7 @@ def test_a_failed_phase_fails_the_action_first_and_then_the_defer_phase_resumes_
             patch("suspend", True),
             wait("wait"),
             task("switch", "echo no space; sleep 0.3; exit 1"),
-            deferPhase=resume,
+            deferPhase=patch("resume", False),
             outputArtifacts={"x": {"keyValue": {"g": "{{ .Phases.switch.Output.g }}"}}},
         ),
     )

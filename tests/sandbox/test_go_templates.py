@@ -7,7 +7,6 @@ GONE = (
     '{{ if exists . "status" "active" }}false{{ else if exists . "status" "terminating" }}'
     "{{ eq .status.terminating 0 }}{{ else }}true{{ end }}"
 )
-GUARD = '{{ with index .Phases "up" }}{{ with index .Output "id" }}<{{ . }}>{{ end }}{{ end }}'
 
 
 def render(text: str, **data: object) -> str:
@@ -27,14 +26,11 @@ def test_index_of_an_absent_key_is_empty() -> None:
     assert render('[{{ index .Options "job" }}]', Options={}) == "[]"
 
 
-def test_with_moves_the_dot_and_guards_phases_that_did_not_run() -> None:
-    assert render(GUARD, Phases={"up": {"Output": {"id": "s-1"}}}) == "<s-1>"
-    assert render(GUARD, Phases={"up": {"Output": {}}}) == ""
-    assert render(GUARD, Phases={}) == ""
-
-
-def test_trim_markers_remove_white_space_on_their_side() -> None:
-    assert render("a \n{{- .x -}}\n b", x="-") == "a-b"
+def test_branches_nest_and_end_where_they_should() -> None:
+    text = "{{ if .a }}A{{ if .b }}B{{ end }}{{ else }}-{{ end }}."
+    assert render(text, a=1, b=1) == "AB."
+    assert render(text, a=1, b="") == "A."
+    assert render(text, a=0, b=1) == "-."
 
 
 @pytest.mark.parametrize(
@@ -62,12 +58,14 @@ def test_comparing_different_types_is_an_error_as_in_go() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("{{ .x | quote }}", "'|'"),
+        ("{{ .x | quote }}", r"'\|'"),
         ("{{ range .x }}{{ end }}", "'range'"),
+        ("{{ with .x }}{{ end }}", "'with'"),
         ("{{ toYaml .x }}", "'toYaml'"),
-        ("{{ $x := 1 }}", r"'\$'"),
-        ('{{ exists . "x" }}', "'exists'"),  # only conditions of WaitV2 have it
-        ("{{ .x 1 }}", "'1'"),
+        ("{{ $x }}", r"'\$x'"),
+        ("{{- .x -}}", "'-'"),
+        ('{{ eq (index .x "y") "z" }}', "'\\(index'"),
+        ('{{ exists . "x" }}', "'exists'"),  # only the conditions of WaitV2 have it
     ],
 )
 def test_anything_outside_the_subset_is_refused_by_name(text: str, named: str) -> None:
@@ -75,7 +73,7 @@ def test_anything_outside_the_subset_is_refused_by_name(text: str, named: str) -
         Template(text, BLUEPRINT_FUNCTIONS)
 
 
-@pytest.mark.parametrize("text", ["{{ if .x }}a", "a{{ end }}", "{{ if .x }}{{ else }}b", "{{ }}"])
+@pytest.mark.parametrize("text", ["{{ if .x }}a", "a{{ end }}", "{{ if .x }}{{ else }}b"])
 def test_a_template_that_does_not_close_its_blocks_is_an_error(text: str) -> None:
     with pytest.raises(TemplateError):
         Template(text, BLUEPRINT_FUNCTIONS)

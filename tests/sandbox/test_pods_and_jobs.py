@@ -107,6 +107,15 @@ def test_a_disruption_does_not_count_against_the_limit(make_cluster: Factory) ->
     assert (work.finished, work.failures) == ("Complete", 0)
 
 
+def test_a_job_past_its_deadline_fails_and_its_pod_is_stopped(make_cluster: Factory) -> None:
+    cluster = make_cluster(job(container(shell("exec sleep 600")), activeDeadlineSeconds=0.3))
+    cluster.start()
+    work = cluster.jobs["training", "work"]
+    assert work.join(10)
+    assert (work.finished, work.reason) == ("Failed", "DeadlineExceeded")
+    assert work.pods[0].exit_codes == {"main": 128 + signal.SIGTERM}
+
+
 RULES = [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 76]}}]
 
 
@@ -161,12 +170,12 @@ def test_suspend_lets_the_pod_save_and_resume_starts_the_next(make_cluster: Fact
     work = cluster.jobs["training", "work"]
     until((cluster.state / "volumes/data-vol/ready").exists)
     assert work.status() == {"terminating": 0, "active": 1}
-    work.patch({"suspend": True})
+    work.patch({"spec": {"suspend": True}})
     until(lambda: work.pods[0].phase == "Failed")
     assert work.pods[0].exit_codes == {"main": 75}
     until(lambda: work.status()["terminating"] == 0)
     assert work.status()["conditions"][0]["type"] == "Suspended"
-    work.patch({"suspend": False})
+    work.patch({"spec": {"suspend": False}})
     assert work.join(10)
     assert (work.finished, work.failures, len(work.pods)) == ("Complete", 0, 2)
 
