@@ -1,0 +1,1 @@
+"""The Pulumi program: settings in, resources and outputs out; one module per layer."""

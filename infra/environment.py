@@ -1,0 +1,87 @@
+"""The HOLDFAST_* environment: everything that `holdfast` and the trainer read.
+
+Paths that differ from pod to pod are not in the ConfigMap but in the container that needs them.
+"""
+
+from dataclasses import dataclass
+
+from infra.names import BLUEPRINT, STORE_MOUNT, WORK_MOUNT
+from infra.settings import BackupStore, Settings, Workload
+
+DECISION = f"{WORK_MOUNT}/decision.json"
+METRICS = f"{WORK_MOUNT}/metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Project:
+    """Which stack this is: the default prefix and owner of its backups."""
+
+    project: str
+    stack: str
+
+    @property
+    def owner(self) -> str:
+        """``<project>/<stack>``."""
+        return f"{self.project}/{self.stack}"
+
+
+def store_environment(store: BackupStore, project: Project) -> dict[str, str]:
+    """How to reach the store and whose it is."""
+    prefix = store.prefix or project.owner
+    if store.existing is None:
+        values = {"HOLDFAST_STORE": f"file://{STORE_MOUNT}/{prefix}"}
+    else:
+        values = {"HOLDFAST_STORE": f"{store.existing.url}/{prefix}"}
+        if store.existing.region:
+            values["AWS_REGION"] = store.existing.region
+        if store.existing.endpoint:
+            values["AWS_ENDPOINT_URL"] = store.existing.endpoint
+            if store.existing.endpoint.startswith("http://"):
+                values["AWS_ALLOW_HTTP"] = "true"
+    return {**values, "HOLDFAST_OWNER": store.owner or project.owner}
+
+
+def workload_environment(
+    name: str, workload: Workload, settings: Settings, project: Project
+) -> dict[str, str]:
+    """The ConfigMap ``holdfast-<claim>``."""
+    retention = workload.retention
+    return {
+        **store_environment(settings.backup_store, project),
+        "HOLDFAST_WORKLOAD": name,
+        "HOLDFAST_RUN": workload.run,
+        "HOLDFAST_KEEP": str(workload.keep),
+        "HOLDFAST_START": workload.start,
+        "HOLDFAST_PUSH": workload.push,
+        "HOLDFAST_DEADLINE": str(workload.backup_timeout),
+        "HOLDFAST_RETENTION_KEEP_LAST": str(retention.keep_last),
+        "HOLDFAST_RETENTION_HOURLY": str(retention.hourly),
+        "HOLDFAST_RETENTION_DAILY": str(retention.daily),
+        "HOLDFAST_RETENTION_WEEKLY": str(retention.weekly),
+        "HOLDFAST_RETENTION_MONTHLY": str(retention.monthly),
+        "HOLDFAST_GRACE": str(workload.grace),
+        "HOLDFAST_KANISTER_NAMESPACE": settings.kanister.namespace,
+        "HOLDFAST_NAMESPACE": workload.namespace,
+        "HOLDFAST_CLAIM": workload.volume.claim,
+        "HOLDFAST_BLUEPRINT": BLUEPRINT,
+        "HOLDFAST_JOB": name,
+        "HOLDFAST_TIMEOUT": str(workload.backup_timeout),
+    }
+
+
+def recover_environment(workload: Workload) -> dict[str, str]:
+    """What the recover container adds."""
+    return {"HOLDFAST_VOLUME": workload.mount_path, "HOLDFAST_DECISION": DECISION}
+
+
+def trainer_environment(workload: Workload) -> dict[str, str]:
+    """What the trainer adds: its paths, its ranks, then the user's own, which win."""
+    values = {
+        **recover_environment(workload),
+        "HOLDFAST_METRICS": METRICS,
+        "HOLDFAST_PORT": str(workload.port),
+        "HOLDFAST_RANKS": str(workload.ranks),
+    }
+    if workload.interval is not None:
+        values["HOLDFAST_TRAINING_SAVE_EVERY"] = str(workload.interval)
+    return {**values, **workload.env}

@@ -1,0 +1,238 @@
+"""The resource graph of a stack, with no engine, cloud or cluster.
+
+``collect`` runs the program against a monitor that records every registration with its options.
+Used by the tests, by ``make plan`` and by the sandbox:
+
+    python -m infra.graph plan --stack local --output tree
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks, rpc
+from pulumi.runtime.stack import run_pulumi_func
+
+from infra.settings import Settings, SettingsError, load
+from infra.stack import Outputs, build
+
+PROJECT = "holdfast"
+HOOKS = (
+    "before_create",
+    "after_create",
+    "before_update",
+    "after_update",
+    "before_delete",
+    "after_delete",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one registration, as the engine would get them. References are URNs."""
+
+    parent: str | None = None
+    depends_on: tuple[str, ...] = ()
+    provider: str | None = None
+    protect: bool = False
+    retain_on_delete: bool = False
+    delete_before_replace: bool = False
+    ignore_changes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    hooks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource that the program declares. ``inputs`` are plain values; secrets are unwrapped
+    and their top-level names listed in ``secrets``."""
+
+    urn: str
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    options: Options
+    custom: bool = True
+    remote: bool = False
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def is_kubernetes_object(self) -> bool:
+        """Whether it is one object of the cluster (not a provider, a Helm release, a component)."""
+        return self.type.startswith("kubernetes:") and {"apiVersion", "kind"} <= self.inputs.keys()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All resources of one stack, in the order of their names, and the program's outputs."""
+
+    stack: str
+    resources: list[Resource]
+    outputs: dict[str, Any]
+
+    def kubernetes(self) -> list[dict[str, Any]]:
+        """Complete manifests of the cluster's objects, in the order of their kind and name."""
+        found = [resource.inputs for resource in self.resources if resource.is_kubernetes_object]
+        return sorted(
+            found,
+            key=lambda o: (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]),
+        )
+
+    def find(self, type_or_kind: str, name: str | None = None) -> list[Resource]:
+        """Resources by type token or Kubernetes kind, and by their object's or Pulumi name."""
+        return [
+            resource
+            for resource in self.resources
+            if type_or_kind in (resource.type, resource.type.rpartition(":")[2])
+            and name in (None, resource.name, resource.inputs.get("metadata", {}).get("name"))
+        ]
+
+    def __getitem__(self, urn: str) -> Resource:
+        return next(resource for resource in self.resources if resource.urn == urn)
+
+
+class _Mocks(mocks.Mocks):
+    """Every resource is created as asked, with its logical name as id."""
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
+        return f"{args.name}-id", args.inputs
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict, list[tuple[str, str]] | None]:
+        raise LookupError(f"the program calls {args.token}, which the graph has no answer for")
+
+
+class _Monitor(mocks.MockMonitor):
+    """Records what the engine would be asked to register."""
+
+    def __init__(self) -> None:
+        super().__init__(_Mocks())
+        self.registered: list[Resource] = []
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the name of the gRPC method)
+        response = super().RegisterResource(request)
+        if request.type != "pulumi:pulumi:Stack":
+            self.registered.append(_resource(response.urn, request))
+        return response
+
+
+def _resource(urn: str, request: Any) -> Resource:
+    values = rpc.deserialize_properties(request.object, keep_unknowns=True)
+    secrets = tuple(sorted(key for key, value in values.items() if rpc.is_rpc_secret(value)))
+    hooks = {kind: tuple(getattr(request.hooks, kind)) for kind in HOOKS}
+    return Resource(
+        urn=urn,
+        type=request.type,
+        name=request.name,
+        inputs={key: _value(rpc.unwrap_rpc_secret(value)) for key, value in values.items()},
+        options=Options(
+            parent=request.parent or None,
+            depends_on=tuple(sorted(request.dependencies)),
+            provider=(request.provider.rpartition("::")[0] or None),
+            protect=request.protect,
+            retain_on_delete=request.retainOnDelete,
+            delete_before_replace=request.deleteBeforeReplace,
+            ignore_changes=tuple(request.ignoreChanges),
+            aliases=tuple(sorted(alias.urn for alias in request.aliases)),
+            hooks={kind: names for kind, names in hooks.items() if names},
+            version=request.version or None,
+        ),
+        custom=request.custom,
+        remote=request.remote,
+        secrets=secrets,
+    )
+
+
+def _value(value: Any) -> Any:
+    """The wire has only one kind of number and no order of keys: whole ones are int again here,
+    and the keys of an object are as a person writes them."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        first = [key for key in ("apiVersion", "kind", "name", "metadata") if key in value]
+        return {key: _value(value[key]) for key in dict.fromkeys([*first, *sorted(value)])}
+    return [_value(item) for item in value] if isinstance(value, list) else value
+
+
+def collect(
+    settings: Settings,
+    stack: str,
+    *,
+    preview: bool = False,
+    program: Callable[[Settings], Outputs] = build,
+) -> Graph:
+    """Run the program and return what it declares. Safe to call again and again.
+
+    Args:
+        settings: of the stack.
+        stack: its name, which is part of URNs and of the store's prefix.
+        preview: as `pulumi preview` runs it: what is only known after creation stays unknown.
+        program: what to run.
+    """
+    result: list[Graph] = []
+    problem: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(asyncio.run(_collect(settings, stack, preview, program)))
+        except BaseException as error:
+            problem.append(error)
+
+    # The SDK keeps its state in context variables: a new thread starts with none.
+    thread = threading.Thread(target=run, name=f"graph-{stack}")
+    thread.start()
+    thread.join()
+    if problem:
+        raise problem[0]
+    return result[0]
+
+
+async def _collect(
+    settings: Settings, stack: str, preview: bool, program: Callable[[Settings], Outputs]
+) -> Graph:
+    monitor = _Monitor()
+    quiet = logging.getLogger("infra.graph.engine")
+    mocks.set_mocks(
+        _Mocks(), project=PROJECT, stack=stack, preview=preview, monitor=monitor, logger=quiet
+    )
+    exports: dict[str, Any] = {}
+
+    async def run() -> None:
+        declared = program(settings).exports()
+        exports.update({name: await _plain(value) for name, value in declared.items()})
+
+    await run_pulumi_func(run)
+    return Graph(stack, sorted(monitor.registered, key=lambda r: r.urn), exports)
+
+
+async def _plain(value: Any) -> Any:
+    return await pulumi.Output.from_input(value).future()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m infra.graph plan`: print what a stack declares."""
+    from infra.render import RENDERERS
+
+    parser = argparse.ArgumentParser(prog="python -m infra.graph", description=main.__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    plan = verbs.add_parser("plan", help="show what a stack declares, without a cluster")
+    plan.add_argument("--stack", default="local", help="which Pulumi.<stack>.yaml (default: local)")
+    plan.add_argument("--output", choices=sorted(RENDERERS), default="tree")
+    options = parser.parse_args(arguments)
+    try:
+        graph = collect(load(options.stack), options.stack)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(RENDERERS[options.output](graph))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

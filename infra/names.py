@@ -1,0 +1,30 @@
+"""Names and paths that several layers share."""
+
+PART_OF = {"app.kubernetes.io/part-of": "holdfast"}
+
+#: Carried by every pod that mounts a claim, so that tasks find the trainer's node.
+CLAIM_LABEL = "holdfast.dev/claim"
+#: Carried by the trainer's pods and by all that belongs to a workload.
+WORKLOAD_LABEL = "holdfast.dev/workload"
+
+SYSTEM_NAMESPACE = "holdfast-system"
+BLUEPRINT = "checkpoints"
+
+#: Where the store's volume and the scratch directory appear in our containers.
+STORE_MOUNT = "/var/lib/holdfast/store"
+WORK_MOUNT = "/var/lib/holdfast/work"
+
+
+def workload_labels(workload: str) -> dict[str, str]:
+    """The labels of everything that belongs to one workload."""
+    return {**PART_OF, WORKLOAD_LABEL: workload}
+
+
+def config_map_name(claim: str) -> str:
+    """The ConfigMap with a workload's environment: a Blueprint knows only the claim's name."""
+    return f"holdfast-{claim}"
+
+
+def backup_account(workload: str) -> str:
+    """The ServiceAccount, and the CronJob, that back a workload up."""
+    return f"{workload}-backup"

@@ -1,0 +1,135 @@
+"""The small types that settings are made of: names, sizes, schedules, images.
+
+Each refuses a wrong value with ``rule: remedy``; the settings loader puts the place in front.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
+
+_SIZE = re.compile(r"(-?\d+)(Ki|Mi|Gi|Ti|Pi|)")
+_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CPU = re.compile(r"\d+m|\d+(\.\d{1,3})?")
+_PATH = re.compile(r"(/[^/\0]+)+")
+#: What the schedule parser of Kubernetes knows and no more (no L, W, #, seconds or time zones).
+_CRON = re.compile(r"[0-9A-Za-z*/,?-]+( [0-9A-Za-z*/,?-]+){4}")
+
+
+class Model(BaseModel):
+    """Settings cannot change once read, refuse unknown keys and never guess a type."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def size_bytes(size: str) -> int:
+    """The number of bytes in a size such as ``10Gi``."""
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise ValueError(f"{size!r} is not a size: write a whole number and a unit, such as 10Gi")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def size_text(count: int) -> str:
+    """Bytes as a person writes them: the largest unit that leaves nothing over."""
+    unit = next(u for u in reversed(UNITS) if count % UNITS[u] == 0)
+    return f"{count // UNITS[unit]}{unit}"
+
+
+def _size(value: str) -> str:
+    count = size_bytes(value)
+    if count <= 0:
+        raise ValueError(
+            f"{value} is {'negative' if count < 0 else 'nothing'}: "
+            "use a positive size, such as 10Gi"
+        )
+    return value
+
+
+def _name(value: str) -> str:
+    if len(value) > 40 or _NAME.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not a name: use at most 40 lower-case letters, digits and "
+            "inner hyphens, a letter first"
+        )
+    return value
+
+
+def _run(value: str) -> str:
+    if len(value) > 63 or _RUN.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not a run name: use at most 63 letters, digits, '.', '_' "
+            "and '-', a letter or digit first"
+        )
+    return value
+
+
+def _env_name(value: str) -> str:
+    if _ENV.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not the name of an environment variable: use letters, digits and '_'"
+        )
+    return value
+
+
+def _cpu(value: str) -> str:
+    if _CPU.fullmatch(value) is None or float(value.rstrip("m")) == 0:
+        raise ValueError(
+            f"{value!r} is not an amount of CPU: write cores ('2') or thousandths of one ('500m')"
+        )
+    return value
+
+
+def _path(value: str) -> str:
+    if _PATH.fullmatch(value) is None or {".", ".."} & set(value.split("/")):
+        raise ValueError(
+            f"{value!r} is not an absolute path below the root: write one such as /var/ml_model"
+        )
+    return value
+
+
+def _image(value: str) -> str:
+    name, _, digest = value.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    if not re.fullmatch(r"[\w./:-]+(@sha256:[0-9a-f]{64})?", value):
+        raise ValueError(
+            f"{value!r} is not an image: write name:tag or name@sha256:<64 hex digits>"
+        )
+    if not digest and tag in ("", "latest"):
+        raise ValueError(f"{value!r} may be another image tomorrow: add a version tag or a digest")
+    return value
+
+
+def _cron(value: str) -> str:
+    remedy = "write five fields, such as '*/15 * * * *' (minute hour day month weekday)"
+    if _CRON.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is not a schedule: {remedy}")
+    try:
+        next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        raise ValueError(f"{value!r} is not a schedule ({error}): {remedy}") from None
+    except StopIteration:
+        raise ValueError(f"{value!r} never comes: {remedy}") from None
+    return value
+
+
+Size = Annotated[str, AfterValidator(_size)]
+Name = Annotated[str, AfterValidator(_name)]
+RunName = Annotated[str, AfterValidator(_run)]
+EnvName = Annotated[str, AfterValidator(_env_name)]
+Cpu = Annotated[str, AfterValidator(_cpu)]
+AbsolutePath = Annotated[str, AfterValidator(_path)]
+Image = Annotated[str, AfterValidator(_image)]
+Cron = Annotated[str, AfterValidator(_cron)]

@@ -1,0 +1,87 @@
+"""The backup store: copies of bundles, and snapshots, outside the workload's volume."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from infra.settings.fields import Model, Name
+from infra.settings.volumes import Volume
+
+
+def _url(value: str) -> str:
+    if value.startswith("file:"):
+        raise ValueError(
+            f"{value} would be one pod's own disk, gone with the pod: "
+            "use backup_store.volume, which every pod mounts"
+        )
+    if re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=-]+)*", value) is None:
+        raise ValueError(f"{value!r} is not a store: write s3://bucket or s3://bucket/prefix")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    if re.fullmatch(r"https?://[\w.-]+(:\d+)?", value) is None:
+        raise ValueError(f"{value!r} is not an endpoint: write https://host or https://host:port")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", value) is None:
+        raise ValueError(
+            f"{value!r} is not a prefix: write names joined by '/', such as holdfast/dev"
+        )
+    return value
+
+
+class ExistingStore(Model):
+    """A bucket that is there already. A new stack takes up the store of a lost one this way."""
+
+    url: Annotated[str, AfterValidator(_url)]
+    """The bucket, ``s3://bucket``, with a path inside it if wanted."""
+    region: str | None = None
+    """The bucket's region. Default: what the pods' environment says."""
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+    """An S3 server that is not AWS, such as ``https://minio.example:9000``."""
+    credentials_secret: Name | None = None
+    """A Secret in each workload's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    Default: the pods' own identity."""
+
+
+class BackupStore(Model):
+    """Exactly one of ``existing`` and ``volume``."""
+
+    existing: ExistingStore | None = None
+    """An S3 bucket that is there already."""
+    volume: Volume | None = None
+    """A volume of its own, mounted by every pod that reads or writes backups."""
+    prefix: Annotated[str, AfterValidator(_prefix)] | None = None
+    """The path inside the store. Default: ``<project>/<stack>``."""
+    owner: Annotated[str, AfterValidator(_prefix)] | None = None
+    """Whose store this is, ``<project>/<stack>``; another owner's is refused. Default: this
+    stack. Name a lost stack here, and its prefix above, to go on with its backups."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "BackupStore":
+        given = [name for name in ("existing", "volume") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} is given: "
+                "give exactly one of existing and volume"
+            )
+        return self
+
+
+class Retention(Model):
+    """Which snapshots stay: the union of these rules, pinned ones, the last verified."""
+
+    keep_last: int = Field(default=5, ge=1, le=1000)
+    """The newest N snapshots."""
+    hourly: int = Field(default=0, ge=0, le=1000)
+    """One snapshot for each of the last N hours that have one."""
+    daily: int = Field(default=7, ge=0, le=1000)
+    """One for each of the last N days."""
+    weekly: int = Field(default=4, ge=0, le=1000)
+    """One for each of the last N weeks."""
+    monthly: int = Field(default=6, ge=0, le=1000)
+    """One for each of the last N months."""

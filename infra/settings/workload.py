@@ -1,0 +1,179 @@
+"""One workload: a training job with its volume, its schedule and what protects it."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from infra.settings.fields import (
+    AbsolutePath,
+    Cpu,
+    Cron,
+    EnvName,
+    Image,
+    Model,
+    Name,
+    RunName,
+    Size,
+    size_bytes,
+    size_text,
+)
+from infra.settings.store import Retention
+from infra.settings.volumes import SHAREABLE, Volume
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+#: A Kanister phase must stay under four hours, where the kubelet cuts its log stream.
+LONGEST_BACKUP = 3 * HOUR
+
+#: Paths in the trainer's container that are ours.
+RESERVED_PATHS = ("/tmp", "/dev/shm", "/var/lib/holdfast", "/var/run/secrets")
+
+
+class Resources(Model):
+    """What the trainer's container asks for, and may use at most."""
+
+    cpu: Cpu = "2"
+    """Cores; also the limit."""
+    memory: Size = "4Gi"
+    """Memory; also the limit, shared memory included."""
+
+
+class Workload(Model):
+    """A training job and how it is protected."""
+
+    namespace: Name = "training"
+    """The namespace of its objects; made by the stack, Pod Security ``restricted``."""
+    image: Image | None = None
+    """The trainer's image. Default: ``images.training``."""
+    command: tuple[str, ...] = Field(default=("python", "-m", "training"), min_length=1)
+    """What the trainer runs: any framework that writes bundles below HOLDFAST_VOLUME."""
+    run: RunName
+    """The training run. A new name is a new start from step 0, by intent."""
+    nodes: int = Field(default=1, ge=1, le=1024)
+    """Nodes that train together."""
+    gpus_per_node: int = Field(default=0, ge=0, le=16)
+    """NVIDIA GPUs on each node."""
+    ranks: int = Field(default=1, ge=1, le=1024)
+    """Training processes on each node; one for each GPU where there are GPUs."""
+    interval: int | None = Field(default=None, ge=1)
+    """Steps between two saves. Default: the workload's own."""
+    volume: Volume
+    """Where it writes its bundles."""
+    mount_path: AbsolutePath = "/var/ml_model"
+    """Where the volume appears in the trainer."""
+    port: int = Field(default=8080, ge=1024, le=65535)
+    """The port that the trainer serves (metrics), and its Service."""
+    schedule: Cron = "*/15 * * * *"
+    """When to back up, in UTC."""
+    backup_timeout: int = Field(default=HOUR, ge=MINUTE, le=LONGEST_BACKUP)
+    """Seconds that one backup, restore or verification may take."""
+    retention: Retention = Retention()
+    """Which snapshots stay in the store."""
+    grace: int = Field(default=DAY, ge=0)
+    """Seconds between marking data in the store for deletion and deleting it."""
+    keep: int = Field(default=3, ge=1, le=1000)
+    """Bundles that stay on the volume: the newest K that are valid."""
+    pinned: int = Field(default=0, ge=0)
+    """Bundles that you mean to pin on the volume; only the space rule uses it."""
+    bundle_size: Size | None = None
+    """What one bundle takes, such as ``2Gi``. With it, the volume's size is checked."""
+    start: Literal["auto", "fresh", "require"] = "auto"
+    """With nothing on the volume and nothing in the store: ``auto`` and ``fresh`` start at step 0,
+    ``require`` stops."""
+    push: Literal["newest", "all"] = "newest"
+    """Which bundles a backup copies."""
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    """Further environment of the trainer. No secrets: they would be readable in the Job."""
+    resources: Resources = Resources()
+    """The trainer's CPU and memory."""
+    shared_memory: Size = "1Gi"
+    """Size of /dev/shm, which data loaders and NCCL use; counts as memory."""
+    save_seconds: int = Field(default=2 * MINUTE, ge=1)
+    """How long one save may take, at worst."""
+    upload_seconds: int = Field(default=0, ge=0)
+    """How long the trainer itself uploads after its last save (0: a CronJob does it)."""
+    termination_grace_seconds: int = Field(default=5 * MINUTE, ge=1, le=HOUR)
+    """Seconds between SIGTERM and SIGKILL: the last save must fit."""
+    backoff_limit: int = Field(default=100, ge=0)
+    """Lost pods after which the Job gives up. In-place restarts and evictions do not count."""
+    rollout: Literal["replace", "manual"] = "replace"
+    """``replace``: a changed pod template stops, saves and resumes the run at the next ``up``.
+    ``manual``: it is ignored until this says ``replace`` again."""
+
+    @model_validator(mode="after")
+    def _one_volume_many_nodes(self) -> "Workload":
+        if self.nodes > 1 and "ReadWriteMany" not in self.volume.access_modes:
+            raise ValueError(
+                f"volume '{self.volume.kind}' cannot be shared by {self.nodes} nodes: "
+                f"use {SHAREABLE} with access mode ReadWriteMany, or nodes: 1"
+            )
+        if self.nodes > 1:
+            raise ValueError(
+                f"nodes {self.nodes}: a Job of several nodes is not part of this version: "
+                "use nodes: 1 with more ranks"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _last_save_fits(self) -> "Workload":
+        needed = self.save_seconds + self.upload_seconds
+        if self.termination_grace_seconds < needed:
+            raise ValueError(
+                f"termination_grace_seconds {self.termination_grace_seconds} is less than "
+                f"save_seconds + upload_seconds: use at least {needed}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _grace_outlives_a_backup(self) -> "Workload":
+        if self.grace < 2 * self.backup_timeout:
+            raise ValueError(
+                f"grace {self.grace} would delete what a backup of {self.backup_timeout} s still "
+                f"names: use at least twice backup_timeout, {2 * self.backup_timeout}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mount_path_is_free(self) -> "Workload":
+        for path in RESERVED_PATHS:
+            if f"{self.mount_path}/".startswith(f"{path}/") or path.startswith(
+                f"{self.mount_path}/"
+            ):
+                raise ValueError(
+                    f"mount_path {self.mount_path} overlaps {path}, which is Holdfast's: "
+                    "use another, such as /var/ml_model"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _space_suffices(self) -> "Workload":
+        """K kept, the pinned ones, one being saved and one staged by a restore."""
+        if self.bundle_size is None:
+            return self
+        count = self.keep + self.pinned + 1 + 1
+        needed = count * size_bytes(self.bundle_size)
+        if size_bytes(self.volume.size) < needed:
+            raise ValueError(
+                f"volume of {self.volume.size} cannot hold {count} bundles of {self.bundle_size} "
+                f"(keep {self.keep}, pinned {self.pinned}, one saving, one staged): "
+                f"use at least {size_text(needed)}, or keep fewer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _memory_holds_shared_memory(self) -> "Workload":
+        if size_bytes(self.shared_memory) >= size_bytes(self.resources.memory):
+            raise ValueError(
+                f"shared_memory {self.shared_memory} leaves nothing of "
+                f"{self.resources.memory} memory: raise resources.memory"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _env_is_the_users(self) -> "Workload":
+        for name in self.env:
+            if name.startswith("HOLDFAST_") and not name.startswith("HOLDFAST_TRAINING_"):
+                raise ValueError(
+                    f"env {name} is set by Holdfast itself: use the setting that it comes from"
+                )
+        return self

@@ -1,0 +1,142 @@
+"""The stack as a table of contents: settings in, outputs out."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from infra.environment import Project
+from infra.kanister import Kanister, KanisterAccess
+from infra.names import backup_account
+from infra.protection import Protection
+from infra.settings import HostPathVolume, Settings
+from infra.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
+from infra.training import Training, WorkloadNamespace
+
+Options = pulumi.ResourceOptions
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The stack's exports: the first workload's names, and maps of all workloads' by name."""
+
+    persistent_volume_name: pulumi.Output[str] | None
+    persistent_volume_claim_name: pulumi.Output[str]
+    training_job_name: pulumi.Output[str]
+    persistent_volumes: dict[str, pulumi.Output[str]]
+    persistent_volume_claims: dict[str, pulumi.Output[str]]
+    training_jobs: dict[str, pulumi.Output[str]]
+    services: dict[str, pulumi.Output[str]]
+    backup_schedules: dict[str, pulumi.Output[str]]
+    namespaces: dict[str, str]
+
+    def exports(self) -> dict[str, Any]:
+        """Name and value of each export; a claim that was there before has no volume of ours."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def build(settings: Settings) -> Outputs:
+    """Declare every resource of the stack."""
+    project = Project(pulumi.get_project(), pulumi.get_stack())
+    stack = Options(providers={"kubernetes": _provider(settings)})
+
+    kanister = Kanister("kanister", settings, _accounts(settings), stack)
+    directories = _prepared_directories(settings, stack)
+    volumes: dict[str, ClaimedVolume] = {}
+    trainings: dict[str, Training] = {}
+    protections: dict[str, Protection] = {}
+    for namespace in settings.namespaces():
+        home = WorkloadNamespace(namespace, namespace, stack)
+        here = _after(stack, home)
+        access = KanisterAccess(
+            f"{namespace}-kanister", namespace, settings.kanister.namespace, here
+        )
+        store = _store_claim(settings, namespace, _after(here, *directories))
+        for name, workload in settings.workloads.items():
+            if workload.namespace != namespace:
+                continue
+            volumes[name] = ClaimedVolume(
+                f"{name}-volume", workload.volume, namespace, _after(here, *directories)
+            )
+            ready = _after(here, volumes[name], *store)
+            trainings[name] = Training(name, workload, settings, project, ready)
+            protections[name] = Protection(
+                name, workload, settings, _after(ready, kanister, access)
+            )
+    return _outputs(list(settings.workloads), settings, volumes, trainings, protections)
+
+
+def _provider(settings: Settings) -> k8s.Provider:
+    return k8s.Provider(
+        "kubernetes",
+        context=settings.kubernetes.context,
+        kubeconfig=settings.kubernetes.kubeconfig,
+        cluster_identifier=settings.cluster_identifier,
+    )
+
+
+def _after(opts: Options, *first: pulumi.Resource) -> Options:
+    """``opts``, and only after all that is in ``first``."""
+    return Options.merge(opts, Options(depends_on=list(first)))
+
+
+def _accounts(settings: Settings) -> dict[str, str]:
+    """Which service account may protect which claim."""
+    return {
+        f"{workload.namespace}.{backup_account(name)}": workload.volume.claim
+        for name, workload in settings.workloads.items()
+    }
+
+
+def _prepared_directories(settings: Settings, opts: Options) -> list[pulumi.Resource]:
+    """Directories on nodes, given to the pods' user; nothing where no volume is a host path."""
+    volumes = [v for _, _, v in settings.volumes() if isinstance(v, HostPathVolume)]
+    if not volumes:
+        return []
+    system = SystemNamespace("system", opts)
+    return [
+        PreparedDirectory(
+            f"{volume.name}-directory",
+            volume,
+            settings.images.tools,
+            settings.run_as,
+            _after(opts, system),
+        )
+        for volume in volumes
+    ]
+
+
+def _store_claim(settings: Settings, namespace: str, opts: Options) -> list[pulumi.Resource]:
+    """The store's volume as one namespace mounts it; nothing where the store is a bucket."""
+    volume = settings.backup_store.volume
+    if volume is None:
+        return []
+    name = f"{namespace}-store"
+    return [
+        ClaimedVolume(name, volume, namespace, opts, volume_name=f"{volume.name}-{namespace}-vol")
+    ]
+
+
+def _outputs(
+    names: list[str],
+    settings: Settings,
+    volumes: dict[str, ClaimedVolume],
+    trainings: dict[str, Training],
+    protections: dict[str, Protection],
+) -> Outputs:
+    first = names[0]
+    return Outputs(
+        persistent_volume_name=volumes[first].volume_name,
+        persistent_volume_claim_name=volumes[first].claim_name,
+        training_job_name=trainings[first].job_name,
+        persistent_volumes={
+            name: volume for name in names if (volume := volumes[name].volume_name) is not None
+        },
+        persistent_volume_claims={name: volumes[name].claim_name for name in names},
+        training_jobs={name: trainings[name].job_name for name in names},
+        services={name: trainings[name].service_name for name in names},
+        backup_schedules={name: protections[name].cron_job_name for name in names},
+        namespaces={name: settings.workloads[name].namespace for name in names},
+    )

@@ -1,0 +1,178 @@
+"""Workloads: a namespace, a training Job that recovers by itself, its Service and environment."""
+
+from typing import Any
+
+import pulumi
+
+from infra.environment import (
+    Project,
+    recover_environment,
+    trainer_environment,
+    workload_environment,
+)
+from infra.hooks import wait_until_gone
+from infra.manifests import Manifest, load, merge, register
+from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, config_map_name, workload_labels
+from infra.pods import env, user, with_store
+from infra.settings import Settings, Workload
+from infra.storage import name_of
+
+GPU = "nvidia.com/gpu"
+
+
+class WorkloadNamespace(pulumi.ComponentResource):
+    """A namespace where workloads run.
+
+    Produces: Namespace with Pod Security ``restricted``.
+    """
+
+    def __init__(self, name: str, namespace: str, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("holdfast:training:WorkloadNamespace", name, {}, opts)
+        self.namespace = register(
+            f"{name}-namespace",
+            merge(load("namespace"), {"metadata": {"name": namespace}}),
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+class Training(pulumi.ComponentResource):
+    """One training run on its volume.
+
+    Produces: ServiceAccount without a token, ConfigMap ``holdfast-<claim>``, Job, Service.
+    """
+
+    job_name: pulumi.Output[str]
+    """The Job's name."""
+    service_name: pulumi.Output[str]
+    """The Service in front of the trainer's port."""
+
+    def __init__(
+        self,
+        name: str,
+        workload: Workload,
+        settings: Settings,
+        project: Project,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """
+        Args:
+            name: the workload's name, which Job, Service and ServiceAccount get too.
+            workload: its settings.
+            settings: the stack's, for images, user and store.
+            project: whose backups these are.
+            opts: the parent, and what the pods mount.
+        """
+        super().__init__("holdfast:training:Training", name, {}, opts)
+        labels = workload_labels(name)
+        metadata = {"name": name, "namespace": workload.namespace, "labels": labels}
+        options = pulumi.ResourceOptions(parent=self)
+
+        self.account = register(
+            f"{name}-account", merge(load("service-account"), {"metadata": metadata}), options
+        )
+        config_map = {
+            "metadata": {**metadata, "name": config_map_name(workload.volume.claim)},
+            "data": workload_environment(name, workload, settings, project),
+        }
+        self.config_map = register(
+            f"{name}-environment", merge(load("config-map"), config_map), options
+        )
+        service = {
+            "metadata": metadata,
+            "spec": {
+                "selector": {WORKLOAD_LABEL: name},
+                "ports": [{"name": "metrics", "port": workload.port}],
+            },
+        }
+        self.service = register(f"{name}-service", merge(load("service"), service), options)
+        self.job = register(
+            f"{name}-job",
+            training_job(name, workload, settings),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[self.account, self.config_map],
+                ignore_changes=_left_alone(workload),
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[_replacement_hook(name, workload, settings)]
+                ),
+            ),
+        )
+        self.job_name = name_of(self.job)
+        self.service_name = name_of(self.service)
+        self.register_outputs({"job_name": self.job_name, "service_name": self.service_name})
+
+
+def _left_alone(workload: Workload) -> list[str]:
+    """A restore suspends and resumes the Job; `up` must not take part in that."""
+    manual = ["spec.template"] if workload.rollout == "manual" else []
+    return ["spec.suspend", *manual]
+
+
+def _replacement_hook(name: str, workload: Workload, settings: Settings) -> pulumi.ResourceHook:
+    wait = wait_until_gone(
+        settings.kubernetes,
+        workload.namespace,
+        name,
+        f"{WORKLOAD_LABEL}={name},app.kubernetes.io/component=trainer",
+        workload.termination_grace_seconds,
+    )
+    return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait)
+
+
+def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
+    """The Job of one workload, complete."""
+    labels = {**workload_labels(name), CLAIM_LABEL: workload.volume.claim}
+    source = [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}]
+    mounts = [{"name": "volume", "mountPath": workload.mount_path}]
+    recover = {
+        "name": "recover",
+        "image": settings.images.tools,
+        "envFrom": source,
+        "env": env(recover_environment(workload)),
+        "volumeMounts": mounts,
+    }
+    trainer = {
+        "name": "trainer",
+        "image": workload.image or settings.images.training,
+        "command": list(workload.command),
+        "envFrom": source,
+        "env": env(trainer_environment(workload)),
+        "ports": [{"name": "metrics", "containerPort": workload.port}],
+        "resources": _resources(workload),
+        "volumeMounts": mounts,
+    }
+    pod: dict[str, Any] = {
+        **user(settings.run_as),
+        "serviceAccountName": name,
+        "terminationGracePeriodSeconds": workload.termination_grace_seconds,
+        "initContainers": [recover],
+        "containers": [trainer],
+        "volumes": [
+            {"name": "volume", "persistentVolumeClaim": {"claimName": workload.volume.claim}},
+            {"name": "shared-memory", "emptyDir": {"sizeLimit": workload.shared_memory}},
+        ],
+    }
+    if workload.gpus_per_node:
+        pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+    job = merge(
+        load("training-job"),
+        {
+            "metadata": {"name": name, "namespace": workload.namespace, "labels": labels},
+            "spec": {
+                "backoffLimit": workload.backoff_limit,
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+    )
+    # The trainer, which runs user code, gets no way to the store.
+    template = job["spec"]["template"]
+    template["spec"] = with_store(template["spec"], settings.backup_store, {"recover": True})
+    return job
+
+
+def _resources(workload: Workload) -> dict[str, dict[str, str]]:
+    amount = {"cpu": workload.resources.cpu, "memory": workload.resources.memory}
+    if workload.gpus_per_node:
+        amount[GPU] = str(workload.gpus_per_node)
+    return {"requests": amount, "limits": amount}
