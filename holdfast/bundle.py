@@ -68,7 +68,10 @@ class Bundle:
 
 @dataclass
 class Tree:
-    """What lies in a directory: `files` are the regular ones, by `/`-separated path, in bytes."""
+    """What lies in a directory: `files` are the regular ones, by `/`-separated path, in bytes.
+
+    Of `directories` each comes after the one that it lies in.
+    """
 
     files: dict[str, int] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
@@ -79,24 +82,26 @@ class Tree:
     def of(cls, root: Path) -> Self:
         """Walk `root`, following no link. `odd` says what neither file nor directory is."""
         tree = cls()
-        tree._walk(root, "")
+        pending = [""]
+        while pending:
+            tree._add(root, pending.pop(), pending)
         return tree
 
-    def _walk(self, directory: Path, prefix: str) -> None:
-        with os.scandir(directory) as scan:
+    def _add(self, root: Path, directory: str, pending: list[str]) -> None:
+        with os.scandir(root / directory) as scan:
             entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
-        if prefix:
-            self.directories.append(prefix)
+        if directory:
+            self.directories.append(directory)
             if not entries:
-                self.empty.append(prefix)
+                self.empty.append(directory)
         for entry in entries:
-            path = f"{prefix}/{entry.name}" if prefix else entry.name
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                self._walk(directory / entry.name, path)
-            elif stat.S_ISREG(mode):
-                self.files[path] = entry.stat(follow_symlinks=False).st_size
-            elif stat.S_ISLNK(mode):
+            path = f"{directory}/{entry.name}" if directory else entry.name
+            found = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                pending.append(path)
+            elif stat.S_ISREG(found.st_mode):
+                self.files[path] = found.st_size
+            elif stat.S_ISLNK(found.st_mode):
                 self.odd.append(f"{printable(path)}: is a symbolic link")
             else:
                 self.odd.append(f"{printable(path)}: is a pipe, socket or device")

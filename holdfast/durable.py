@@ -176,7 +176,9 @@ def open_regular(path: Path) -> io.FileIO:
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
     """`[work(item) for item in items]` on a pool of threads; the first exception ends it."""
-    with ThreadPoolExecutor(min(threads or default_threads(), len(items) or 1)) as pool:
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(threads or default_threads(), len(items))) as pool:
         return list(pool.map(work, items))
 
 

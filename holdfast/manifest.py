@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,6 +32,7 @@ MAX_NAME_BYTES = 255  # one component, as file systems have it
 MAX_INTEGER = 2**53 - 1  # beyond it JSON readers disagree
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -65,6 +67,11 @@ def _ordered(value: Any) -> Any:
     )
 
 
+def _utf8(value: str) -> str:
+    value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+    return value
+
+
 def _time(value: object) -> object:
     if isinstance(value, datetime) and value.tzinfo:
         return value.astimezone(UTC).replace(microsecond=0)
@@ -82,7 +89,8 @@ Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
 Name = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
 Time = Annotated[datetime, BeforeValidator(_time), PlainSerializer(_time_text)]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=128)]
-LabelValue = str | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Text = Annotated[str, AfterValidator(_utf8)]
+LabelValue = Text | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
 
 class _Model(BaseModel):
@@ -209,10 +217,9 @@ def path_problems(paths: Iterable[str]) -> list[str]:
         if path in files:
             problems.append(f"{printable(path)}: is listed twice")
         files.add(path)
-        parts = path.split("/")
-        prefixes = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-        directories.update(prefixes[:-1])
-        for prefix in prefixes:
+        parents = _parents(path, directories)
+        directories.update(parents)
+        for prefix in [*parents, path]:
             other = spelled.setdefault(_folded(prefix), prefix)
             if other != prefix:
                 problems.append(f"{printable(path)}: differs from {other} only in case")
@@ -221,6 +228,14 @@ def path_problems(paths: Iterable[str]) -> list[str]:
         f"{path}: is a file and a directory at once" for path in sorted(files & directories)
     ]
     return problems
+
+
+def _parents(path: str, known: set[str]) -> list[str]:
+    """The directories above a path that are not known yet, from the bottom up."""
+    parents = []
+    while (path := path.rpartition("/")[0]) and path not in known:
+        parents.append(path)
+    return parents
 
 
 def _problems_of(path: str) -> list[str]:
@@ -236,11 +251,12 @@ def _problems_of(path: str) -> list[str]:
         (path and not path.startswith("/") and "" in parts, "has an empty part"),
         ("." in parts, "has a part '.'"),
         ("\\" in path, "has a backslash"),
-        (any(unicodedata.category(char) == "Cc" for char in path), "has a control character"),
+        (_CONTROL.search(path), "has a control character"),
         (not unicodedata.is_normalized("NFC", path), "is not in Unicode form NFC"),
         (len(encoded) > MAX_PATH_BYTES, f"is longer than {MAX_PATH_BYTES} bytes"),
         (
-            any(len(part.encode()) > MAX_NAME_BYTES for part in parts),
+            len(encoded) > MAX_NAME_BYTES
+            and any(len(part) > MAX_NAME_BYTES for part in encoded.split(b"/")),
             f"has a part longer than {MAX_NAME_BYTES} bytes",
         ),
         (path == MANIFEST, "is the manifest's own name"),
@@ -249,6 +265,8 @@ def _problems_of(path: str) -> list[str]:
 
 
 def _folded(path: str) -> str:
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 

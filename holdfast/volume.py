@@ -22,7 +22,7 @@ from holdfast.errors import InvalidBundle, UsageError
 PINS = ".pins"
 
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_GENERATION = re.compile(r"gen-(\d{4,})", re.ASCII)
+_GENERATION = re.compile(r"gen-(?!0000)(0\d{3}|[1-9]\d{3,})", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Volume:
         numbers = []
         for path in self.run_path.glob("gen-*"):
             match = _GENERATION.fullmatch(path.name)
-            if match and path == self.generation_path(int(match[1])) and _is_directory(path):
+            if match and _is_directory(path):
                 numbers.append(int(match[1]))
         return sorted(numbers)
 
