@@ -1,6 +1,6 @@
 """The documents that a store holds: snapshots, references to bundles, verification records.
 
-Each is canonical JSON. ``docs/format.md`` specifies them; `holdfast.snapshot` reads and writes them.
+Each is canonical JSON, as ``docs/format.md`` specifies; `holdfast.snapshot` reads and writes them.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ FAILPOINTS: frozenset[str] = frozenset(
         "switch.before-rename",
         "switch.after-rename",
         # retention
+        "prune.snapshot-dropped",
         "prune.tombstoned",
+        "prune.manifest-deleted",
         "prune.data-deleted",
     }
 )

@@ -1,0 +1,245 @@
+"""Prune: drop the snapshots that the policy does not keep, then the data that nobody names.
+
+Data are deleted in two steps, a grace period apart, so that a push beside it never loses what it is
+about to name (see `holdfast.push` for its half):
+
+1. A bundle path that no snapshot names, and that nothing was written to for a grace period, gets a
+   *tombstone*. From then on every push treats the path as absent. A tombstone is never taken back.
+2. When the tombstone is older than the grace period by the store's clock, and still no snapshot
+   names the path, the manifest goes, then the data. Whoever is slower than half of a grace period
+   between looking and deleting looks again.
+3. The tombstone goes two grace periods after the data.
+
+Killed anywhere, the next prune goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from holdfast.documents import BUNDLE_PATH, Snapshot, check_name
+from holdfast.errors import UsageError
+from holdfast.failpoint import failpoint
+from holdfast.lock import store_lock
+from holdfast.manifest import canonical
+from holdfast.progress import SILENT, Progress
+from holdfast.retention import Policy, select_keep
+from holdfast.snapshot import Catalog
+from holdfast.store import ObjectInfo, Store
+
+_DELETED = canonical({"format": 1, "state": "deleted"})
+_DYING = canonical({"format": 1, "state": "dying"})
+
+
+@dataclass
+class PruneReport:
+    """What was done, or would be (``dry_run``). Paths are bundle paths; sizes are in bytes."""
+
+    dry_run: bool = False
+    kept: dict[str, list[str]] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    tombstoned: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    deleted_bytes: int = 0
+    leftovers: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Place:
+    """All that lies at one bundle path."""
+
+    manifest: str | None = None
+    data: list[str] = field(default_factory=list)
+    size: int = 0
+    written: datetime | None = None
+    tombstone: ObjectInfo | None = None
+
+    def add(self, info: ObjectInfo) -> None:
+        self.size += info.size
+        self.written = max(info.modified, self.written or info.modified)
+
+
+def prune(
+    catalog: Catalog,
+    workload: str,
+    policy: Policy,
+    *,
+    grace: timedelta,
+    dry_run: bool = False,
+    patience: float = 10.0,
+    progress: Progress = SILENT,
+) -> PruneReport:
+    """Apply a retention policy to a workload's snapshots and remove what nobody names any more.
+
+    A snapshot younger than ``grace`` is never dropped, nor the newest, the last that verified, or a
+    pinned one. ``grace`` must be the same for every push and prune of the store, and much longer
+    than a push takes. ``dry_run`` deletes nothing and changes no document.
+    """
+    check_name(workload)
+    if grace <= timedelta(0):
+        raise UsageError(f"grace {grace} must be longer than 0: a push needs time to name its data")
+    run = _Prune(catalog, workload, policy, grace, PruneReport(dry_run=dry_run), progress)
+    if dry_run:
+        catalog.check_owner()
+        return run.run()
+    catalog.claim()
+    with store_lock(catalog.store, workload, patience):
+        return run.run()
+
+
+@dataclass
+class _Prune:
+    catalog: Catalog
+    workload: str
+    policy: Policy
+    grace: timedelta
+    report: PruneReport
+    progress: Progress
+    decided: datetime = field(init=False)
+
+    @property
+    def store(self) -> Store:
+        return self.catalog.store
+
+    def run(self) -> PruneReport:
+        self._drop_snapshots()
+        self._bury()
+        self._sweep()
+        return self.report
+
+    def _drop_snapshots(self) -> None:
+        self.decided = self.store.now()
+        snapshots = self.catalog.snapshots(self.workload)
+        results = self.catalog.verifications(self.workload)
+        kept = self.report.kept = select_keep(
+            snapshots,
+            self.policy,
+            pinned=self.catalog.pins(self.workload),
+            verified={name: record.ok for name, record in results.items()},
+        )
+        for snapshot in snapshots:
+            if snapshot.id not in kept and self.decided - snapshot.created <= self.grace:
+                kept[snapshot.id] = ["younger than the grace period"]
+        for snapshot in reversed(snapshots):
+            if snapshot.id not in kept:
+                self._drop(snapshot)
+
+    def _drop(self, snapshot: Snapshot) -> None:
+        if not self.report.dry_run:
+            if self._stalled() or snapshot.id in self.catalog.pins(self.workload):
+                return
+            self.store.delete([snapshot.key])
+            self.store.delete([f"verified/{self.workload}/{snapshot.id}.json"])
+            failpoint("prune.snapshot-dropped")
+        self.report.dropped.append(snapshot.id)
+        self.progress.note(f"dropped snapshot {snapshot.id}")
+
+    def _bury(self) -> None:
+        """Tombstone what nobody names, delete what has been a tombstone for long enough."""
+        self.decided = self.store.now()
+        places = self._places()  # before the snapshots: what is named afterwards is seen named
+        listing = self.catalog.listing(self.workload)
+        if listing.damaged:
+            self.report.problems += [
+                f"{problem}: no data are deleted while it is unknown what it names; remove"
+                f" snapshots/{self.workload}/{name}.json if it is of no use"
+                for name, problem in listing.damaged.items()
+            ]
+            return
+        gone = set(self.report.dropped)
+        named = {ref.path for s in listing.snapshots if s.id not in gone for ref in s.bundles}
+        for path, place in sorted(places.items()):
+            if path in named:
+                continue
+            if place.tombstone is None:
+                self._tombstone(path, place)
+            elif self.decided - place.tombstone.modified <= self.grace:
+                self.report.waiting.append(path)
+            elif place.manifest or place.data:
+                self._delete(path, place)
+            else:
+                self._forget(path, place.tombstone)
+
+    def _places(self) -> dict[str, _Place]:
+        places: dict[str, _Place] = {}
+        for info in self.store.list(f"tombstones/{self.workload}/"):
+            path = info.key.removeprefix("tombstones/").removesuffix(".json")
+            places.setdefault(path, _Place()).tombstone = info
+        for info in self.store.list(f"data/{self.workload}/"):
+            path = "/".join(info.key.split("/")[1:6])
+            place = places.setdefault(path, _Place())
+            place.data.append(info.key)
+            place.add(info)
+        for info in self.store.list(f"manifests/{self.workload}/"):
+            path = info.key.removeprefix("manifests/").removesuffix(".json")
+            place = places.setdefault(path, _Place())
+            place.manifest = info.key
+            place.add(info)
+        odd = [path for path in places if not BUNDLE_PATH.fullmatch(path)]
+        self.report.problems += [f"'{path}' is no bundle path: left alone" for path in odd]
+        return {path: place for path, place in places.items() if path not in odd}
+
+    def _tombstone(self, path: str, place: _Place) -> None:
+        assert place.written is not None
+        if self.decided - place.written <= self.grace:
+            self.report.waiting.append(path)  # perhaps a push is at it
+            return
+        if not self.report.dry_run:
+            self.store.put_small(_tombstone_key(path), _DYING, if_absent=True)
+            failpoint("prune.tombstoned")
+        self.report.tombstoned.append(path)
+
+    def _delete(self, path: str, place: _Place) -> None:
+        if not self.report.dry_run:
+            if self._stalled():
+                self.report.waiting.append(path)
+                return
+            if place.manifest:
+                self.store.delete([place.manifest])
+                failpoint("prune.manifest-deleted")
+            self.store.delete(place.data)
+            failpoint("prune.data-deleted")
+            self.store.put_small(_tombstone_key(path), _DELETED)
+        self.report.deleted.append(path)
+        self.report.deleted_bytes += place.size
+        self.progress.note(f"deleted {path}")
+
+    def _forget(self, path: str, tombstone: ObjectInfo) -> None:
+        """Remove the tombstone of a path that has been empty for two grace periods."""
+        if self.report.dry_run or self._stalled():
+            return
+        if self.store.get(tombstone.key) != _DELETED:  # killed before it could say so
+            self.store.put_small(tombstone.key, _DELETED)
+        elif self.decided - tombstone.modified > 2 * self.grace:
+            self.store.delete([tombstone.key])
+
+    def _sweep(self) -> None:
+        """What is of no use any more: sequence numbers but the greatest, records of snapshots that
+        are gone, temporaries older than the grace period."""
+        if self.report.dry_run:
+            return
+        records = [info.key for info in self.store.list(f"verified/{self.workload}/")]
+        there = {info.key for info in self.store.list(f"snapshots/{self.workload}/")}
+        self.store.delete(
+            key for key in records if key.replace("verified/", "snapshots/", 1) not in there
+        )
+        claims = list(self.store.list(f"sequences/{self.workload}/"))[:-1]
+        old = [info.key for info in claims if self.decided - info.modified > self.grace]
+        self.store.delete(old)
+        self.report.leftovers = self.store.sweep(self.decided - self.grace)
+
+    def _stalled(self) -> bool:
+        """Whether this prune decided so long ago that it must not act on it any more."""
+        if self.store.now() - self.decided <= self.grace / 2:
+            return False
+        problem = "this prune was too slow: what it left will be done by the next one"
+        if problem not in self.report.problems:
+            self.report.problems.append(problem)
+        return True
+
+
+def _tombstone_key(path: str) -> str:
+    return f"tombstones/{path}.json"

@@ -1,0 +1,268 @@
+"""Pull: copy a snapshot's bundles from the store to a volume, and the recovery of a starting pod.
+
+Everything goes into a hidden ``.pull-<id>`` directory, every byte is checked against the manifest,
+synced, and only then does one rename make a bundle of it. Several pods may do so at once on a
+shared volume: a flock lets one work while the others wait, and where a file system has no flock the
+second rename finds a bundle that is there already, and valid.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from holdfast import bundle as bundles
+from holdfast import durable
+from holdfast.bundle import Bundle
+from holdfast.documents import BundleRef, Snapshot
+from holdfast.errors import (
+    DeadlineExceeded,
+    HoldfastError,
+    InvalidBundle,
+    Mismatch,
+    NoSnapshot,
+    NoSpace,
+    OwnerMismatch,
+    RecoveryStopped,
+    StoreDenied,
+    StoreUnreachable,
+)
+from holdfast.failpoint import failpoint
+from holdfast.lock import run_lock
+from holdfast.manifest import MANIFEST, FileEntry, Manifest
+from holdfast.progress import SILENT, Progress
+from holdfast.recover import Action, Decision, Start, StoreState, VolumeState, decide
+from holdfast.snapshot import Catalog
+from holdfast.transfer import each_file, read_remote, write_local
+from holdfast.volume import Volume
+
+PULLING = ".pull-"
+SPARE = 16 * 1024 * 1024  # bytes to leave free, for directories and the journal
+
+#: seconds within which a starting pod knows whether the store answers
+ANSWER = 15.0
+ANSWER_WHEN_VALID = 5.0
+
+
+def pull(
+    snapshot: Snapshot, catalog: Catalog, into: Path, *, progress: Progress = SILENT
+) -> list[Bundle]:
+    """Make every bundle of a snapshot a verified bundle in the directory ``into``.
+
+    One that is there already, and valid, is not copied again; an invalid one of the same name is
+    set aside.
+
+    Raises:
+        Mismatch: the store's bytes are not those that the manifest promises.
+        NoSpace: the volume has too little room; nothing was written.
+    """
+    into = Path(into)
+    with run_lock(into):
+        return pull_locked(snapshot, catalog, into, into, progress)
+
+
+def pull_locked(
+    snapshot: Snapshot, catalog: Catalog, into: Path, workshop: Path, progress: Progress
+) -> list[Bundle]:
+    """`pull` for a caller that holds the lock of ``workshop``, where the hidden directories are
+    made (on the same file system as ``into``)."""
+    for leftover in workshop.glob(f"{PULLING}*"):  # of killed ones: we hold the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+    manifests = [(ref, catalog.manifest(ref)) for ref in snapshot.bundles]
+    here = {ref.name: _present(into, ref) for ref, _ in manifests}
+    missing = [(ref, manifest) for ref, manifest in manifests if here[ref.name] is None]
+    check_space(workshop, sum(manifest.size for _, manifest in missing))
+    for ref, manifest in missing:
+        here[ref.name] = _pull_bundle(catalog, ref, manifest, into, workshop, progress)
+    return [found for found in here.values() if found is not None]
+
+
+def check_space(directory: Path, size: int) -> None:
+    """Raise NoSpace unless ``size`` bytes fit on the file system of ``directory``."""
+    durable.make_directories(directory)
+    free = shutil.disk_usage(directory).free
+    if size and free < size + SPARE:
+        raise NoSpace(
+            f"'{directory}' has {free} bytes free, {size + SPARE} are needed: keep fewer bundles"
+            " or enlarge the volume"
+        )
+
+
+def pull_if_empty(
+    volume: Volume,
+    catalog: Catalog | None,
+    workload: str,
+    start: Start,
+    *,
+    answer: float = ANSWER,
+    progress: Progress = SILENT,
+) -> Decision:
+    """Bring this run into a state from which its trainer can go on; see `holdfast.recover`.
+
+    The newest bundle of the present generation is read as a whole; one that fails is quarantined,
+    and the one before is tried. Without a valid one the latest snapshot of this run is pulled, or,
+    where its data are damaged, the one before. ``catalog`` None means that no store was given.
+    The store's answer is waited for at most ``answer`` seconds; copying has no such limit.
+
+    Raises:
+        RecoveryStopped: there is nothing to go on from and no start from step 0 was asked for.
+        StoreError, OwnerMismatch: the store is needed and does not help; a retry may.
+    """
+    newest = volume.bundles()[:1]
+    try:
+        valid = bundles.verify(newest[0].path) if newest else None
+    except (InvalidBundle, FileNotFoundError):
+        valid = None  # to be looked at again, and set aside, under the lock
+    if valid is not None:
+        store, problem, _ = _ask(volume, catalog, workload, min(answer, ANSWER_WHEN_VALID))
+        return _use(volume, valid, store, problem, start)
+    with run_lock(volume.run_path):
+        valid = volume.newest_valid(quarantine=True)
+        store, problem, snapshots = _ask(volume, catalog, workload, answer)
+        if valid is not None:
+            return _use(volume, valid, store, problem, start)
+        found = VolumeState.BAD if volume.has_bad() else VolumeState.NONE
+        decision = decide(found, store, start)
+        decision = replace(decision, generation=volume.present() or 1)
+        match decision.decision:
+            case Action.PULL if catalog is not None:
+                return _refill(volume, catalog, snapshots, decision, progress)
+            case Action.STOP:
+                raise RecoveryStopped(f"run '{volume.run}': {decision.reason}")
+            case Action.RETRY:
+                raise problem or StoreUnreachable(
+                    f"run '{volume.run}': {decision.reason}: give --store"
+                )
+    return decision
+
+
+def _ask(
+    volume: Volume, catalog: Catalog | None, workload: str, answer: float
+) -> tuple[StoreState, HoldfastError | None, list[Snapshot]]:
+    """What the store has of this run, within ``answer`` seconds; and why it does not say."""
+    if catalog is None:
+        return StoreState.UNREACHABLE, None, []
+    try:
+        soon = catalog.within(answer)
+        soon.check_owner()
+        listing = soon.listing(workload, volume.run)
+    except (StoreUnreachable, StoreDenied, DeadlineExceeded, OwnerMismatch) as error:
+        return StoreState.UNREACHABLE, error, []
+    if listing.snapshots or listing.damaged:
+        return StoreState.SNAPSHOT, None, listing.snapshots
+    return StoreState.EMPTY, None, []
+
+
+def _use(
+    volume: Volume,
+    valid: Bundle,
+    store: StoreState,
+    problem: HoldfastError | None,
+    start: Start,
+) -> Decision:
+    decision = decide(VolumeState.VALID, store, start)
+    reason = f"{decision.reason} ({problem})" if problem else decision.reason
+    return replace(decision, bundle=valid.name, generation=volume.present() or 1, reason=reason)
+
+
+def _refill(
+    volume: Volume,
+    catalog: Catalog,
+    snapshots: list[Snapshot],
+    decision: Decision,
+    progress: Progress,
+) -> Decision:
+    """Pull the latest snapshot, or the one before when its data are damaged, and so on.
+
+    Those that a verification found bad before come last: reading them is mostly a waste.
+    """
+    records = catalog.verifications(snapshots[0].workload) if snapshots else {}
+    failed = {record.snapshot for record in records.values() if not record.ok}
+    damaged: list[str] = []
+    for snapshot in sorted(snapshots, key=lambda s: (s.id in failed, -s.sequence)):
+        generation = max(snapshot.generation, decision.generation)
+        into = volume.generation_path(generation)
+        try:
+            pulled = pull_locked(snapshot, catalog, into, volume.run_path, progress)
+        except (Mismatch, NoSnapshot) as error:
+            progress.note(f"snapshot {snapshot.id} is of no use: {error}; trying the one before")
+            damaged.append(snapshot.id)
+            continue
+        newest = max(pulled, key=lambda bundle: bundle.name.encode())
+        reason = f"{decision.reason}: pulled {snapshot.id}"
+        if damaged:
+            reason += f"; damaged in the store: {', '.join(damaged)}"
+        return Decision(Action.PULLED, newest.name, generation, reason)
+    raise RecoveryStopped(
+        f"run '{volume.run}': all snapshots in the store are damaged"
+        f" ({', '.join(damaged) or 'none can be read'}): look at them with `holdfast verify`,"
+        " restore the store, or give the run a new name to begin again"
+    )
+
+
+def _present(into: Path, ref: BundleRef) -> Bundle | None:
+    """The bundle if it is there already and valid; a bad one of its name is set aside."""
+    path = into / ref.name
+    if not path.exists():
+        return None
+    try:
+        found = bundles.verify(path)
+    except InvalidBundle as error:
+        bundles.quarantine(path, str(error))
+        return None
+    if found.manifest.digest != ref.digest:
+        raise HoldfastError(
+            f"'{path}' is another bundle of the same name (digest {found.manifest.digest[:12]}…,"
+            f" the snapshot has {ref.digest[:12]}…): pull into an empty directory"
+        )
+    return found
+
+
+def _pull_bundle(
+    catalog: Catalog,
+    ref: BundleRef,
+    manifest: Manifest,
+    into: Path,
+    workshop: Path,
+    progress: Progress,
+) -> Bundle:
+    draft = workshop / f"{PULLING}{durable.unique()}"
+
+    def fetch(entry: FileEntry, stop: threading.Event) -> None:
+        chunks = read_remote(catalog.store, ref, entry, progress, stop)
+        write_local(draft / entry.path, chunks)
+        failpoint("pull.file-written")
+        progress.file(entry.path)
+
+    progress.start(f"pull {ref.name}", len(manifest.files), manifest.size)
+    with durable.no_space_named(workshop):
+        draft.mkdir()
+        try:
+            directories = {
+                parent
+                for e in manifest.files
+                for parent in (draft / e.path).parents
+                if parent.is_relative_to(draft)
+            }
+            for directory in sorted(directories):
+                directory.mkdir(exist_ok=True)
+            each_file(fetch, manifest.files, catalog.store.parallel)
+            for directory in sorted(directories - {draft}, reverse=True):
+                durable.fsync_directory(directory)
+            durable.create_file(draft / MANIFEST, manifest.to_bytes())
+            durable.fsync_directory(draft)
+            durable.make_directories(into)
+            failpoint("pull.before-rename")
+            try:
+                durable.rename_durably(draft, into / ref.name)
+            except FileExistsError:  # another pod, where the file system has no flock
+                found = _present(into, ref)
+                if found is None:
+                    raise
+                return found
+            failpoint("pull.after-rename")
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return Bundle(into / ref.name, manifest)

@@ -1,0 +1,315 @@
+"""Push: copy bundles from a volume to a store, and write a snapshot for each.
+
+The order makes it safe to kill a push anywhere: data files (read, hashed and sent in one pass),
+then the manifest, then the snapshot. A reader sees the snapshot or nothing; the next push uses what
+is there.
+
+Push beside prune. A path with a tombstone counts as absent, also if its bytes are there: the bundle
+is copied to a fresh path ``-n``. A snapshot counts only if the store stamped it within half of the
+grace period after the push looked for tombstones; a later one is withdrawn and the push begins
+again. Prune deletes a tombstoned path after the whole grace period, if no snapshot names it then.
+So whatever a snapshot names stays.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from holdfast.bundle import Bundle
+from holdfast.documents import BundleRef, Snapshot, bundle_path, check_name
+from holdfast.errors import (
+    AlreadyExists,
+    HoldfastError,
+    InvalidBundle,
+    Mismatch,
+    StoreError,
+)
+from holdfast.failpoint import failpoint
+from holdfast.lock import store_lock
+from holdfast.manifest import FileEntry
+from holdfast.progress import SILENT, Progress
+from holdfast.snapshot import Catalog
+from holdfast.transfer import each_file, read_local
+from holdfast.volume import Volume
+
+GRACE = timedelta(days=1)
+ATTEMPTS = 3
+
+
+class Select(StrEnum):
+    """Which bundles of the present generation get a snapshot."""
+
+    NEWEST = "newest"
+    ALL = "all"
+
+
+class EmptyVolume(HoldfastError):
+    """The volume has no bundle although the store has snapshots of this run."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A bundle that was not pushed, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a push did. ``snapshot`` is the latest one that protects the volume's newest bundle,
+    "" if there is none yet; ``created`` are the new ones, oldest first. Sizes in bytes."""
+
+    snapshot: str
+    created: tuple[str, ...]
+    bundles: tuple[BundleRef, ...]
+    copied_files: int
+    copied_bytes: int
+    skipped: tuple[Skipped, ...]
+    message: str
+
+
+class _Vanished(Exception):
+    """Keep-K removed the bundle while it was being copied."""
+
+
+class _TooLate(Exception):
+    """The snapshot was not written within half of the grace period, or something was pruned."""
+
+
+def push(
+    volume: Volume,
+    catalog: Catalog,
+    workload: str,
+    *,
+    select: Select = Select.NEWEST,
+    grace: timedelta = GRACE,
+    adopt: bool = False,
+    patience: float = 10.0,
+    progress: Progress = SILENT,
+) -> PushReport:
+    """Protect the newest bundle of the volume's present generation, or all of them.
+
+    One snapshot per bundle. A bundle that retention dropped is not pushed again. ``patience``
+    (seconds) is how long to wait politely for another push or prune of the workload.
+
+    Raises:
+        InvalidBundle: a bundle's bytes are not those of its manifest; nothing of it is complete.
+        EmptyVolume: the volume has no bundle, the store has snapshots of this run.
+        OwnerMismatch: the store belongs to another stack and ``adopt`` is not set.
+        StoreError: the store refused or failed.
+    """
+    check_name(workload)
+    catalog.claim(adopt=adopt)
+    with store_lock(catalog.store, workload, patience):
+        return _Push(volume, catalog, workload, grace, progress).run(select)
+
+
+class _Push:
+    def __init__(
+        self, volume: Volume, catalog: Catalog, workload: str, grace: timedelta, progress: Progress
+    ) -> None:
+        self.volume, self.catalog, self.workload = volume, catalog, workload
+        self.store, self.grace, self.progress = catalog.store, grace, progress
+        self.skipped: dict[str, Skipped] = {}
+        self.created: list[Snapshot] = []
+        self.copied_files = self.copied_bytes = 0
+        self._counting = threading.Lock()
+
+    def run(self, select: Select) -> PushReport:
+        for error in self.volume.damaged():
+            self._skip(error.path.name, "; ".join(error.problems))
+        latest = None
+        for _ in range(ATTEMPTS):  # again when keep-K was quicker: then there is a newer one
+            found = self.volume.bundles()
+            if not found:
+                return self._nothing()
+            latest = None
+            for bundle in reversed(found if select is Select.ALL else found[:1]):
+                latest = self._protect(bundle, newest=bundle is found[0]) or latest
+            if latest is not None and latest.bundles[0].digest == found[0].manifest.digest:
+                return self._report(latest)
+        raise HoldfastError(
+            f"run '{self.volume.run}': its newest bundle was removed {ATTEMPTS} times while it was"
+            " copied: keep more bundles, or save less often"
+        )
+
+    def _protect(self, bundle: Bundle, *, newest: bool) -> Snapshot | None:
+        """The snapshot that names the bundle, made now if need be; None when it is skipped."""
+        known = self.catalog.snapshots(self.workload, self.volume.run)
+        bad = self._known_bad(known)
+        sound = [s for s in known if not bad.intersection(ref.path for ref in s.bundles)]
+        if newest:
+            generation = self.volume.present()
+            for snapshot in sound[:1] if known[:1] == sound[:1] else []:
+                if snapshot.generation == generation and _names(snapshot, bundle):
+                    return snapshot
+        else:
+            if any(_names(snapshot, bundle) for snapshot in sound):
+                return None
+            if self._dropped(bundle, known):
+                self._skip(bundle.name, "retention dropped it before")
+                return None
+        for _ in range(ATTEMPTS):
+            try:
+                return self._copy_and_snapshot(bundle, bad)
+            except _Vanished:
+                self._skip(bundle.name, "keep-K removed it while it was copied")
+                return None
+            except _TooLate as error:
+                self.progress.note(f"{bundle.name}: {error}; beginning again")
+        raise StoreError(
+            f"bundle {bundle.name} could not be pushed within half of the grace period"
+            f" ({self.grace / 2}) in {ATTEMPTS} attempts: raise --grace here and for prune"
+        )
+
+    def _copy_and_snapshot(self, bundle: Bundle, bad: set[str]) -> Snapshot:
+        began = self.store.now()
+        ref = self._copy(bundle, bad)
+        failpoint("push.before-snapshot")
+        now = self.store.now()
+        self._check_time(began, now)
+        snapshot = Snapshot.build(
+            self.workload,
+            self.volume.run,
+            self.volume.present() or 1,
+            self.catalog.claim_sequence(self.workload),
+            now,
+            [ref],
+        )
+        written = self.store.put_small(snapshot.key, snapshot.to_bytes(), if_absent=True)
+        try:
+            self._check_time(began, written.modified)
+            for named in snapshot.bundles:
+                self.catalog.manifest(named)
+        except (_TooLate, Mismatch) as error:
+            self.store.delete([snapshot.key])
+            raise _TooLate(str(error)) from error
+        failpoint("push.after-snapshot")
+        self.created.append(snapshot)
+        return snapshot
+
+    def _copy(self, bundle: Bundle, bad: set[str]) -> BundleRef:
+        """Make the bundle complete in the store, at a path without tombstone."""
+        present = self.volume.present() or 1
+        base = bundle_path(self.workload, self.volume.run, present, bundle.manifest)
+        path, complete = self._place(base, bad)
+        ref = BundleRef.at(path, bundle.manifest)
+        if complete:
+            return ref
+        there = {info.key: info.size for info in self.store.list(ref.data)}
+        missing = [e for e in bundle.manifest.files if there.get(ref.key(e)) != e.size]
+        size = sum(entry.size for entry in missing)
+        self.progress.start(f"push {bundle.name}", len(missing), size)
+        try:
+            each_file(
+                lambda entry, stop: self._send(bundle, ref, entry, stop),
+                missing,
+                self.store.parallel,
+            )
+        except InvalidBundle:
+            if not bundle.path.exists():
+                raise _Vanished from None
+            raise
+        try:
+            self.store.put_small(ref.manifest, bundle.manifest.to_bytes(), if_absent=True)
+        except AlreadyExists as error:
+            raise Mismatch(
+                f"store {self.store.url}: '{ref.manifest}' holds something else: verify its"
+                " snapshots"
+            ) from error
+        failpoint("push.manifest-uploaded")
+        return ref
+
+    def _send(
+        self, bundle: Bundle, ref: BundleRef, entry: FileEntry, stop: threading.Event
+    ) -> None:
+        chunks = read_local(bundle, entry, self.progress, stop)
+        self.store.put_file(ref.key(entry), chunks, entry.size)
+        failpoint("push.file-uploaded")
+        self.progress.file(entry.path)
+        with self._counting:
+            self.copied_files += 1
+            self.copied_bytes += entry.size
+
+    def _place(self, base: str, bad: set[str]) -> tuple[str, bool]:
+        """A path for the bundle, and whether it is complete there already."""
+        parent = base.rsplit("/", 1)[0]
+        dead = self._paths("tombstones", parent) | bad
+        for path in sorted(self._paths("manifests", parent) - dead):
+            if path == base or path.startswith(f"{base}-"):
+                return path, True
+        path, number = base, 0
+        while path in dead:
+            number += 1
+            path = f"{base}-{number}"
+        return path, False
+
+    def _paths(self, kind: str, parent: str) -> set[str]:
+        found = self.store.list(f"{kind}/{parent}/")
+        return {info.key.removeprefix(f"{kind}/").removesuffix(".json") for info in found}
+
+    def _known_bad(self, known: list[Snapshot]) -> set[str]:
+        """Paths whose bytes in the store failed verification: as good as absent."""
+        if not known:
+            return set()
+        records = self.catalog.verifications(self.workload).values()
+        return {path for record in records if not record.ok for path in record.bad}
+
+    def _dropped(self, bundle: Bundle, known: list[Snapshot]) -> bool:
+        """Whether an older bundle has no snapshot because retention removed it."""
+        names = [
+            ref.name
+            for snapshot in known
+            if snapshot.generation == self.volume.present()
+            for ref in snapshot.bundles
+        ]
+        return bundle.name <= max(names, default="")
+
+    def _check_time(self, began: datetime, now: datetime) -> None:
+        if now - began > self.grace / 2:
+            raise _TooLate(f"took {now - began}, more than half of the grace period {self.grace}")
+
+    def _skip(self, name: str, reason: str) -> None:
+        if name not in self.skipped:
+            self.skipped[name] = Skipped(name, reason)
+            self.progress.note(f"skipped {name}: {reason}")
+
+    def _nothing(self) -> PushReport:
+        run = self.volume.run
+        if self.skipped:
+            raise EmptyVolume(
+                f"run '{run}' has no readable bundle to push, only"
+                f" {', '.join(sorted(self.skipped))}: see `holdfast verify`"
+            )
+        if known := self.catalog.snapshots(self.workload, run):
+            raise EmptyVolume(
+                f"run '{run}' has no bundle on the volume '{self.volume.root}', but {len(known)}"
+                f" snapshots in the store (latest {known[0].id}): mount the right volume, or refill"
+                " it with `holdfast pull --if-empty`"
+            )
+        return self._report(None)
+
+    def _report(self, latest: Snapshot | None) -> PushReport:
+        if latest is None:
+            message = f"run '{self.volume.run}' has no bundle yet: nothing to push"
+        elif self.created:
+            message = f"pushed {', '.join(s.bundles[0].name for s in self.created)}"
+        else:
+            message = f"nothing new: {latest.bundles[0].name} is protected already"
+        return PushReport(
+            snapshot=latest.id if latest else "",
+            created=tuple(snapshot.id for snapshot in self.created),
+            bundles=latest.bundles if latest else (),
+            copied_files=self.copied_files,
+            copied_bytes=self.copied_bytes,
+            skipped=tuple(self.skipped.values()),
+            message=message,
+        )
+
+
+def _names(snapshot: Snapshot, bundle: Bundle) -> bool:
+    return any(ref.digest == bundle.manifest.digest for ref in snapshot.bundles)

@@ -1,0 +1,192 @@
+"""Restore to a point in time: stage (while training goes on), then switch (one rename).
+
+`stage` pulls a snapshot into ``<run>/.stage-<id>``, verified. `switch` renames that directory to
+the next generation: from then on it is the present. Older generations are never changed. Undoing a
+restore is another switch, to a new generation made of hard links to an old one's files.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast import bundle as bundles
+from holdfast import durable
+from holdfast.bundle import Bundle
+from holdfast.documents import Snapshot
+from holdfast.errors import HoldfastError, InvalidBundle, UsageError
+from holdfast.failpoint import failpoint
+from holdfast.lock import run_lock
+from holdfast.manifest import MANIFEST, canonical
+from holdfast.progress import SILENT, Progress
+from holdfast.pull import PULLING, check_space, pull_locked
+from holdfast.snapshot import Catalog
+from holdfast.volume import Volume
+
+STAGE = ".stage-"
+MARKER = ".stage.json"  # stays in the generation that the stage becomes
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What waits for the switch. ``generation`` is what it becomes, ``origin`` where it came
+    from (a snapshot's ID, or a generation), ``size`` the bytes of its bundles."""
+
+    id: str
+    path: Path
+    origin: str
+    generation: int
+    bundles: tuple[str, ...]
+    size: int
+
+
+def stage(
+    volume: Volume, catalog: Catalog, snapshot: Snapshot, *, progress: Progress = SILENT
+) -> Stage:
+    """Pull a snapshot into a hidden directory of the run, while training goes on.
+
+    An earlier stage that was never switched to is removed: there is room for one.
+    Raises what `holdfast.pull.pull` raises; then nothing was changed.
+    """
+    if snapshot.run != volume.run:
+        raise UsageError(
+            f"snapshot {snapshot.id} is of run '{snapshot.run}', the volume holds"
+            f" '{volume.run}': give --run {snapshot.run} if you mean it"
+        )
+    with run_lock(volume.run_path):
+        _remove_stages(volume)
+        draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
+        check_space(volume.run_path, snapshot.size)
+        try:
+            pulled = pull_locked(snapshot, catalog, draft, volume.run_path, progress)
+            return _finish(volume, draft, snapshot.id, pulled)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def switch(volume: Volume, stage_id: str) -> int:
+    """Make a stage the present generation; returns its number. Nothing may write to the run.
+
+    Doing it again with the same ID is a success and changes nothing.
+    """
+    if not stage_id.isalnum():
+        raise UsageError(f"'{stage_id}' is no stage ID: use the one that `holdfast stage` printed")
+    with run_lock(volume.run_path):
+        staged = volume.run_path / f"{STAGE}{stage_id}"
+        if not staged.is_dir():
+            for number in reversed(volume.generations()):
+                if _marker(volume.generation_path(number)).get("id") == stage_id:
+                    return number
+            raise HoldfastError(
+                f"run '{volume.run}' has no stage {stage_id}: it was replaced by a later one;"
+                " stage the snapshot again"
+            )
+        if _marker(staged).get("id") != stage_id:
+            raise HoldfastError(f"'{staged}' is incomplete: stage the snapshot again")
+        for path in staged.iterdir():
+            if not path.name.startswith("."):
+                bundles.verify(path, quick=True)
+        number = (volume.present() or 0) + 1
+        failpoint("switch.before-rename")
+        durable.rename_durably(staged, volume.generation_path(number))
+        failpoint("switch.after-rename")
+        return number
+
+
+def switch_to_generation(volume: Volume, number: int) -> int:
+    """Undo a restore: make a new present generation of an old one's bundles; returns its number.
+
+    Files are hard-linked (copied where links fail), so it takes no room; the old generation stays
+    as it is. Bundles that are damaged are left out. Nothing may write to the run.
+    """
+    generations = volume.generations()
+    if number not in generations[:-1]:
+        known = ", ".join(map(str, generations[:-1])) or "none"
+        raise UsageError(
+            f"run '{volume.run}' cannot go back to generation {number}: older generations are"
+            f" {known}"
+        )
+    with run_lock(volume.run_path):
+        _remove_stages(volume)
+        draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
+        draft.mkdir()
+        try:
+            linked = [_link_bundle(found, draft) for found in _sound(volume, number)]
+            if not linked:
+                raise HoldfastError(
+                    f"generation {number} of run '{volume.run}' has no valid bundle: restore a"
+                    " snapshot instead"
+                )
+            made = _finish(volume, draft, f"generation {number}", linked)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return switch(volume, made.id)
+
+
+def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> Stage:
+    """Mark a complete draft and give it the name that `switch` looks for."""
+    stage_id = durable.unique()
+    fields = {"format": 1, "id": stage_id, "origin": origin, "run": volume.run}
+    durable.create_durably(draft / MARKER, canonical(fields))
+    path = volume.run_path / f"{STAGE}{stage_id}"
+    failpoint("stage.before-rename")
+    durable.rename_durably(draft, path)
+    failpoint("stage.after-rename")
+    return Stage(
+        id=stage_id,
+        path=path,
+        origin=origin,
+        generation=(volume.present() or 0) + 1,
+        bundles=tuple(sorted(bundle.name for bundle in found)),
+        size=sum(bundle.manifest.size for bundle in found),
+    )
+
+
+def _remove_stages(volume: Volume) -> None:
+    for stale in volume.run_path.glob(f"{STAGE}*"):
+        durable.rename_durably(stale, stale.with_name(f"{PULLING}old-{durable.unique()}"))
+    for leftover in volume.run_path.glob(f"{PULLING}*"):  # of killed ones: we hold the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _marker(directory: Path) -> dict[str, object]:
+    try:
+        found = json.loads((directory / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _sound(volume: Volume, number: int) -> list[Bundle]:
+    found = []
+    for bundle in volume.bundles(number):
+        try:
+            found.append(bundles.verify(bundle.path, quick=True))
+        except InvalidBundle:
+            continue
+    return found
+
+
+def _link_bundle(bundle: Bundle, parent: Path) -> Bundle:
+    target = parent / bundle.name
+    directories = {target}
+    target.mkdir()
+    for path in [*(entry.path for entry in bundle.manifest.files), MANIFEST]:
+        new = target / path
+        if new.parent not in directories:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            directories.update(p for p in new.parents if p.is_relative_to(target))
+        try:
+            os.link(bundle.path / path, new, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            durable.copy_file(bundle.path / path, new)
+    for directory in sorted(directories, reverse=True):
+        durable.fsync_directory(directory)
+    return Bundle(target, bundle.manifest)
