@@ -71,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> tuple[int, dict[str, Any]]:
         url = urlsplit(self.path)
+        if (self.command, url.path) == ("GET", "/sandbox"):  # for `python -m sandbox status`
+            return 200, self.cluster.shown()
         for resource, route in _ROUTES.items():
             if match := route.fullmatch(url.path):
                 namespace, name = match.groups()

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from sandbox import kanister, processes
 from sandbox.api import serve
 from sandbox.errors import SandboxError, Unsupported
@@ -25,6 +27,8 @@ from sandbox.pods import WITHOUT_EFFECT
 _READ = ("ConfigMap", "PersistentVolume", "PersistentVolumeClaim")
 #: Marks a folder as a sandbox's, so that `down` never removes anything else.
 MARKER = "sandbox.json"
+#: Where a sandbox in the background says what went wrong.
+SERVER_LOG = "sandbox.log"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Cluster:
         self.pod_environment: dict[str, dict[str, str]] = {}
         self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
-        self.refused: dict[str, str] = {}
+        self.refused: list[str] = []
         self.jobs = {key[1:]: job for key, job in self._build("Job", self._job)}
         self.cronjobs = {key[1:]: cron for key, cron in self._build("CronJob", self._cron)}
         self.blueprints: dict[str, Mapping[str, Any]] = {}
@@ -76,18 +80,17 @@ class Cluster:
         self.kanister_namespace = next(
             (blueprint["metadata"]["namespace"] for blueprint in self.of_kind("Blueprint")), None
         )
-        if state.exists() and any(state.iterdir()):
+        state.mkdir(parents=True, exist_ok=True)
+        if {path.name for path in state.iterdir()} - {SERVER_LOG}:
             raise SandboxError(
                 f"{state} is not empty: run `python -m sandbox down`, or give --state"
             )
-        state.mkdir(parents=True, exist_ok=True)
         self._server, self.url = serve(self)
-        self.describe()
-
-    def describe(self, **extra: Any) -> None:
-        """Write what `down` and `status` need to find this sandbox again."""
-        about = {"identity": self.identity, "api": self.url, "speed": self.speed} | extra
-        (self.state / MARKER).write_text(json.dumps(about))
+        server = psutil.Process()
+        about = {"identity": self.identity, "api": self.url, "pid": server.pid,
+                 "created": server.create_time(), "grace": self.grace()}  # fmt: skip
+        (state / f".{MARKER}").write_text(json.dumps(about))
+        (state / f".{MARKER}").rename(state / MARKER)
 
     def start(self, cronjobs: bool = True) -> None:
         """Start every Job, and the schedules unless told otherwise."""
@@ -109,6 +112,43 @@ class Cluster:
 
     # What is here, and what is not
 
+    def grace(self) -> float:
+        """Seconds that stopping may take: the longest grace period of a pod, and some more."""
+        periods = [job.spec["template"]["spec"].get("terminationGracePeriodSeconds", 30)
+                   for job in self.jobs.values()]  # fmt: skip
+        return max([30, *periods]) + 5
+
+    def shown(self) -> dict[str, Any]:
+        """Everything that `status` prints."""
+        crons = list(self.cronjobs.values())
+        jobs = [*self.jobs.values(), *(job for cron in crons for job in cron.jobs)]
+        return {
+            "jobs": [
+                {"namespace": job.namespace, "name": job.name, "failures": job.failures,
+                 "state": job.finished or ("Suspended" if job.suspended else "Running")}
+                for job in jobs
+            ],
+            "pods": [
+                {"name": pod.name, "phase": pod.phase, "restarts": pod.restarts,
+                 "exit_codes": pod.exit_codes}
+                for job in jobs for pod in job.pods
+            ],
+            "cronjobs": [
+                {"namespace": cron.namespace, "name": cron.name, "fired": len(cron.jobs),
+                 "schedule": cron.spec["schedule"], "skipped": cron.missed}
+                for cron in crons
+            ],
+            "actionsets": [
+                {"name": name, "action": found.manifest["spec"]["actions"][0]["name"],
+                 "state": found.status["state"],
+                 "error": found.status.get("error", {}).get("message")}
+                for name, found in list(self.actionsets.items())
+            ],
+            "blueprints": list(self.blueprints),
+            "not_run": self.not_run(),
+            "without_effect": self.without_effect(),
+        }  # fmt: skip
+
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         return [manifest for key, manifest in self.objects.items() if key[0] == kind]
 
@@ -119,7 +159,7 @@ class Cluster:
             if kind not in (*_READ, "Job", "CronJob", "Blueprint"):
                 kinds.setdefault(kind, []).append(name)
         found = [f"{kind} {', '.join(sorted(names))}" for kind, names in sorted(kinds.items())]
-        return found + [f"{what}: {why}" for what, why in self.refused.items()]
+        return found + self.refused
 
     def without_effect(self) -> list[str]:
         """Fields of pods and containers that are declared, and mean nothing to a process."""
@@ -208,7 +248,7 @@ class Cluster:
             try:
                 yield _key(manifest), make(manifest)
             except Unsupported as error:
-                self.refused[f"{kind} {manifest['metadata']['name']}"] = str(error)
+                self.refused.append(str(error))
 
     def _job(self, manifest: dict[str, Any]) -> Job:
         return Job(manifest, self)

@@ -1,0 +1,209 @@
+"""The command line: `python -m sandbox demo | up | status | down`."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sandbox import processes, stack
+from sandbox.cluster import MARKER, Cluster, remove
+from sandbox.errors import SandboxError
+
+app = typer.Typer(
+    help="Run the `local` stack's own objects as processes on this machine.\n\n"
+    "No cluster, no cloud: pods become process trees, volumes directories, and a small Blueprint "
+    "runner stands in for Kanister. All state is in one folder, which `down` removes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(StrEnum):
+    """How a command prints its result."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+State = Annotated[
+    Path, typer.Option(help="Folder for volumes, logs and scratch space; `down` removes it.")
+]
+StackName = Annotated[str, typer.Option(help="The stack to run, by its Pulumi.<stack>.yaml.")]
+Speed = Annotated[
+    float,
+    typer.Option(min=1, help="Seconds of schedules and back-offs per second: 60 is a minute/s."),
+]
+Format = Annotated[Output, typer.Option(help="Print tables, or one JSON document.")]
+DEFAULT_STATE = Path(".sandbox")
+console = Console(highlight=False, soft_wrap=True)
+
+
+def fail(error: SandboxError) -> NoReturn:
+    """One line on stderr; exit code 2 for wrong settings, else 1."""
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(2 if isinstance(error, stack.UnusableStack) else 1)
+
+
+@app.command()
+def demo(
+    state: State = DEFAULT_STATE / "demo",
+    report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report/demo.html"),
+    stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "local",
+    speed: Speed = 60,
+    output: Format = Output.TABLE,
+    keep: Annotated[bool, typer.Option(help="Leave the state folder to look at.")] = False,
+) -> None:
+    """Train, kill, destroy, restore, and prove that nothing was lost (about 3 minutes).
+
+    Exits 1 if a promise was broken; the state folder is then left for a look at its logs.
+    """
+    from sandbox.demo import Demo
+
+    try:
+        kept = Demo(state.absolute(), report, stack_name, speed, output is Output.JSON).run()
+    except SandboxError as error:
+        fail(error)
+    if kept and not keep:
+        remove(state)
+    raise typer.Exit(0 if kept else 1)
+
+
+@app.command()
+def up(
+    state: State = DEFAULT_STATE,
+    stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "local",
+    speed: Speed = 1,
+) -> None:
+    """Start the stack's Jobs and CronJobs in the background, and say what is not run here."""
+    try:
+        told = stack.read(stack_name)
+    except SandboxError as error:
+        fail(error)
+    if (state / MARKER).exists():
+        fail(SandboxError(f"a sandbox is in {state} already: `python -m sandbox down` removes it"))
+    state.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "sandbox", "serve", "--state", str(state.absolute()),
+               "--stack", stack_name, "--speed", str(speed)]  # fmt: skip
+    with (state / "sandbox.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=told.project, stdin=subprocess.DEVNULL, stdout=log,
+                                  stderr=log, start_new_session=True)  # fmt: skip
+    while not (about := _about(state)):
+        if server.poll() is not None:
+            fail(SandboxError((state / "sandbox.log").read_text().strip() or "it did not start"))
+        time.sleep(0.1)
+    shown = _ask(about["api"])
+    console.print(f"stack {stack_name} runs in {state}, process {about['pid']}")
+    for job in shown["jobs"]:
+        console.print(f"  Job {job['namespace']}/{job['name']}")
+    for cron in shown["cronjobs"]:
+        console.print(f"  CronJob {cron['namespace']}/{cron['name']}: {cron['schedule']}, "
+                      f"at {speed:g} times the speed")  # fmt: skip
+    console.print(f"  Blueprint {', '.join(shown['blueprints'])}: ask for its actions with "
+                  f"HOLDFAST_KUBERNETES_API={about['api']}")  # fmt: skip
+    console.print("not run here, since processes stand in for a cluster:")
+    for line in [*shown["not_run"], *told.others]:
+        console.print(f"  {line}")
+    console.print(f"of no effect on a process: {', '.join(shown['without_effect'])}")
+    console.print(f"look: `python -m sandbox status`, {state}/pods/*/*.log")
+
+
+@app.command()
+def status(state: State = DEFAULT_STATE, output: Format = Output.TABLE) -> None:
+    """Show Jobs with their pods, schedules and ActionSets. Exits 1 if nothing runs."""
+    try:
+        shown = _ask(_about(state, must=True)["api"])
+    except SandboxError as error:
+        fail(error)
+    if output is Output.JSON:
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    for title, columns in _TABLES.items():
+        table = Table(*columns, title=title, title_justify="left", box=None)
+        for row in shown[title]:
+            table.add_row(*(str(row[column] or "") for column in columns))
+        if shown[title]:
+            console.print(table)
+
+
+_TABLES = {
+    "jobs": ("namespace", "name", "state", "failures"),
+    "pods": ("name", "phase", "restarts", "exit_codes"),
+    "cronjobs": ("namespace", "name", "schedule", "fired", "skipped"),
+    "actionsets": ("name", "action", "state", "error"),
+}
+
+
+@app.command()
+def down(state: State = DEFAULT_STATE) -> None:
+    """Stop what `up` started, by its recorded process, and remove the state folder."""
+    try:
+        about = _about(state, must=True)
+        server = _server(about)
+        if server:
+            server.send_signal(signal.SIGTERM)
+            _, alive = psutil.wait_procs([server], timeout=about.get("grace", 30))
+            for process in alive:
+                process.kill()
+        processes.kill_tree(f"{about['identity']}/")
+        remove(state)
+    except SandboxError as error:
+        fail(error)
+    console.print(f"stopped and removed {state}")
+
+
+@app.command(hidden=True)
+def serve(
+    state: Annotated[Path, typer.Option()],
+    stack_name: Annotated[str, typer.Option("--stack")],
+    speed: Annotated[float, typer.Option()],
+) -> None:
+    """The background process of `up`: run until told to stop."""
+    told = stack.read(stack_name)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        cluster = Cluster(told.objects, state, told.project, speed)
+    except SandboxError as error:
+        fail(error)
+    cluster.start()
+    signal.sigwait([signal.SIGTERM])
+    cluster.stop()
+
+
+def _about(state: Path, must: bool = False) -> dict[str, Any]:
+    """What the sandbox in this folder wrote about itself."""
+    try:
+        return json.loads((state / MARKER).read_text())
+    except (OSError, ValueError):
+        if must:
+            raise SandboxError(f"no sandbox in {state}: start one with `up`") from None
+        return {}
+
+
+def _server(about: dict[str, Any]) -> psutil.Process | None:
+    """The recorded process, unless its number belongs to another one by now."""
+    try:
+        process = psutil.Process(about["pid"])
+        return process if process.create_time() == about["created"] else None
+    except (psutil.Error, KeyError):
+        return None
+
+
+def _ask(api: str) -> dict[str, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{api}/sandbox", timeout=10) as answer:
+            return json.load(answer)
+    except (OSError, urllib.error.URLError) as error:
+        raise SandboxError(f"the sandbox at {api} does not answer ({error}): run `down`") from None

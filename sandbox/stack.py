@@ -1,0 +1,38 @@
+"""Where the objects come from: the graph that the Pulumi program declares for a stack."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.graph import collect
+from infra.settings import PROJECT_DIRECTORY, SettingsError, load
+from sandbox.errors import SandboxError
+
+
+class UnusableStack(SandboxError):
+    """The stack's settings are wrong; the command line exits 2."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the sandbox takes from a stack's graph."""
+
+    name: str
+    objects: list[dict[str, Any]]
+    #: resources that are no objects of a cluster, such as a Helm release
+    others: list[str]
+    counts: Counter[str]
+    project: Path = PROJECT_DIRECTORY
+
+
+def read(name: str) -> Stack:
+    """Run the Pulumi program for this stack, with no engine, and take what it declares."""
+    try:
+        graph = collect(load(name), name)
+    except SettingsError as error:
+        raise UnusableStack(str(error)) from None
+    others = [f"{r.type.rpartition(':')[2]} {r.name}" for r in graph.resources
+              if r.custom and not r.is_kubernetes_object]  # fmt: skip
+    counts = Counter(r.type.rpartition(":")[2] for r in graph.resources if r.custom)
+    return Stack(name, graph.kubernetes(), others, counts)
