@@ -119,6 +119,8 @@ class ActionSet:
     all_done: bool
     #: merged outputs of the phases; empty before the work is done
     outputs: Mapping[str, str]
+    #: the keys and values of each artifact; empty before the state is complete
+    artifacts: Mapping[str, Mapping[str, str]]
 
     @classmethod
     def parse(cls, obj: Mapping[str, Any]) -> ActionSet:
@@ -131,11 +133,9 @@ class ActionSet:
         state = State(status.get("state") or State.NONE)
         every = [*phases, *([defer] if defer.get("name") else [])]
         all_done = bool(every) and all(phase.get("state") == State.COMPLETE for phase in every)
+        artifacts = action.get("artifacts") or {} if state is State.COMPLETE else {}
         outputs: dict[str, str] = {}
         if state is State.COMPLETE or all_done:
-            for artifact in (action.get("artifacts") or {}).values():
-                if state is State.COMPLETE:
-                    outputs |= artifact.get("keyValue") or {}
             for phase in every:
                 outputs |= {k: str(v) for k, v in (phase.get("output") or {}).items()}
         return cls(
@@ -151,6 +151,7 @@ class ActionSet:
             and defer.get("state") not in ended,
             all_done=all_done,
             outputs=outputs,
+            artifacts={name: a.get("keyValue") or {} for name, a in artifacts.items()},
         )
 
     @property

@@ -15,11 +15,12 @@ Killed anywhere, the next prune goes on.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from holdfast.documents import BUNDLE_PATH, Snapshot, check_name
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, Mismatch, UsageError
 from holdfast.failpoint import failpoint
 from holdfast.lock import store_lock
 from holdfast.manifest import canonical
@@ -88,6 +89,45 @@ def prune(
     catalog.claim()
     with store_lock(catalog.store, workload, patience):
         return run.run()
+
+
+def delete_snapshot(
+    catalog: Catalog,
+    workload: str,
+    snapshot_id: str,
+    *,
+    dry_run: bool = False,
+    patience: float = 10.0,
+) -> None:
+    """Remove one snapshot, also a damaged one; its data go with later prunes.
+
+    Raises HoldfastError for one that is pinned, the last that verified, or the only sound one.
+    """
+    catalog.check_owner()
+    if not dry_run:
+        catalog.claim()
+    with nullcontext() if dry_run else store_lock(catalog.store, workload, patience):
+        try:
+            catalog.read(workload, snapshot_id)
+        except Mismatch:  # nothing can be recovered from it
+            kept = set()
+        else:
+            snapshots = catalog.snapshots(workload)
+            results = {name: r.ok for name, r in catalog.verifications(workload).items()}
+            pins = catalog.pins(workload)
+            nothing = Policy(keep_last=0, hourly=0, daily=0, weekly=0, monthly=0)
+            reasons = select_keep(snapshots, nothing, pinned=pins, verified=results)
+            kept = set(reasons.get(snapshot_id, ()))
+            if any(results.get(s.id, True) for s in snapshots if s.id != snapshot_id):
+                kept.discard("newest")
+        if kept:
+            raise HoldfastError(
+                f"snapshot {snapshot_id} is protected ({', '.join(sorted(kept))}): unpin it, or"
+                " push and verify another one first"
+            )
+        if not dry_run:
+            catalog.store.delete([f"snapshots/{workload}/{snapshot_id}.json"])
+            catalog.store.delete([f"verified/{workload}/{snapshot_id}.json"])
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -219,8 +220,14 @@ class Catalog:
         self.store.delete([f"pins/{check_name(workload)}/{snapshot_id}"])
 
     def record(self, workload: str, verification: Verification) -> None:
-        """Keep the result of a verification; the newest one of a snapshot counts."""
+        """Keep the result of a verification: the newest counts, but a quick look that found nothing
+        never replaces what reading every byte found."""
         key = f"verified/{check_name(workload)}/{verification.snapshot}.json"
+        if verification.kind == "quick" and verification.ok:
+            with suppress(NotFound, ValidationError):
+                earlier = Verification.model_validate_json(self.store.get(key))
+                if earlier.kind == "full":
+                    return
         self.store.put_small(key, verification.to_bytes())
 
     def verifications(self, workload: str) -> dict[str, Verification]:

@@ -110,13 +110,13 @@ class Volume:
             return True
         return not self.bundles() and any(self.bundles(n) for n in generations)
 
-    def keep(self, count: int) -> list[Path]:
+    def keep(self, count: int, dry_run: bool = False) -> list[Path]:
         """Remove all but the newest `count` valid bundles of the run; return what was removed.
 
         Ordered by (generation, name), so older generations drain while the present one fills. Valid
         means that existence and sizes are right and no full verification failed here. Pinned ones
         stay and so does what is not valid (evidence); `count` is at least 1, so the last valid
-        bundle always stays. A crash half-way leaves no half bundle.
+        bundle always stays. A crash half-way leaves no half bundle. `dry_run` removes nothing.
         """
         if count < 1:
             raise UsageError(f"cannot keep {count} bundles: keep at least 1")
@@ -128,7 +128,8 @@ class Volume:
             if kept < count:
                 kept += 1
             elif not self._pin(generation, bundle.name).exists():
-                durable.remove_tree(bundle.path)
+                if not dry_run:
+                    durable.remove_tree(bundle.path)
                 removed.append(bundle.path)
         return removed
 

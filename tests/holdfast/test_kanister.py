@@ -61,6 +61,7 @@ def test_a_backup_is_one_action_on_the_claim_with_string_options_and_two_labels(
     ]
     assert done.name.startswith("gpt-backup-2")
     assert done.outputs == {"snapshot": "s1"}
+    assert done.artifacts == {"checkpoint": {"snapshot": "s1"}}
     assert any("running: upload" in line for line in said)
 
 
@@ -68,6 +69,7 @@ def test_outputs_are_not_readable_before_the_state_is_complete(api):
     api.add("a", running())
     actionsets = ActionSets(KubernetesAPI(api.url), "kanister")
     assert actionsets.get("a").outputs == {}
+    assert actionsets.get("a").artifacts == {}
 
 
 def test_a_failed_action_raises_kanisters_message_on_one_line(api):

@@ -1,0 +1,46 @@
+"""The ``holdfast`` command: one module per family of verbs.
+
+Nothing heavy is imported before a verb runs, so that `holdfast --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from holdfast.cli import (
+    bundles,
+    checking,
+    control,
+    diagnose,
+    listing,
+    restoring,
+    retaining,
+    transfer,
+)
+from holdfast.cli.frame import HoldfastGroup
+
+app = typer.Typer(
+    name="holdfast",
+    cls=HoldfastGroup,
+    help="Keep what training knows: verified checkpoints on a volume, copies in a store.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _panel, _verbs in {
+    "Volume": (bundles.commit, bundles.latest),
+    "Volume and store": (
+        listing.list_,
+        listing.show,
+        checking.verify,
+        listing.pin,
+        listing.unpin,
+    ),
+    "Transfer": (transfer.push, transfer.pull, restoring.stage, restoring.switch),
+    "Retention": (retaining.prune, retaining.delete),
+    "Health": (diagnose.doctor,),
+    "Cluster": (control.backup, control.restore),
+}.items():
+    for _verb in _verbs:
+        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)

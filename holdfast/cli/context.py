@@ -1,0 +1,106 @@
+"""From options to objects: the volume and the store a verb works on, or what to set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.cli import options
+from holdfast.cli.options import Side
+from holdfast.errors import HoldfastError, UsageError
+
+if TYPE_CHECKING:
+    from holdfast.bundle import Bundle
+    from holdfast.documents import Snapshot
+    from holdfast.snapshot import Catalog
+    from holdfast.volume import Volume
+
+
+def open_volume(root: Path | None, run: str | None) -> Volume:
+    """The run on the volume. Without a run name: the only one that is there."""
+    from holdfast.volume import Volume
+
+    if root is None:
+        raise UsageError("no volume is named: give --volume or set HOLDFAST_VOLUME")
+    if not root.is_dir():
+        raise HoldfastError(f"volume '{root}' is no directory: is it mounted there?")
+    if run is None:
+        runs = sorted(path.name for path in root.iterdir() if any(path.glob("gen-*")))
+        if len(runs) != 1:
+            held = f"it holds {', '.join(runs)}" if runs else "it holds none yet"
+            raise UsageError(f"no run is named, and {held}: give --run or set HOLDFAST_RUN")
+        run = runs[0]
+    return Volume(root, run)
+
+
+def open_catalog(
+    store: str | None,
+    owner: str | None,
+    memory: int,
+    deadline: float | None,
+    *,
+    check: bool = True,
+) -> Catalog:
+    """The store's catalogue. Another owner's store is refused unless the caller checks later."""
+    from holdfast.snapshot import Catalog
+    from holdfast.store import open_store
+
+    url = options.required(store, "store")
+    catalog = Catalog(open_store(url, memory=memory, deadline=deadline), owner)
+    if check:
+        catalog.check_owner()
+    return catalog
+
+
+def choose_snapshot(catalog: Catalog, workload: str, run: str | None, which: str) -> Snapshot:
+    """The snapshot meant by an ID, ``latest`` or ``before=TIME``; by an ID, of any run."""
+    if is_id(which):
+        return catalog.read(workload, which)
+    if run is None:
+        runs = sorted({snapshot.run for snapshot in catalog.snapshots(workload)})
+        if len(runs) > 1:
+            raise UsageError(f"the store has runs {', '.join(runs)}: give --run or HOLDFAST_RUN")
+        run = runs[0] if runs else workload
+    return catalog.resolve(workload, run, which)
+
+
+def is_id(text: str) -> bool:
+    """Whether this is written like a snapshot's ID."""
+    from holdfast.documents import SNAPSHOT_ID
+
+    return SNAPSHOT_ID.fullmatch(text) is not None
+
+
+def is_snapshot(text: str) -> bool:
+    """Whether this names a snapshot rather than a bundle."""
+    return text == "latest" or text.startswith("before=") or is_id(text)
+
+
+def sides(side: Side, volume: Path | None, store: str | None) -> tuple[bool, bool]:
+    """Whether to look at the volume and at the store."""
+    if side is Side.VOLUME:
+        return True, False
+    if side is Side.STORE:
+        return False, True
+    if volume is None and store is None:
+        raise UsageError("nothing to look at: give --volume, --store or both")
+    return volume is not None, store is not None
+
+
+def find_bundle(name: str, volume: Path | None, run: str | None) -> Bundle:
+    """A bundle by its directory, or by its name in the newest generation that has it."""
+    from holdfast.bundle import read_bundle
+
+    if "/" in name or name == ".":
+        return read_bundle(Path(name).resolve())
+    target = open_volume(volume, run)
+    for _, bundle in target.history():
+        if bundle.name == name:
+            return bundle
+    for generation in target.generations():
+        for damaged in target.damaged(generation):
+            if damaged.path.name == name:
+                raise damaged
+    raise UsageError(
+        f"run '{target.run}' has no bundle '{name}' on the volume: see `holdfast list`"
+    )

@@ -1,0 +1,353 @@
+"""The options of all verbs, each declared once: name, environment variable, help text.
+
+An option given on the command line wins over its environment variable, so that a pod can be
+configured by a ConfigMap and a person can still ask for something else.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.errors import UsageError
+
+#: default of --memory, in bytes
+MEMORY = 256 * 2**20
+#: default of --grace, in seconds
+GRACE = 86400
+
+_WHERE = "Where"
+_CLUSTER = "Cluster"
+_RETENTION = "Retention"
+_OUTPUT = "Output"
+
+
+class Format(StrEnum):
+    """How results are reported on stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class Side(StrEnum):
+    """Which copies a verb looks at."""
+
+    AUTO = "auto"
+    VOLUME = "volume"
+    STORE = "store"
+
+
+class Select(StrEnum):
+    """Which bundles a push copies."""
+
+    NEWEST = "newest"
+    ALL = "all"
+
+
+class StartRule(StrEnum):
+    """What a run may do when no state is found."""
+
+    AUTO = "auto"
+    FRESH = "fresh"
+    REQUIRE = "require"
+
+
+def parse_bytes(text: str | int) -> int:
+    """A size in bytes from ``256MiB``, ``1GB`` or a plain number."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        size = 0
+    if size <= 0:
+        raise typer.BadParameter(f"'{text}' is no size: write bytes, such as 256MiB")
+    return size
+
+
+Volume = Annotated[
+    Path | None,
+    typer.Option(
+        "--volume",
+        envvar="HOLDFAST_VOLUME",
+        help="Directory where the volume is mounted. It holds one directory per run.",
+        metavar="DIR",
+        rich_help_panel=_WHERE,
+    ),
+]
+Run = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        envvar="HOLDFAST_RUN",
+        help="Name of the run: one training from step 0. Default: the only one on the volume.",
+        metavar="NAME",
+        rich_help_panel=_WHERE,
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="HOLDFAST_STORE",
+        help="The store: s3://bucket/prefix or file:///directory. Endpoint, region and credentials"
+        " of S3 come from the standard AWS_* variables, never from here.",
+        metavar="URL",
+        rich_help_panel=_WHERE,
+    ),
+]
+Owner = Annotated[
+    str | None,
+    typer.Option(
+        "--owner",
+        envvar="HOLDFAST_OWNER",
+        help="Whose store it is, as project/stack. A store that belongs to another is refused.",
+        metavar="PROJECT/STACK",
+        rich_help_panel=_WHERE,
+    ),
+]
+Workload = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        envvar="HOLDFAST_WORKLOAD",
+        help="Name of the workload: one training job with its volume.",
+        metavar="NAME",
+        rich_help_panel=_WHERE,
+    ),
+]
+Memory = Annotated[
+    int,
+    typer.Option(
+        "--memory",
+        envvar="HOLDFAST_MEMORY",
+        parser=parse_bytes,
+        help="How much memory transfers may use for data in flight, such as 256MiB.",
+        metavar="SIZE",
+        rich_help_panel=_WHERE,
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        envvar="HOLDFAST_DEADLINE",
+        min=1,
+        help="Seconds the verb may take in all. Past it, it fails; nothing half done is visible.",
+        metavar="SECONDS",
+        rich_help_panel=_WHERE,
+    ),
+]
+Output = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        envvar="HOLDFAST_OUTPUT",
+        help="table for people; json for scripts: one document on stdout, messages on stderr.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Kanister = Annotated[
+    bool,
+    typer.Option(
+        "--kanister",
+        envvar="HOLDFAST_KANISTER",
+        help="Print the result as Kanister phase-output lines on stdout (for a Blueprint).",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Sides = Annotated[
+    Side,
+    typer.Option(
+        "--side",
+        envvar="HOLDFAST_SIDE",
+        help="Look at the volume, the store, or (auto) at each of the two that is configured.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        envvar="HOLDFAST_QUICK",
+        help="Check that every file exists with its size, without reading the bytes.",
+    ),
+]
+Snapshot = Annotated[
+    str,
+    typer.Option(
+        "--snapshot",
+        envvar="HOLDFAST_SNAPSHOT",
+        help="A snapshot's ID, latest, or before=TIME such as before=2026-05-01T12:00:00Z.",
+        metavar="ID|latest|before=TIME",
+    ),
+]
+Keep = Annotated[
+    int,
+    typer.Option(
+        "--keep",
+        envvar="HOLDFAST_KEEP",
+        min=1,
+        help="How many valid bundles of the run the volume keeps.",
+        metavar="N",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        envvar="HOLDFAST_DRY_RUN",
+        help="Say what would be deleted, and delete nothing.",
+    ),
+]
+KeepLast = Annotated[
+    int,
+    typer.Option(
+        "--keep-last",
+        envvar="HOLDFAST_RETENTION_KEEP_LAST",
+        min=0,
+        help="Keep the newest N snapshots.",
+        metavar="N",
+        rich_help_panel=_RETENTION,
+    ),
+]
+Hourly = Annotated[
+    int,
+    typer.Option(
+        "--hourly",
+        envvar="HOLDFAST_RETENTION_HOURLY",
+        min=0,
+        help="Keep the newest snapshot of each of the last N hours that have one.",
+        metavar="N",
+        rich_help_panel=_RETENTION,
+    ),
+]
+Daily = Annotated[
+    int,
+    typer.Option(
+        "--daily",
+        envvar="HOLDFAST_RETENTION_DAILY",
+        min=0,
+        help="The same for days (UTC).",
+        metavar="N",
+        rich_help_panel=_RETENTION,
+    ),
+]
+Weekly = Annotated[
+    int,
+    typer.Option(
+        "--weekly",
+        envvar="HOLDFAST_RETENTION_WEEKLY",
+        min=0,
+        help="The same for ISO weeks.",
+        metavar="N",
+        rich_help_panel=_RETENTION,
+    ),
+]
+Monthly = Annotated[
+    int,
+    typer.Option(
+        "--monthly",
+        envvar="HOLDFAST_RETENTION_MONTHLY",
+        min=0,
+        help="The same for months.",
+        metavar="N",
+        rich_help_panel=_RETENTION,
+    ),
+]
+Grace = Annotated[
+    float,
+    typer.Option(
+        "--grace",
+        envvar="HOLDFAST_GRACE",
+        min=0,
+        help="Seconds between marking data as unused and deleting it. A push must finish its"
+        " snapshot within half of it.",
+        metavar="SECONDS",
+        rich_help_panel=_RETENTION,
+    ),
+]
+Api = Annotated[
+    str | None,
+    typer.Option(
+        "--api",
+        envvar="HOLDFAST_KUBERNETES_API",
+        help="Kubernetes API, such as http://127.0.0.1:8001 of `kubectl proxy`. Default: the"
+        " cluster that this pod runs in.",
+        metavar="URL",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+KanisterNamespace = Annotated[
+    str,
+    typer.Option(
+        "--kanister-namespace",
+        envvar="HOLDFAST_KANISTER_NAMESPACE",
+        help="Namespace of Kanister's controller, its Blueprints and ActionSets.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        envvar="HOLDFAST_NAMESPACE",
+        help="Namespace of the workload.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Claim = Annotated[
+    str | None,
+    typer.Option(
+        "--claim",
+        envvar="HOLDFAST_CLAIM",
+        help="The workload's persistent volume claim.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Blueprint = Annotated[
+    str,
+    typer.Option(
+        "--blueprint",
+        envvar="HOLDFAST_BLUEPRINT",
+        help="Name of the Blueprint.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Job = Annotated[
+    str | None,
+    typer.Option(
+        "--job",
+        envvar="HOLDFAST_JOB",
+        help="The workload's Job, which is suspended during the switch. Default: the workload.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        envvar="HOLDFAST_TIMEOUT",
+        min=1,
+        help="Seconds that one ActionSet may take before it counts as stranded.",
+        metavar="SECONDS",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+
+
+def required(value: str | None, option: str) -> str:
+    """The option's value, or a misuse that names the option and its variable."""
+    if not value:
+        variable = "HOLDFAST_" + option.upper().replace("-", "_")
+        raise UsageError(f"no {option} is named: give --{option} or set {variable}")
+    return value
