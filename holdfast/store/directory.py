@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISDIR
 from typing import BinaryIO
 
 from holdfast.durable import fsync_directory, make_directories
@@ -169,6 +170,8 @@ class DirectoryStore:
 
     def _info(self, key: str, path: Path) -> ObjectInfo:
         stat = path.stat()
+        if S_ISDIR(stat.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "is a directory", str(path))
         etag = f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"
         return ObjectInfo(key, stat.st_size, _time(stat.st_mtime_ns), etag)
 

@@ -11,6 +11,19 @@ import pytest
 
 from holdfast.bundle import Bundle, BundleWriter
 from holdfast.volume import Volume
+from tests.holdfast.s3 import proxy, s3_server, s3_url
+from tests.holdfast.stores import catalog, save, store, store_directory, store_url
+
+__all__ = [
+    "catalog",
+    "proxy",
+    "s3_server",
+    "s3_url",
+    "save",
+    "store",
+    "store_directory",
+    "store_url",
+]
 
 ROOT = Path(__file__).parents[2]
 FILES = {".metadata": b"plan", "__0_0.distcp": b"weights of rank 0" * 7, "rng/0.bin": b"\x00\x01"}

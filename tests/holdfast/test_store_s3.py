@@ -1,0 +1,149 @@
+"""What only S3 can do to us: lost answers, silence, refusals, and memory."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    NotFound,
+    StoreDenied,
+    StoreUnreachable,
+    UsageError,
+)
+from holdfast.store import open_store
+from tests.holdfast.s3 import Proxy, S3Server, free_port
+
+pytestmark = pytest.mark.s3
+
+
+def test_a_lost_answer_to_a_creation_is_a_success(
+    s3_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    store = open_store(s3_url, deadline=60)
+    proxy.lose_answer_to = b"PUT"
+
+    store.put_small("claim", b"mine", if_absent=True)
+
+    assert len(proxy.lost) == 1
+    assert store.get("claim") == b"mine"
+    with pytest.raises(AlreadyExists):
+        store.put_small("claim", b"another's", if_absent=True)
+
+
+def test_a_lost_answer_does_not_hide_that_another_was_first(
+    s3_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(s3_url).put_small("claim", b"another's")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    store = open_store(s3_url, deadline=60)
+    proxy.lose_answer_to = b"PUT"
+
+    with pytest.raises(AlreadyExists):
+        store.put_small("claim", b"mine", if_absent=True)
+
+
+def test_a_store_that_never_answers_ends_at_the_deadline(
+    s3_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.silent = True
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+
+    for use in (
+        lambda store: store.get("a"),
+        lambda store: list(store.list()),
+        lambda store: list(store.stream("a")),
+        lambda store: store.put_small("a", b"", if_absent=True),
+        lambda store: store.put_file("a", iter([b""]), 0),
+        lambda store: store.delete(["a"]),
+    ):
+        with pytest.raises(DeadlineExceeded, match=r"0\.2 s"):
+            use(open_store(s3_url, deadline=0.2))
+
+
+def test_an_upload_that_was_given_up_on_reads_no_further(
+    s3_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.silent = True
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"x" * (1 << 20)
+
+    with pytest.raises(DeadlineExceeded):
+        open_store(s3_url, deadline=0.3).put_file("a", endless(), 1 << 40)
+    proxy.silent = False
+    monkeypatch.undo()
+
+
+def test_nobody_listening_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+
+    with pytest.raises(StoreUnreachable, match="check the network"):
+        open_store(s3_url, deadline=20).get("a")
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_missing_bucket_is_not_a_missing_object(s3_url: str, write: bool) -> None:
+    store = open_store("s3://no-such-bucket/prefix")
+
+    with pytest.raises(StoreDenied, match="bucket 'no-such-bucket' does not exist"):
+        store.put_small("a", b"") if write else store.get("a")
+    with pytest.raises(StoreDenied, match="does not exist"):
+        list(store.list())
+    with pytest.raises(NotFound):
+        open_store(s3_url).get("a")
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_denied_and_not_repeated_in_the_message(
+    s3_url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "wrong-and-private")
+
+    for use in (lambda s: s.get("a"), lambda s: list(s.list()), lambda s: s.put_small("a", b"")):
+        with pytest.raises(StoreDenied) as denied:
+            use(open_store(s3_url))
+        assert "credentials" in str(denied.value)
+        assert "private" not in str(denied.value)
+
+
+def test_plain_http_is_for_this_machine_only(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://storage.example.com")
+
+    with pytest.raises(UsageError, match="not encrypted"):
+        open_store(s3_url)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    open_store(s3_url)
+
+
+def test_an_upload_is_not_held_in_memory(
+    s3_url: str, s3_server: S3Server, run_python: Callable, tmp_path: Path
+) -> None:
+    size, memory = 192 << 20, 48 << 20
+    file = tmp_path / "file"
+    with file.open("wb") as out:
+        out.truncate(size)
+    code = """
+import resource, sys
+from holdfast.store import open_store
+def pieces(path):
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece
+store = open_store(sys.argv[1], memory=int(sys.argv[3]))
+store.put_small("warm", b"up")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+store.put_file("big", pieces(sys.argv[2]), int(sys.argv[4]))
+got = sum(len(piece) for piece in store.stream("big"))
+assert got == int(sys.argv[4]), got
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = run_python(code, s3_url, file, memory, size)
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2 * memory, f"grew by {int(done.stdout) >> 20} MiB"
