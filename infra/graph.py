@@ -68,6 +68,12 @@ class Resource:
         """Whether it is one object of the cluster (not a provider, a Helm release, a component)."""
         return self.type.startswith("kubernetes:") and {"apiVersion", "kind"} <= self.inputs.keys()
 
+    @property
+    def object_name(self) -> str | None:
+        """The name in the cluster (or of the Helm release); None for what has none there."""
+        metadata = self.inputs.get("metadata")
+        return (metadata or self.inputs).get("name")
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -91,7 +97,7 @@ class Graph:
             resource
             for resource in self.resources
             if type_or_kind in (resource.type, resource.type.rpartition(":")[2])
-            and name in (None, resource.name, resource.inputs.get("metadata", {}).get("name"))
+            and name in (None, resource.name, resource.object_name)
         ]
 
     def __getitem__(self, urn: str) -> Resource:
@@ -130,7 +136,7 @@ def _resource(urn: str, request: Any) -> Resource:
         urn=urn,
         type=request.type,
         name=request.name,
-        inputs={key: _value(rpc.unwrap_rpc_secret(value)) for key, value in values.items()},
+        inputs=_value({key: rpc.unwrap_rpc_secret(value) for key, value in values.items()}),
         options=Options(
             parent=request.parent or None,
             depends_on=tuple(sorted(request.dependencies)),
@@ -139,7 +145,7 @@ def _resource(urn: str, request: Any) -> Resource:
             retain_on_delete=request.retainOnDelete,
             delete_before_replace=request.deleteBeforeReplace,
             ignore_changes=tuple(request.ignoreChanges),
-            aliases=tuple(sorted(alias.urn for alias in request.aliases)),
+            aliases=tuple(sorted(alias.urn for alias in request.aliases if alias.urn)),
             hooks={kind: names for kind, names in hooks.items() if names},
             version=request.version or None,
         ),

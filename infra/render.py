@@ -92,7 +92,7 @@ def _label(resource: Resource) -> str:
     if not resource.custom:
         return f"{resource.type.rpartition(':')[2]} {resource.name}"
     metadata = resource.inputs.get("metadata", {})
-    name = metadata.get("name") or resource.inputs.get("name") or resource.name
+    name = resource.object_name or resource.name
     place = metadata.get("namespace") or resource.inputs.get("namespace")
     return f"{_kind(resource)} {name}" + (f" in {place}" if place else "")
 

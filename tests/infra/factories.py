@@ -1,0 +1,96 @@
+"""Settings for tests: one valid set, and ways to change one thing in it."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from infra.graph import Graph, collect
+from infra.settings import Settings, SettingsError, parse
+
+HOST_PATH: dict[str, Any] = {
+    "kind": "host-path",
+    "name": "checkpoints",
+    "size": "10Gi",
+    "path": "/data/checkpoints",
+    "node": "node-1",
+}
+STORE: dict[str, Any] = {
+    "kind": "host-path",
+    "name": "holdfast-store",
+    "size": "50Gi",
+    "path": "/data/store",
+    "node": "node-1",
+}
+WORKLOAD: dict[str, Any] = {"run": "demo", "volume": HOST_PATH}
+VALID: dict[str, Any] = {
+    "target": "kubernetes",
+    "cluster_identifier": "test",
+    "backup_store": {"volume": STORE},
+    "workloads": {"gpt": WORKLOAD},
+}
+BUCKET = {"existing": {"url": "s3://backups", "region": "eu-central-1"}}
+
+REMOVED = object()
+
+
+def valid(**changes: Any) -> dict[str, Any]:
+    """The valid data with values set at dotted paths; ``REMOVED`` takes a key away."""
+    data = deepcopy(VALID)
+    for path, value in changes.items():
+        *parents, last = path.replace("__", ".").split(".")
+        target = data
+        for key in parents:
+            target = target.setdefault(key, {})
+        if value is REMOVED:
+            del target[last]
+        else:
+            target[last] = deepcopy(value)
+    return data
+
+
+def settings(**changes: Any) -> Settings:
+    return parse(valid(**changes))
+
+
+def graph(stack: str = "test", **changes: Any) -> Graph:
+    return collect(settings(**changes), stack)
+
+
+def problems(**changes: Any) -> list[str]:
+    """What is wrong with the changed data, line by line; empty when nothing is."""
+    try:
+        settings(**changes)
+    except SettingsError as error:
+        return error.problems
+    return []
+
+
+def pod_specs(graph: Graph) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod that the graph's objects make, with the name of its object."""
+    for manifest in graph.kubernetes():
+        name = f"{manifest['kind']} {manifest['metadata']['name']}"
+        match manifest["kind"]:
+            case "Job":
+                yield name, manifest["spec"]["template"]["spec"]
+            case "CronJob":
+                yield name, manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            case "Blueprint":
+                for phase in tasks(manifest):
+                    yield f"{name} {phase['name']}", phase["args"]["podOverride"]
+
+
+def tasks(blueprint: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The phases of a Blueprint that start a pod."""
+    for action in blueprint["actions"].values():
+        deferred = [action["deferPhase"]] if "deferPhase" in action else []
+        for phase in [*action["phases"], *deferred]:
+            if phase["func"] == "KubeTask":
+                yield phase
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in container.get("env", [])}
