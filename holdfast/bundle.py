@@ -289,8 +289,11 @@ def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundl
     files. Raises OSError when files cannot be read for a reason that is not the bundle's fault.
     """
     bundle = read_bundle(path)
-    tree = Tree.of(bundle.path)
-    del tree.files[MANIFEST]
+    try:
+        tree = Tree.of(bundle.path)
+    except OSError as error:
+        raise InvalidBundle(bundle.path, [_unreadable("directory", error)]) from error
+    tree.files.pop(MANIFEST, None)
     entries = bundle.manifest.files
     problems = tree.odd + [f"{printable(name)}: is an empty directory" for name in tree.empty]
     problems += _differences(tree, entries)
@@ -360,11 +363,9 @@ def _differences(tree: Tree, entries: Sequence[FileEntry]) -> list[str]:
 
 def _check_file(root: Path, entry: FileEntry) -> str | None:
     try:
-        digest, size = durable.hash_file(root / entry.path)
+        digest, _ = durable.hash_file(root / entry.path)
     except OSError as error:
         return _unreadable(entry.path, error)
-    if size != entry.size:
-        return f"{printable(entry.path)}: has {size} bytes instead of {entry.size}"
     if digest != entry.sha256:
         return f"{printable(entry.path)}: has other bytes than its SHA-256 says"
     return None

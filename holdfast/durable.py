@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -144,11 +144,6 @@ def hash_file(path: Path) -> tuple[str, int]:
             digest.update(block[:read])
             size += read
     return digest.hexdigest(), size
-
-
-def hash_files(paths: Iterable[Path], threads: int | None = None) -> list[tuple[str, int]]:
-    """`hash_file` of each path, in order, several at a time (hashing releases the GIL)."""
-    return in_threads(hash_file, list(paths), threads)
 
 
 def copy_file(src: Path, dst: Path) -> tuple[str, int]:

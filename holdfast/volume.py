@@ -92,8 +92,6 @@ class Volume:
             except InvalidBundle as error:
                 if path.exists() or path.is_symlink():  # else the writer's keep() just removed it
                     self._set_aside(error, quarantine)
-            except FileNotFoundError:
-                continue
         return None
 
     def has_bad(self) -> bool:
@@ -210,7 +208,7 @@ class Volume:
             return False
         try:
             verify(path, quick=True)
-        except (InvalidBundle, FileNotFoundError):
+        except InvalidBundle:
             return False
         return True
 

@@ -13,6 +13,7 @@ import pytest
 from holdfast import durable
 from holdfast.bundle import (
     BundleWriter,
+    Tree,
     check_files,
     commit_directory,
     quarantine,
@@ -436,6 +437,40 @@ def test_a_bad_sector_condemns_the_file_but_a_missing_permission_does_not(
             verify(bundle.path)
 
 
+def test_a_bundle_that_is_removed_while_it_is_checked_is_invalid_and_not_a_crash(
+    tmp_path, monkeypatch, write_bundle
+):
+    real = Tree.of
+
+    def too_late(root):
+        shutil.rmtree(root)
+        return real(root)
+
+    for quick in (True, False):
+        path = write_bundle(tmp_path, 100).path
+        with monkeypatch.context() as patch:
+            patch.setattr(Tree, "of", too_late)
+            assert problems(path, quick) == ["directory: is missing"]
+
+
+def test_a_directory_that_the_disk_cannot_list_condemns_the_bundle(
+    tmp_path, monkeypatch, write_bundle
+):
+    path = write_bundle(tmp_path, 100).path
+
+    def fails_with(number):
+        def listing(root):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Tree, "of", listing)
+
+    fails_with(errno.EIO)
+    assert problems(path) == ["directory: cannot be read: Input/output error"]
+    fails_with(errno.EACCES)
+    with pytest.raises(PermissionError):
+        verify(path)
+
+
 def test_processes_can_share_the_reading(tmp_path, write_bundle, flip):
     bundle = write_bundle(tmp_path, 100, {"a": b"1", "b": b"2", "c": b"3"})
     flip(bundle.path / "b")
@@ -443,6 +478,16 @@ def test_processes_can_share_the_reading(tmp_path, write_bundle, flip):
     assert check_files(bundle.path, files[0::2]) == []
     assert check_files(bundle.path, files[1::2]) == ["b: has other bytes than its SHA-256 says"]
     assert check_files(bundle.path, []) == []
+
+
+def test_a_file_that_is_cut_after_the_quick_check_is_found_by_the_reading(tmp_path, write_bundle):
+    bundle = write_bundle(tmp_path, 100, {"a": b"12", "b": b""})
+    (bundle.path / "a").write_bytes(b"1")
+    (bundle.path / "b").unlink()
+    assert check_files(bundle.path, bundle.manifest.files) == [
+        "a: has other bytes than its SHA-256 says",
+        "b: is missing",
+    ]
 
 
 def test_a_hostile_manifest_cannot_point_outside(tmp_path, write_bundle):
@@ -488,9 +533,13 @@ def test_a_manifest_that_is_too_large_is_refused_before_it_is_parsed(
 ):
     manifest = write_bundle(tmp_path, 100).path / MANIFEST
     with manifest.open("r+b") as file:
-        file.truncate(MAX_MANIFEST_BYTES + 1)
+        file.truncate(2 * MAX_MANIFEST_BYTES)
+    read = []
+    parse = Manifest.parse
+    monkeypatch.setattr(Manifest, "parse", lambda data: read.append(len(data)) or parse(data))
     monkeypatch.setattr(Manifest, "model_validate_json", pytest.fail)
     assert problems(manifest.parent) == [f"{MANIFEST}: is larger than 64 MiB"]
+    assert read == [MAX_MANIFEST_BYTES + 1]
 
 
 def test_a_tree_too_deep_for_any_path_is_refused(tmp_path):

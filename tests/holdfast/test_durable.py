@@ -155,11 +155,25 @@ def test_hashing_and_copying_agree_with_hashlib(tmp_path_factory, data, blocks):
     assert copy.read_bytes() == path.read_bytes()
 
 
-def test_hashes_of_many_files_come_back_in_their_order(tmp_path):
-    paths = [tmp_path / f"{n}" for n in range(20)]
-    for n, path in enumerate(paths):
-        path.write_bytes(b"x" * n)
-    assert [size for _, size in durable.hash_files(paths, threads=3)] == list(range(20))
+def test_a_copy_is_synced(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"data")
+    disk = Disk(monkeypatch, tmp_path)
+    durable.copy_file(tmp_path / "f", tmp_path / "copy")
+    assert disk.named() == [("fsync", "copy")]
+
+
+def test_a_copy_never_replaces(tmp_path):
+    for name in ("f", "copy"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(FileExistsError):
+        durable.copy_file(tmp_path / "f", tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "copy"
+
+
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_work_on_threads_comes_back_in_order(count):
+    items = list(range(count))
+    assert durable.in_threads(str, items, threads=3) == [str(item) for item in items]
 
 
 @pytest.mark.parametrize("make", ["link", "fifo", "directory", "socket"])

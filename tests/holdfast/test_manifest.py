@@ -54,7 +54,8 @@ def small() -> Manifest:
 def edited(**changes: object) -> bytes:
     """The small manifest with other fields and hashes that fit them: only a rule can refuse it."""
     fields = json.loads(small().to_bytes()) | changes
-    fields["content"] = hashlib.sha256(rfc8785.dumps(fields["files"])).hexdigest()
+    if "content" not in changes:
+        fields["content"] = hashlib.sha256(rfc8785.dumps(fields["files"])).hexdigest()
     signed = {key: fields[key] for key in fields if key not in {"digest", "signature"}}
     return rfc8785.dumps(fields | {"digest": hashlib.sha256(rfc8785.dumps(signed)).hexdigest()})
 
@@ -166,6 +167,7 @@ def test_anything_else_is_refused_with_a_reason(data):
         ({"files": [{"path": "a", "size": 1, "sha256": "A" * 64}]}, "sha256"),
         ({"files": [{"path": "a", "size": 1, "sha256": "0" * 64, "mode": 7}]}, "mode"),
         ({"files": [{"path": "../a", "size": 1, "sha256": "0" * 64}]}, "leads out"),
+        ({"content": "0" * 64}, "content hash"),
         ({"signature": "me"}, "signature"),
         ({"more": 1}, "more"),
     ],
