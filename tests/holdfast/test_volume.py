@@ -196,6 +196,8 @@ def test_runs_do_not_see_each_other(volume, write_bundle):
 def test_the_newest_k_are_kept(volume, generation, write_bundle):
     for step in (100, 200, 300, 400):
         write_bundle(generation, step)
+    assert names(volume.keep(2, dry_run=True)) == steps(200, 100)
+    assert names(volume.bundles()) == steps(400, 300, 200, 100)
     assert names(volume.keep(2)) == steps(200, 100)
     assert names(volume.bundles()) == steps(400, 300)
     assert volume.keep(2) == []
