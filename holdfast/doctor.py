@@ -280,7 +280,7 @@ def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Chec
         remedy = "run `holdfast verify latest`: a backup that was never read is a hope"
         yield Check(name, Level.WARN, "no snapshot was ever read in full", remedy)
         return
-    newest = max(full, key=lambda record: record.at)
+    newest = max(full, key=lambda record: (record.at, record.snapshot))
     found = f"{newest.snapshot}, {ago(_seconds_since(newest.at))} ago"
     yield Check(
         name, Level.OK if newest.ok else Level.FAIL, found, "" if newest.ok else "see above"

@@ -215,7 +215,7 @@ class Patience:
     first_status: float = 60
     #: a failed ActionSet whose deferPhase has not started by then failed at launch
     launch: float = 10
-    poll: float = 2
+    poll: float = 1
 
 
 def run_action(
@@ -315,7 +315,7 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
             silent_since = (silent_since or waited) if current.launch_failed else None
             launch_failed = silent_since is not None and waited - silent_since > patience.launch
             if not current.deferring or launch_failed or overdue:
-                raise _failure(current, overdue=overdue and current.deferring)
+                raise _failure(actionsets.namespace, current, overdue=overdue and current.deferring)
         elif current.state is State.NONE and waited > patience.first_status:
             raise Stranded(
                 f"ActionSet {name} has no status after {waited:.0f} s: is Kanister's controller"
@@ -330,18 +330,18 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
                 " forgets what ran; raise --timeout if the phase only needs longer"
             )
         doing = current.state + (f": {current.running_phase}" if current.running_phase else "")
-        if doing != told:
+        if doing != told and current.state is not State.NONE:
             say(f"{name} {doing}")
             told = doing
         time.sleep(patience.poll)
 
 
-def _failure(actionset: ActionSet, *, overdue: bool) -> ActionFailed:
+def _failure(namespace: str, actionset: ActionSet, *, overdue: bool) -> ActionFailed:
     rest = (
         f"; its clean-up phase '{actionset.running_phase}' has not ended: check that the Job is"
         " not suspended"
         if overdue
-        else f": see `kubectl describe actionset {actionset.name}`"
+        else f": see `kubectl -n {namespace} describe actionset {actionset.name}`"
     )
     reason = actionset.error or "no message"
     return ActionFailed(f"ActionSet {actionset.name} failed ({reason}){rest}")

@@ -5,8 +5,11 @@ Nothing heavy is imported before a verb runs, so that `holdfast --help` answers 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from holdfast import __version__
 from holdfast.cli import (
     bundles,
     checking,
@@ -28,6 +31,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            is_eager=True,
+            callback=_print_version,
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself; what it is for stands in `app`."""
+
+
 for _panel, _verbs in {
     "Volume": (bundles.commit, bundles.latest),
     "Volume and store": (

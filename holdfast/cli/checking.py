@@ -24,12 +24,12 @@ from holdfast.errors import HoldfastError, InvalidBundle, StoreDenied, StoreUnre
 from holdfast.text import figures, plural, size
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from holdfast.documents import Snapshot
+    from holdfast.manifest import FileEntry
     from holdfast.progress import Progress
     from holdfast.snapshot import Catalog
-
-#: files hashed between two steps of the progress bar
-BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -139,21 +139,30 @@ def _report(results: list[Result], seconds: float, kanister: bool, output: optio
 def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
     from holdfast.bundle import check_files
     from holdfast.bundle import verify as check
+    from holdfast.durable import default_threads
+    from holdfast.transfer import each_file, read_local
 
     try:
         bundle = check(path, quick=True)
-        if quick:
-            return Result("volume", path.name, True, 0)
-        entries = bundle.manifest.files
-        bar.start(f"verify {path.name}", len(entries), bundle.manifest.size)
-        problems: list[str] = []
-        for first in range(0, len(entries), BATCH):
-            batch = entries[first : first + BATCH]
-            problems += check_files(path, batch)
-            bar.advance(sum(entry.size for entry in batch))
-        return Result("volume", path.name, not problems, bundle.manifest.size, problems)
     except InvalidBundle as error:
         return Result("volume", path.name, False, 0, error.problems)
+    if quick:
+        return Result("volume", path.name, True, 0)
+    problems: list[str] = []
+
+    def read(entry: FileEntry, stop: Event) -> None:
+        try:
+            for _ in read_local(bundle, entry, bar, stop):
+                pass
+        except InvalidBundle as error:
+            problems.extend(error.problems)
+        except OSError:  # tells what is the file's fault from what is not
+            problems.extend(check_files(path, [entry]))
+
+    manifest = bundle.manifest
+    bar.start(f"verify {path.name}", len(manifest.files), manifest.size)
+    each_file(read, manifest.files, default_threads())
+    return Result("volume", path.name, not problems, manifest.size, sorted(problems))
 
 
 def _snapshot(catalog: Catalog, snapshot: Snapshot, quick: bool, bar: Progress) -> Result:

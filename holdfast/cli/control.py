@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.cli import options
 from holdfast.cli.output import emit, say
 from holdfast.errors import UsageError
+from holdfast.text import plural
+
+if TYPE_CHECKING:
+    from holdfast.kanister import ActionSets, Patience
 
 _SNAPSHOT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -110,6 +114,17 @@ def _chosen(snapshot: str, before: str | None) -> str:
     return snapshot
 
 
+def _clean_up(actionsets: ActionSets, workload: str, patience: Patience) -> list[str]:
+    from holdfast import kanister
+    from holdfast.kubernetes import KubernetesError
+
+    try:
+        return kanister.clean_up(actionsets, workload, patience=patience)
+    except KubernetesError as error:
+        say(f"old ActionSets were not deleted: {error}")
+        return []
+
+
 def _run(
     name: str,
     *,
@@ -124,7 +139,7 @@ def _run(
     output: options.Format,
 ) -> None:
     from holdfast import kanister
-    from holdfast.kubernetes import KubernetesAPI, KubernetesError
+    from holdfast.kubernetes import KubernetesAPI
 
     action = kanister.Action(
         name=name,
@@ -141,16 +156,13 @@ def _run(
     start = time.monotonic()
     try:
         done = kanister.run_action(actionsets, action, patience=patience, say=say)
-    finally:
-        # Also after a failure: a backup that fails each hour must not fill the cluster.
-        try:
-            removed = kanister.clean_up(actionsets, action.workload, patience=patience)
-        except KubernetesError as error:
-            removed = []
-            say(f"old ActionSets were not deleted: {error}")
+    except (kanister.ActionFailed, kanister.Stranded):
+        _clean_up(actionsets, action.workload, patience)  # failures must not fill the cluster
+        raise
+    removed = _clean_up(actionsets, action.workload, patience)
     seconds = time.monotonic() - start
     results = ", ".join(f"{key} {value}" for key, value in sorted(done.outputs.items()))
-    swept = f"; deleted {len(removed)} old ActionSets" if removed else ""
+    swept = f"; deleted {plural(len(removed), 'old ActionSet')}" if removed else ""
     say(f"{name} done in {seconds:.1f} s: {results or 'no outputs'}{swept}")
     if output is options.Format.JSON:
         emit(

@@ -26,23 +26,35 @@ def phase_output(**values: object) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """A table on stdout. Columns named with a leading `>` are aligned to the right."""
+    """A table on stdout: fitted to a terminal, or one plain line per row for a log or `grep`.
+
+    A column whose name begins with `>` is aligned to the right. A cell may be a rich Text.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=250)  # a pipe has no width to wrap at
+    if title:
+        print(title)
+    if not sys.stdout.isatty():
+        _plain_table(columns, [[str(cell) for cell in row] for row in rows])
+        return
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
         right = column.startswith(">")
         grid.add_column(column.removeprefix(">"), justify="right" if right else "left")
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    if title:
-        console.print(Text(title, style="bold"))
-    console.print(grid)
+    Console(highlight=False).print(grid)
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [[column.removeprefix(">") for column in columns], *rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    sides = [">" if column.startswith(">") else "<" for column in columns]
+    for line in lines:
+        cells = [f"{c:{s}{w}}" for c, s, w in zip(line, sides, widths, strict=True)]
+        print("  ".join(cells).rstrip())
 
 
 def pairs(values: Mapping[str, object]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from holdfast.cli.output import say
-from holdfast.text import figures, plural, size
+from holdfast.text import figures, size
 
 if TYPE_CHECKING:
     from holdfast.progress import Progress
@@ -71,7 +71,7 @@ class Bars:
 
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=20),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
@@ -90,7 +90,7 @@ class Bars:
     def start(self, what: str, files: int, size: int) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(f"{what} ({plural(files, 'file')})", total=size or None)
+        self._task = self._bars.add_task(what, total=size or None)
 
     def advance(self, size: int) -> None:
         if self._task is not None:

@@ -192,9 +192,7 @@ def test_a_store_that_never_answers_is_a_failure_in_time(
 ):
     write_bundle(volume.generation_path(1))
     release = threading.Event()
-    monkeypatch.setattr(
-        DirectoryStore, "list", lambda self, prefix="": iter([release.wait(30)])
-    )
+    monkeypatch.setattr(DirectoryStore, "list", lambda self, prefix="": iter([release.wait(30)]))
     start = time.monotonic()
     groups = volume_group(volume, keep=3), store_group(store, Catalog(store), "gpt")
     checks = found(examine(*groups, budget=0.5))
