@@ -38,7 +38,7 @@ test-light: lint $(S3) ## The tests that need no PyTorch
 lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/pyrefly check --summarize-errors
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff check --fix $(CODE)
