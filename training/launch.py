@@ -31,8 +31,11 @@ def start_fork_server(config: Config) -> None:
         "OPENBLAS_NUM_THREADS": threads,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",
+        # A new store for each start of the ranks. In the shared one they find the addresses that
+        # the ranks before them left there, and gloo hangs or fails [torch 2.15].
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
-    multiprocessing.set_forkserver_preload(["training.worker"])
+    multiprocessing.set_forkserver_preload(["training.trainer"])
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: a stop is not its business
     multiprocessing.forkserver.ensure_running()
     signal.signal(signal.SIGTERM, before)

@@ -66,6 +66,10 @@ class State:
         else:
             _restore_generators(self._own["generators"])
 
+    def close(self) -> None:
+        """End the loaders."""
+        del self._batches, self._loader
+
     def train_step(self) -> float:
         """One step on the next batch of all ranks; returns this rank's loss."""
         inputs, targets = (tensor.to(self.ranks.device) for tensor in next(self._batches))

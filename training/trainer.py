@@ -36,6 +36,7 @@ def train(config: Config, stop: Stop) -> Outcome:
         generation = ranks.from_first(lambda: volume.present() or 1)
         trainer = Trainer(config, ranks, state, Saver(volume, generation, ranks, config.keep))
         outcome = trainer.run(recovery, generation, metrics, stop)
+        state.close()
     metrics.close()
     return outcome
 

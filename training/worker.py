@@ -1,4 +1,8 @@
-"""What each rank's process runs. The fork server imports this module once, PyTorch and all."""
+"""What each rank's process runs.
+
+The entry process imports this module too, so PyTorch is imported in the function: there it comes
+from the fork server, which has done that already.
+"""
 
 import ctypes
 import os
@@ -7,20 +11,21 @@ import sys
 import traceback
 from pathlib import Path
 
-import torch
-from torch.distributed import DistError
-
 from holdfast.errors import HoldfastError
 from training.config import Config
 from training.outcome import Outcome
 from training.stop import Stop
-from training.trainer import train
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
     """Train. Returns only what all ranks agree on; a failure ends the process at once."""
+    import torch
+    from torch.distributed import DistError
+
+    from training.trainer import train
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the entry process
     os.environ.update(environment)  # the fork server has the environment of its own start
     config = Config.model_validate_json(settings)
