@@ -8,6 +8,7 @@ stay right without it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -30,15 +31,18 @@ from holdfast.store import Store
 
 LOCK = ".lock"
 HOLD = timedelta(minutes=10)  # after this a lock counts as left behind by a killed process
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _FREE = canonical({"holder": None})
 
 
 @contextmanager
-def run_lock(directory: Path, patience: float | None = None) -> Iterator[None]:
+def run_lock(directory: Path, patience: float | None = None) -> Iterator[bool]:
     """Hold an exclusive lock on a directory; it ends with the process, however that ends.
 
-    Waits up to ``patience`` seconds (None: for ever), then raises DeadlineExceeded.
+    Waits up to ``patience`` seconds (None: for ever), then raises DeadlineExceeded. Yields False
+    where the file system has no locks.
     """
+    held = True
     make_directories(directory)
     descriptor = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
     try:
@@ -47,14 +51,19 @@ def run_lock(directory: Path, patience: float | None = None) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if end else 0))
                 break
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    held = False
+                    break
+                if not isinstance(error, BlockingIOError):
+                    raise
                 if end is not None and time.monotonic() > end:
                     raise DeadlineExceeded(
                         f"'{directory}' is being restored by another process for more than"
                         f" {patience:g} s: wait for it"
                     ) from None
                 time.sleep(0.1)
-        yield
+        yield held
     finally:
         os.close(descriptor)
 

@@ -59,7 +59,9 @@ def pull(
         NoSpace: the volume has too little room; nothing was written.
     """
     into = Path(into)
-    with run_lock(into):
+    with run_lock(into) as held:
+        if held:
+            remove_leftovers(into)
         return pull_locked(snapshot, catalog, into, into, progress)
 
 
@@ -68,8 +70,6 @@ def pull_locked(
 ) -> list[Bundle]:
     """`pull` for a caller that holds the lock of ``workshop``, where the hidden directories are
     made (on the same file system as ``into``)."""
-    for leftover in workshop.glob(f"{PULLING}*"):  # of killed ones: we hold the lock
-        shutil.rmtree(leftover, ignore_errors=True)
     manifests = [(ref, catalog.manifest(ref)) for ref in snapshot.bundles]
     here = {ref.name: _present(into, ref) for ref, _ in manifests}
     missing = [(ref, manifest) for ref, manifest in manifests if here[ref.name] is None]
@@ -77,6 +77,12 @@ def pull_locked(
     for ref, manifest in missing:
         here[ref.name] = _pull_bundle(catalog, ref, manifest, into, workshop, progress)
     return [found for found in here.values() if found is not None]
+
+
+def remove_leftovers(workshop: Path) -> None:
+    """Remove what killed pulls left; only for who holds the lock."""
+    for leftover in workshop.glob(f"{PULLING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def check_space(directory: Path, size: int) -> None:
@@ -118,7 +124,9 @@ def pull_if_empty(
     if valid is not None:
         store, problem, _ = _ask(volume, catalog, workload, min(answer, ANSWER_WHEN_VALID))
         return _use(volume, valid, store, problem, start)
-    with run_lock(volume.run_path):
+    with run_lock(volume.run_path) as held:
+        if held:
+            remove_leftovers(volume.run_path)
         valid = volume.newest_valid(quarantine=True)
         store, problem, snapshots = _ask(volume, catalog, workload, answer)
         if valid is not None:

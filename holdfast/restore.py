@@ -23,7 +23,7 @@ from holdfast.failpoint import failpoint
 from holdfast.lock import run_lock
 from holdfast.manifest import MANIFEST, canonical
 from holdfast.progress import SILENT, Progress
-from holdfast.pull import PULLING, check_space, pull_locked
+from holdfast.pull import PULLING, check_space, pull_locked, remove_leftovers
 from holdfast.snapshot import Catalog
 from holdfast.volume import Volume
 
@@ -132,7 +132,7 @@ def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> St
     """Mark a complete draft and give it the name that `switch` looks for."""
     stage_id = durable.unique()
     fields = {"format": 1, "id": stage_id, "origin": origin, "run": volume.run}
-    durable.create_durably(draft / MARKER, canonical(fields))
+    durable.write_durably(draft / MARKER, canonical(fields))
     path = volume.run_path / f"{STAGE}{stage_id}"
     failpoint("stage.before-rename")
     durable.rename_durably(draft, path)
@@ -150,8 +150,7 @@ def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> St
 def _remove_stages(volume: Volume) -> None:
     for stale in volume.run_path.glob(f"{STAGE}*"):
         durable.rename_durably(stale, stale.with_name(f"{PULLING}old-{durable.unique()}"))
-    for leftover in volume.run_path.glob(f"{PULLING}*"):  # of killed ones: we hold the lock
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(volume.run_path)
 
 
 def _marker(directory: Path) -> dict[str, object]:
