@@ -11,6 +11,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, say, table
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.text import plural
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -69,7 +70,8 @@ def doctor(
     count = {level: sum(check.level is level for check in checks) for level in examiner.Level}
     say(
         f"examined in {time.monotonic() - start:.1f} s: {count[examiner.Level.OK]} ok,"
-        f" {count[examiner.Level.WARN]} warnings, {count[examiner.Level.FAIL]} failures"
+        f" {plural(count[examiner.Level.WARN], 'warning')},"
+        f" {plural(count[examiner.Level.FAIL], 'failure')}"
     )
     if count[examiner.Level.FAIL]:
         raise typer.Exit(1)

@@ -126,3 +126,15 @@ def test_phase_outputs_are_strings_on_lines_of_their_own(capsys):
         '###Phase-output###: {"key": "snapshot", "value": "s-1"}',
         '###Phase-output###: {"key": "bytes", "value": "12"}',
     ]
+
+
+def test_the_reference_names_every_verb_and_every_variable():
+    from typer.main import get_command
+
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for name, verb in get_command(app).commands.items():  # pyrefly: ignore[missing-attribute]
+        assert f"`{name}" in page or f"holdfast {name}" in page, name
+        for option in verb.params:
+            for variable in [option.envvar] if option.envvar else []:
+                short = variable.replace("HOLDFAST_RETENTION", "…")
+                assert f"`{variable}`" in page or f"`{short}`" in page, variable
