@@ -16,8 +16,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sandbox import processes, stack
-from sandbox.cluster import MARKER, Cluster, remove
+from sandbox import stack
+from sandbox.cluster import (
+    MARKER,
+    SERVER_LOG,
+    Cluster,
+    claim,
+    describe,
+    marker,
+    remove,
+    server,
+)
 from sandbox.errors import SandboxError
 
 app = typer.Typer(
@@ -58,7 +67,7 @@ def fail(error: SandboxError) -> NoReturn:
 
 @app.command()
 def demo(
-    state: State = DEFAULT_STATE / "demo",
+    state: State = DEFAULT_STATE,
     report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report/demo.html"),
     stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "local",
     speed: Speed = 60,
@@ -91,17 +100,16 @@ def up(
         told = stack.read(stack_name)
     except SandboxError as error:
         fail(error)
-    if (state / MARKER).exists():
-        fail(SandboxError(f"a sandbox is in {state} already: `python -m sandbox down` removes it"))
     state.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "sandbox", "serve", "--state", str(state.absolute()),
                "--stack", stack_name, "--speed", str(speed)]  # fmt: skip
-    with (state / "sandbox.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=told.project, stdin=subprocess.DEVNULL, stdout=log,
-                                  stderr=log, start_new_session=True)  # fmt: skip
-    while not (about := _about(state)):
-        if server.poll() is not None:
-            fail(SandboxError((state / "sandbox.log").read_text().strip() or "it did not start"))
+    with (state / SERVER_LOG).open("wb") as log:
+        process = subprocess.Popen(command, cwd=told.project, stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=log, start_new_session=True)  # fmt: skip
+    while not (about := _ready(state, process.pid)):
+        if process.poll() is not None:
+            why = (state / SERVER_LOG).read_text().strip().removeprefix("error: ")
+            fail(SandboxError(why or "it did not start"))
         time.sleep(0.1)
     shown = _ask(about["api"])
     console.print(f"stack {stack_name} runs in {state}, process {about['pid']}")
@@ -123,7 +131,7 @@ def up(
 def status(state: State = DEFAULT_STATE, output: Format = Output.TABLE) -> None:
     """Show Jobs with their pods, schedules and ActionSets. Exits 1 if nothing runs."""
     try:
-        shown = _ask(_about(state, must=True)["api"])
+        shown = _ask(marker(state)["api"])
     except SandboxError as error:
         fail(error)
     if output is Output.JSON:
@@ -149,14 +157,11 @@ _TABLES = {
 def down(state: State = DEFAULT_STATE) -> None:
     """Stop what `up` started, by its recorded process, and remove the state folder."""
     try:
-        about = _about(state, must=True)
-        server = _server(about)
-        if server:
-            server.send_signal(signal.SIGTERM)
-            _, alive = psutil.wait_procs([server], timeout=about.get("grace", 30))
-            for process in alive:
-                process.kill()
-        processes.kill_tree(f"{about['identity']}/")
+        grace = marker(state).get("grace", 30)
+        if process := server(state):
+            process.terminate()
+            for late in psutil.wait_procs([process], timeout=grace)[1]:
+                late.kill()
         remove(state)
     except SandboxError as error:
         fail(error)
@@ -173,31 +178,19 @@ def serve(
     told = stack.read(stack_name)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
-        cluster = Cluster(told.objects, state, told.project, speed)
+        cluster = Cluster(told.objects, state, told.project, speed, claim(state))
     except SandboxError as error:
         fail(error)
     cluster.start()
+    describe(state, api=cluster.url, grace=cluster.grace())
     signal.sigwait([signal.SIGTERM])
     cluster.stop()
 
 
-def _about(state: Path, must: bool = False) -> dict[str, Any]:
-    """What the sandbox in this folder wrote about itself."""
-    try:
-        return json.loads((state / MARKER).read_text())
-    except (OSError, ValueError):
-        if must:
-            raise SandboxError(f"no sandbox in {state}: start one with `up`") from None
-        return {}
-
-
-def _server(about: dict[str, Any]) -> psutil.Process | None:
-    """The recorded process, unless its number belongs to another one by now."""
-    try:
-        process = psutil.Process(about["pid"])
-        return process if process.create_time() == about["created"] else None
-    except (psutil.Error, KeyError):
-        return None
+def _ready(state: Path, pid: int) -> dict[str, Any]:
+    """What the process with this number wrote, once its API answers; until then nothing."""
+    about = marker(state) if (state / MARKER).exists() else {}
+    return about if about.get("pid") == pid and "api" in about else {}
 
 
 def _ask(api: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Cluster:
         state: the folder for volumes, logs and scratch; made here, removed by `remove`.
         project: the checkout; the containers' working directory and import path.
         speed: seconds of the schedule's clock (and of back-offs) per second on the wall.
-        listen: told of every event as it happens.
+        identity: what every process is tagged with, so that it can be found again.
     """
 
     def __init__(
@@ -57,10 +57,11 @@ class Cluster:
         state: Path,
         project: Path,
         speed: float = 1.0,
-        listen: Callable[[Event], None] = lambda event: None,
+        identity: str = "",
     ) -> None:
-        self.state, self.project, self.speed, self.listen = state, project, speed, listen
-        self.identity = uuid.uuid4().hex
+        self.state, self.project, self.speed = state, project, speed
+        self.identity = identity or uuid.uuid4().hex
+        state.mkdir(parents=True, exist_ok=True)
         self.clock = Clock(speed)
         self.schedulable = threading.Event()
         self.schedulable.set()
@@ -80,17 +81,7 @@ class Cluster:
         self.kanister_namespace = next(
             (blueprint["metadata"]["namespace"] for blueprint in self.of_kind("Blueprint")), None
         )
-        state.mkdir(parents=True, exist_ok=True)
-        if {path.name for path in state.iterdir()} - {SERVER_LOG}:
-            raise SandboxError(
-                f"{state} is not empty: run `python -m sandbox down`, or give --state"
-            )
         self._server, self.url = serve(self)
-        server = psutil.Process()
-        about = {"identity": self.identity, "api": self.url, "pid": server.pid,
-                 "created": server.create_time(), "grace": self.grace()}  # fmt: skip
-        (state / f".{MARKER}").write_text(json.dumps(about))
-        (state / f".{MARKER}").rename(state / MARKER)
 
     def start(self, cronjobs: bool = True) -> None:
         """Start every Job, and the schedules unless told otherwise."""
@@ -201,7 +192,6 @@ class Cluster:
         self.events.append(event)
         with (self.state / "events.jsonl").open("a") as log, suppress(ValueError):
             log.write(json.dumps({"time": event.time, "event": what} | details) + "\n")
-        self.listen(event)
 
     @contextmanager
     def cordoned(self) -> Iterator[None]:
@@ -257,10 +247,52 @@ class Cluster:
         return CronJob(manifest, self, self.clock)
 
 
+def claim(state: Path) -> str:
+    """Make `state` this process's sandbox, and return the identity for its clusters.
+
+    What is left of a sandbox whose process is gone is removed first; a running one, and a folder
+    that no sandbox made, are errors.
+    """
+    if (state / MARKER).exists():
+        if server(state):
+            raise SandboxError(f"a sandbox runs in {state}: end it with `python -m sandbox down`")
+        remove(state)
+    state.mkdir(parents=True, exist_ok=True)
+    if {path.name for path in state.iterdir()} - {SERVER_LOG}:
+        raise SandboxError(f"{state} is not empty, and no sandbox made it: give another --state")
+    me, identity = psutil.Process(), uuid.uuid4().hex
+    describe(state, identity=identity, pid=me.pid, created=me.create_time())
+    return identity
+
+
+def describe(state: Path, **about: Any) -> None:
+    """Write, or add to, what a sandbox says about itself in its folder."""
+    told = marker(state) if (state / MARKER).exists() else {}
+    (state / f".{MARKER}").write_text(json.dumps(told | about))
+    (state / f".{MARKER}").rename(state / MARKER)
+
+
+def marker(state: Path) -> dict[str, Any]:
+    """What the sandbox in this folder says about itself."""
+    try:
+        return json.loads((state / MARKER).read_text())
+    except (OSError, ValueError):
+        raise SandboxError(f"{state} holds no sandbox: start one with `up`") from None
+
+
+def server(state: Path) -> psutil.Process | None:
+    """The process that runs the sandbox; None when it is gone, or its number is another's now."""
+    about = marker(state)
+    try:
+        process = psutil.Process(about["pid"])
+        return process if process.create_time() == about["created"] else None
+    except psutil.Error:
+        return None
+
+
 def remove(state: Path) -> None:
-    """Remove a sandbox's folder; refuse any folder that no sandbox made."""
-    if not (state / MARKER).is_file():
-        raise SandboxError(f"{state} holds no {MARKER}: it is not a sandbox's, nothing is removed")
+    """Kill what is left of a sandbox's processes, and remove its folder and nothing else."""
+    processes.kill_tree(f"{marker(state)['identity']}/")
     shutil.rmtree(state)
 
 

@@ -119,6 +119,10 @@ class Job:
         if self._thread.ident:
             self._thread.join()
 
+    def labels(self) -> Mapping[str, str]:
+        """The labels of its pods."""
+        return self.spec["template"].get("metadata", {}).get("labels", {})
+
     def status(self) -> dict[str, Any]:
         """`.status` as the API shows it: `active` is absent when zero, `terminating` is not."""
         stopping = bool(self.active and self.active.terminating)
@@ -167,10 +171,8 @@ class Job:
         return [pod for pod in self.pods if pod.phase == "Failed" and not pod.terminating]
 
     def _next_pod(self) -> Pod:
-        template = self.spec["template"]
-        labels = template.get("metadata", {}).get("labels", {})
         name = f"{self.name}-{self.node.number(self.name)}"
-        pod = Pod(name, self.namespace, template["spec"], self.node, labels)
+        pod = Pod(name, self.namespace, self.spec["template"]["spec"], self.node, self.labels())
         self.pods.append(pod)
         self.active = pod
         return pod

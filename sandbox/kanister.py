@@ -149,7 +149,7 @@ class ActionSet:
             self.status |= {"state": "failed", "error": {"message": str(error)}}
             return
         action = blueprint["actions"][asked["name"]]
-        progress = {
+        progress: dict[str, Any] = {
             "name": asked["name"],
             "blueprint": asked["blueprint"],
             "object": asked["object"],
@@ -161,8 +161,10 @@ class ActionSet:
         self.status |= {"state": "running", "actions": [progress]}
         self.node.record("actionset-started", actionset=self.name, action=asked["name"])
         self._phases(action, progress, parameters)
+        outputs = {k: v for p in progress["phases"] for k, v in p.get("output", {}).items()}
+        error = self.status.get("error", {}).get("message")
         self.node.record("actionset-ended", actionset=self.name, action=asked["name"],
-                         state=self.status["state"], error=self.status.get("error"))  # fmt: skip
+                         state=self.status["state"], outputs=outputs, error=error)  # fmt: skip
 
     def _phases(
         self, action: Mapping[str, Any], progress: dict[str, Any], parameters: dict[str, Any]

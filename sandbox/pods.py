@@ -209,18 +209,21 @@ class Pod:
                 return code
             delay = min(max(RESTART_BACKOFF, 2 * delay), RESTART_BACKOFF_LIMIT)
 
-    def _once(self, container: Mapping[str, Any]) -> int:
-        name, mounts = container["name"], self.mount(container)
+    def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
+        """The container's own variables, its paths re-pointed."""
         fields = {"metadata.name": self.name, "metadata.namespace": self.namespace,
                   "spec.nodeName": "sandbox", "status.podIP": "127.0.0.1",
                   "status.hostIP": "127.0.0.1"}  # fmt: skip
         fields |= {f"metadata.labels['{key}']": value for key, value in self.labels.items()}
         configmaps = self.node.configmaps(self.namespace)
-        own = processes.environment(container, configmaps, fields, mounts)
-        base = processes.inherited(self.node.project)
-        if len(str(mounts.get("/tmp", "/" * 80))) < 70:  # Unix sockets there end at 107 bytes
-            base["TMPDIR"] = str(mounts["/tmp"])
-        environ = base | {"HOSTNAME": self.name} | own
+        return processes.environment(container, configmaps, fields, self.mount(container))
+
+    def _once(self, container: Mapping[str, Any]) -> int:
+        name, base = container["name"], processes.inherited(self.node.project)
+        tmp = str(self.mount(container).get("/tmp", "/" * 80))
+        if len(tmp) < 70:  # Unix sockets in there end at 107 bytes
+            base["TMPDIR"] = tmp
+        environ = base | {"HOSTNAME": self.name} | self.environment(container)
         environ |= self.node.extra_environment(self.name) | {processes.TAG: f"{self.tag}{name}/"}
         words = [*container["command"], *container.get("args", [])]
         command = [processes.expand(word, environ) for word in words]
@@ -229,6 +232,9 @@ class Pod:
                 return 137
             process = processes.start(command, environ, self.node.project, self.log(name))
             self._processes[name] = process
+        self.node.record("container-started", pod=self.name, container=name)
         code = process.wait()
         processes.kill_tree(f"{self.tag}{name}/")  # a container ends with its first process
-        return code if code >= 0 else 128 - code
+        code = code if code >= 0 else 128 - code
+        self.node.record("container-ended", pod=self.name, container=name, code=code)
+        return code
