@@ -32,6 +32,13 @@ class Parallel(StrEnum):
     FSDP = "fsdp"
 
 
+class WhenBusy(StrEnum):
+    """What to do with a save that falls due while another one is in flight."""
+
+    SKIP = "skip"
+    WAIT = "wait"
+
+
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"layers": 2, "width": 32, "heads": 2, "block": 32, "batch": 8},  # 35 k parameters
     "small": {"layers": 4, "width": 256, "heads": 4, "block": 128, "batch": 8},  # 3.3 M
@@ -39,10 +46,12 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 
-def _shared(default: Any, environment: str, description: str, **rules: Any) -> Any:
-    """A field whose name in the environment is shared with the other commands in the pod."""
-    extra = {"environment": environment}
-    return Field(default, description=description, json_schema_extra=extra, **rules)
+_SMALL = PRESETS["small"]
+
+
+def _named(variable: str) -> dict[str, Any]:
+    """The field's own name in the environment, which other commands in the pod share."""
+    return {"environment": variable}
 
 
 class Config(BaseModel):
@@ -50,25 +59,59 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    volume: Path = _shared(..., "HOLDFAST_VOLUME", "directory of the volume for bundles")
-    run: str = _shared("default", "HOLDFAST_RUN", "name of the run: a new name starts anew")
-    keep: int = _shared(3, "HOLDFAST_KEEP", "how many valid bundles to keep", ge=1)
-    start: Start = _shared(
-        Start.AUTO, "HOLDFAST_START", "where no state exists: step 0 (auto, fresh) or stop"
+    volume: Path = Field(
+        description="directory of the volume for bundles",
+        json_schema_extra=_named("HOLDFAST_VOLUME"),
     )
-    decision: Path | None = _shared(
-        None, "HOLDFAST_DECISION", "file in which `holdfast pull --if-empty` left its decision"
+    run: str = Field(
+        "default",
+        description="name of the run: a new name starts anew",
+        json_schema_extra=_named("HOLDFAST_RUN"),
     )
-    ranks: int = _shared(1, "HOLDFAST_RANKS", "processes on this node", ge=1)
-    nodes: int = _shared(1, "HOLDFAST_NODES", "nodes that train together", ge=1)
-    rendezvous: str | None = _shared(
-        None, "HOLDFAST_RENDEZVOUS", "host:port where several nodes meet"
+    keep: int = Field(
+        3,
+        ge=1,
+        description="how many valid bundles to keep",
+        json_schema_extra=_named("HOLDFAST_KEEP"),
     )
-    metrics: Path | None = _shared(
-        None, "HOLDFAST_METRICS", "file to append one JSON line per event to"
+    start: Start = Field(
+        Start.AUTO,
+        description="where no state exists: step 0 (auto, fresh) or stop (require)",
+        json_schema_extra=_named("HOLDFAST_START"),
     )
-    port: int | None = _shared(
-        None, "HOLDFAST_PORT", "port that serves Prometheus text", ge=0, le=65535
+    decision: Path | None = Field(
+        None,
+        description="file in which `holdfast pull --if-empty` left its decision",
+        json_schema_extra=_named("HOLDFAST_DECISION"),
+    )
+    ranks: int = Field(
+        1,
+        ge=1,
+        description="processes on this node",
+        json_schema_extra=_named("HOLDFAST_RANKS"),
+    )
+    nodes: int = Field(
+        1,
+        ge=1,
+        description="nodes that train together",
+        json_schema_extra=_named("HOLDFAST_NODES"),
+    )
+    rendezvous: str | None = Field(
+        None,
+        description="host:port where several nodes meet",
+        json_schema_extra=_named("HOLDFAST_RENDEZVOUS"),
+    )
+    metrics: Path | None = Field(
+        None,
+        description="file to append one JSON line per event to",
+        json_schema_extra=_named("HOLDFAST_METRICS"),
+    )
+    port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port that serves Prometheus text",
+        json_schema_extra=_named("HOLDFAST_PORT"),
     )
 
     data: Path | None = Field(
@@ -82,14 +125,26 @@ class Config(BaseModel):
     save_timeout: float = Field(
         300, gt=0, description="seconds that a rank may keep the others waiting in a save"
     )
+    when_busy: WhenBusy = Field(
+        WhenBusy.SKIP,
+        description="skip a save that falls due while one is in flight, or wait for that one first",
+    )
     parallel: Parallel = Field(Parallel.DDP, description="ddp or fsdp")
     preset: str = Field("small", description=f"size of the model: {', '.join(PRESETS)}")
-    layers: int = Field(0, ge=1, description="blocks of the model, instead of the preset's")
-    width: int = Field(0, ge=2, description="width of the model, instead of the preset's")
-    heads: int = Field(0, ge=1, description="attention heads, instead of the preset's")
-    block: int = Field(0, ge=1, description="bytes of context, instead of the preset's")
+    layers: int = Field(
+        _SMALL["layers"], ge=1, description="blocks of the model, instead of the preset's"
+    )
+    width: int = Field(
+        _SMALL["width"], ge=2, description="width of the model, instead of the preset's"
+    )
+    heads: int = Field(
+        _SMALL["heads"], ge=1, description="attention heads, instead of the preset's"
+    )
+    block: int = Field(
+        _SMALL["block"], ge=1, description="bytes of context, instead of the preset's"
+    )
     batch: int = Field(
-        0, ge=1, description="samples per step of all ranks, instead of the preset's"
+        _SMALL["batch"], ge=1, description="samples per step of all ranks, instead of the preset's"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="share of activations that is dropped")
     rate: float = Field(1e-3, gt=0, description="highest learning rate")
@@ -184,10 +239,10 @@ def _variable(name: str) -> str:
 
 
 def _default(name: str) -> str:
-    if name in PRESETS["small"]:
-        return f"{PRESETS['small'][name]} (small)"
     field = Config.model_fields[name]
-    return "none: must be given" if field.is_required() else str(field.default)
+    if field.is_required():
+        return "none: must be given"
+    return "none" if field.default is None else str(field.default)
 
 
 def _problem(error: Any) -> str:

@@ -84,7 +84,7 @@ def joined(config: Config) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     control = dist.new_group(backend="gloo", timeout=patience)
     saves = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.save_timeout))
-    if control is None or saves is None:
+    if not (isinstance(control, dist.ProcessGroup) and isinstance(saves, dist.ProcessGroup)):
         raise RuntimeError("this rank is not in its own process groups")
     yield Ranks(dist.get_rank(), dist.get_world_size(), device, control, saves)
     dist.destroy_process_group()  # only on success: after a failure a peer may never answer

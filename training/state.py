@@ -152,7 +152,8 @@ def _distribute(model: Gpt, config: Config, ranks: Ranks) -> torch.nn.Module:
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def _seed(name: str) -> None:

@@ -7,7 +7,7 @@ from holdfast import durable
 from holdfast.volume import Volume
 from training.attempts import Attempts, exhausted
 from training.checkpoint import Saved, Saver
-from training.config import Config
+from training.config import Config, WhenBusy
 from training.data import Corpus
 from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
@@ -70,9 +70,10 @@ class Trainer:
             if agreed.stop:
                 return self._end(Outcome.STOPPED)
             if state.step % config.save_every == 0 or agreed.due:
-                if agreed.busy:
+                if agreed.busy and config.when_busy is WhenBusy.SKIP:
                     self._skip()
                 else:
+                    self._report(saver.wait())
                     self._save()
         return self._end(Outcome.DONE)
 

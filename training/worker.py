@@ -4,10 +4,11 @@ The entry process imports this module too, so PyTorch is imported in the functio
 from the fork server, which has done that already.
 """
 
-import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from holdfast.errors import HoldfastError
 from training.config import Config
 from training.outcome import Outcome
 from training.stop import Stop
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
@@ -26,12 +25,12 @@ def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
 
     from training.trainer import train
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the entry process
+    threading.Thread(target=_die_with_the_entry_process, daemon=True).start()
     os.environ.update(environment)  # the fork server has the environment of its own start
     config = Config.model_validate_json(settings)
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
     try:
         return train(config, Stop(Path(stop_file)))
     except HoldfastError as error:
@@ -45,6 +44,13 @@ def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
     # Not a normal exit: that would wait for threads which may wait for a dead rank.
     sys.stderr.flush()
     os._exit(1)
+
+
+def _die_with_the_entry_process() -> None:
+    """Never outlive it: whoever starts the next one must be the volume's only writer."""
+    if entry := multiprocessing.parent_process():
+        entry.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _tell(text: str) -> None:

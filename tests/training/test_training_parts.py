@@ -1,0 +1,236 @@
+"""The parts of a training, one at a time and without ranks."""
+
+import json
+import pickle
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from holdfast.bundle import commit_directory
+from holdfast.errors import UsageError
+from holdfast.manifest import FileEntry
+from holdfast.volume import Volume
+from training.attempts import Attempt, Attempts, exhausted
+from training.config import Start, load
+from training.data import Corpus, Order, sample_at
+from training.fingerprint import as_labels, differences
+from training.metrics import Metrics
+from training.outcome import Outcome
+from training.recover import Pulled, judge, shares
+from training.state import canonical_pickle
+
+pytestmark = pytest.mark.torch
+
+
+def test_all_ranks_together_consume_the_same_samples_in_the_same_order_whatever_their_number() -> (
+    None
+):
+    alone = consumed(ranks=1, first=0, steps=30)
+
+    assert consumed(ranks=2, first=0, steps=30) == alone
+    assert consumed(ranks=4, first=0, steps=30) == alone
+    # 16 steps of 2 ranks, then 14 steps of 4: nothing is lost, nothing comes twice.
+    assert consumed(2, 0, 16) + consumed(4, 16 * 8, 14) == alone
+
+
+def test_each_epoch_brings_every_sample_once_in_an_order_of_its_own() -> None:
+    first = [sample_at(n, size=50, seed=3) for n in range(50)]
+    second = [sample_at(n, size=50, seed=3) for n in range(50, 100)]
+
+    assert Counter(first) == Counter(second) == Counter(range(50))
+    assert first != second
+    assert first != [sample_at(n, size=50, seed=4) for n in range(50)]
+
+
+def test_the_corpus_is_the_text_of_a_folder_whatever_its_place(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place / "deep").mkdir(parents=True)
+        (tmp_path / place / "deep" / "b.txt").write_text("second " * 9)
+        (tmp_path / place / "a.md").write_text("first " * 9)
+        (tmp_path / place / "picture.png").write_bytes(b"\x89PNG\0\0")
+        (tmp_path / place / ".hidden").write_text("never")
+
+    one, two = (Corpus(tmp_path / place, block=8) for place in ("one", "two"))
+
+    assert one.digest == two.digest
+    assert one.size == 54 + 1 + 63
+    inputs, targets = one[0]
+    assert bytes(inputs.tolist()) == b"first fi"
+    assert bytes(targets.tolist()) == b"irst fir"
+
+
+def test_the_corpus_is_this_repositorys_documents_unless_told_otherwise() -> None:
+    assert len(Corpus(None, block=128)) > 10
+
+
+def test_too_little_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("short")
+
+    with pytest.raises(UsageError, match=r"holds 5 bytes of text, a sample has 9: give --data"):
+        Corpus(tmp_path, block=8)
+
+
+# The cells of the recovery table that a trainer decides: no sound bundle is on the volume.
+CELLS = [
+    # bad ones?  start          what the pull before it said   what must happen
+    (False, Start.AUTO, Pulled.NOT_ASKED, None),
+    (False, Start.FRESH, Pulled.NOT_ASKED, None),
+    (False, Start.REQUIRE, Pulled.NOT_ASKED, Outcome.REFUSED),
+    (True, Start.AUTO, Pulled.NOT_ASKED, Outcome.REFUSED),
+    (True, Start.FRESH, Pulled.NOT_ASKED, Outcome.REFUSED),
+    (True, Start.REQUIRE, Pulled.NOT_ASKED, Outcome.REFUSED),
+    (False, Start.AUTO, Pulled.FRESH, None),
+    (False, Start.FRESH, Pulled.FRESH, None),
+    (False, Start.REQUIRE, Pulled.FRESH, Outcome.REFUSED),
+    (True, Start.AUTO, Pulled.FRESH, Outcome.RETRY),
+    (True, Start.FRESH, Pulled.FRESH, Outcome.RETRY),
+    (True, Start.REQUIRE, Pulled.FRESH, Outcome.RETRY),
+    *((bad, s, p, Outcome.RETRY) for bad in (False, True) for s in Start
+      for p in (Pulled.STATE, Pulled.UNKNOWN)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "start", "pulled", "expected"), CELLS)
+def test_without_a_sound_bundle(
+    bad: bool, start: Start, pulled: Pulled, expected: Outcome | None
+) -> None:
+    recovery = judge(bad, start, pulled)
+
+    assert recovery.outcome is expected
+    assert recovery.bundle is None
+    assert recovery.reason
+
+
+def test_the_files_of_a_bundle_are_shared_out_evenly_and_completely() -> None:
+    files = [FileEntry(path=f"f{n}", size=n * 10, sha256="0" * 64) for n in range(1, 12)]
+
+    parts = shares(files, 3)
+
+    assert sorted(e.path for part in parts for e in part) == sorted(e.path for e in files)
+    sizes = [sum(e.size for e in part) for part in parts]
+    assert max(sizes) - min(sizes) <= 110
+
+
+def test_equal_values_are_equal_bytes_even_where_parts_are_one_object() -> None:
+    word = "".join(["sh", "ared"])
+    same, apart = [word, word], [word, "".join(["sha", "red"])]
+    assert pickle.dumps(same) != pickle.dumps(apart)
+
+    assert canonical_pickle(same) == canonical_pickle(apart)
+    assert pickle.loads(canonical_pickle(same)) == apart
+
+
+def test_starts_without_a_newer_bundle_are_counted_until_one_is_there(tmp_path: Path) -> None:
+    volume = Volume(tmp_path, "lab")
+    attempts = Attempts(volume)
+
+    assert [attempts.begin().number for _ in range(3)] == [1, 2, 3]
+    assert exhausted(attempts.begin(), 4) is None
+    assert "4 starts in a row from step 0" in (exhausted(attempts.begin(), 4) or "")
+
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "w").write_text("w")
+    path = volume.generation_path(1)
+    commit_directory(tmp_path / "weights", path, "step-00000004", "checkpoint", {"step": 4})
+    assert attempts.begin() == Attempt(1, "step-00000004")
+    assert attempts.begin().number == 2
+    attempts.clear()
+    assert attempts.begin().number == 1
+
+
+def test_a_fingerprint_survives_its_labels_and_names_what_differs() -> None:
+    labels = as_labels({"threads": "1", "cpu": "A"}) | {"step": 4}
+
+    assert differences(labels, {"threads": "1", "cpu": "A"}) == []
+    assert differences(labels, {"threads": "2", "cpu": "A", "gpu": "G"}) == [
+        "gpu: unknown → G",
+        "threads: 1 → 2",
+    ]
+
+
+def test_metrics_are_json_lines_and_prometheus_text(tmp_path: Path) -> None:
+    metrics = Metrics(True, tmp_path / "m.jsonl", port=0)
+    try:
+        metrics.event("step", step=3, loss=1.5)
+        metrics.set(step=3, loss=1.5)
+        metrics.add("saves_total")
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        metrics.close()
+
+    line = json.loads((tmp_path / "m.jsonl").read_text())
+    assert {"event": "step", "step": 3, "loss": 1.5}.items() <= line.items()
+    assert "# TYPE holdfast_training_saves_total counter\nholdfast_training_saves_total 1\n" in text
+    assert "\nholdfast_training_loss 1.5\n" in text
+
+
+def test_metrics_that_cannot_be_written_do_not_end_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = Metrics(True, tmp_path / "no such directory" / "m.jsonl")
+
+    metrics.event("step", step=1)
+    metrics.event("step", step=2)
+
+    assert capsys.readouterr().out.count("no more metrics") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        ([], {}, "volume is missing: give --volume or HOLDFAST_VOLUME"),
+        (["--colour", "red"], {}, "unrecognized arguments: --colour red"),
+        ([], {"HOLDFAST_TRAINING_STEPS": "-1"}, "--steps '-1': input should be greater than"),
+        (["--parallel", "magic"], {}, "--parallel 'magic': input should be 'ddp' or 'fsdp'"),
+        (["--preset", "huge"], {}, "preset 'huge' does not exist: use tiny, small, medium"),
+        (["--heads", "5"], {}, "width 256 must be a multiple of heads (5)"),
+        (["--batch", "9", "--ranks", "2"], {}, "batch 9 cannot be shared evenly by 2 ranks"),
+        ([], {"HOLDFAST_NODES": "2"}, "set rendezvous to host:port"),
+        ([], {"HOLDFAST_RUN": "My Run"}, "run name 'My Run' must be"),
+    ],
+)
+def test_wrong_settings_are_one_line_that_says_what_to_do(
+    options: list[str], environment: dict[str, str], message: str
+) -> None:
+    given = {"HOLDFAST_VOLUME": "/somewhere"} | environment if message[:6] != "volume" else {}
+
+    with pytest.raises(UsageError) as caught:
+        load(options, given)
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_wins_over_the_environment_and_that_over_the_preset() -> None:
+    environment = {
+        "HOLDFAST_VOLUME": "/somewhere",
+        "HOLDFAST_TRAINING_PRESET": "tiny",
+        "HOLDFAST_TRAINING_LAYERS": "3",
+        "HOLDFAST_TRAINING_WIDTH": "64",
+        "HOLDFAST_TRAINING_STEPS": "",
+    }
+
+    config = load(["--width", "128"], environment)
+
+    assert (config.layers, config.width, config.heads, config.steps) == (3, 128, 2, 200)
+
+
+def test_exit_codes_are_those_that_the_job_decides_by() -> None:
+    assert {outcome.value: outcome.exit_code for outcome in Outcome} == {
+        "done": 0,
+        "stopped": 75,
+        "retry": 1,
+        "refused": 76,
+    }
+
+
+def consumed(ranks: int, first: int, steps: int) -> list[list[int]]:
+    """The samples of each step, of all ranks, sorted."""
+    orders = [
+        iter(Order(size=70, seed=1, batch=8, rank=r, world_size=ranks, consumed=first))
+        for r in range(ranks)
+    ]
+    return [sorted(index for order in orders for index in next(order)) for _ in range(steps)]
