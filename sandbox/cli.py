@@ -1,11 +1,11 @@
 """The command line: `python -m sandbox demo | up | status | down`."""
 
+import importlib.util
 import json
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from enum import StrEnum
 from pathlib import Path
@@ -78,8 +78,13 @@ def demo(
 
     Exits 1 if a promise was broken; the state folder is then left for a look at its logs.
     """
+    if importlib.util.find_spec("torch") is None:
+        fail(
+            stack.UnusableStack("PyTorch is not installed here, and the demo trains: `make setup`")
+        )
     from sandbox.demo import Demo
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
     try:
         kept = Demo(state.absolute(), report, stack_name, speed, output is Output.JSON).run()
     except SandboxError as error:
@@ -155,12 +160,14 @@ _TABLES = {
 
 @app.command()
 def down(state: State = DEFAULT_STATE) -> None:
-    """Stop what `up` started, by its recorded process, and remove the state folder."""
+    """Kill what `up` started, by its recorded process, and remove the state folder.
+
+    Nothing is saved first: the volumes and the store are in that folder too.
+    """
     try:
-        grace = marker(state).get("grace", 30)
         if process := server(state):
             process.terminate()
-            for late in psutil.wait_procs([process], timeout=grace)[1]:
+            for late in psutil.wait_procs([process], timeout=10)[1]:
                 late.kill()
         remove(state)
     except SandboxError as error:
@@ -182,7 +189,7 @@ def serve(
     except SandboxError as error:
         fail(error)
     cluster.start()
-    describe(state, api=cluster.url, grace=cluster.grace())
+    describe(state, api=cluster.url)
     signal.sigwait([signal.SIGTERM])
     cluster.stop()
 
@@ -198,5 +205,5 @@ def _ask(api: str) -> dict[str, Any]:
     try:
         with opener.open(f"{api}/sandbox", timeout=10) as answer:
             return json.load(answer)
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         raise SandboxError(f"the sandbox at {api} does not answer ({error}): run `down`") from None

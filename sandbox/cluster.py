@@ -91,23 +91,17 @@ class Cluster:
             cron.start()
 
     def stop(self) -> None:
-        """Stop schedules, actions and pods (with their grace periods); leave no process."""
+        """Stop schedules and actions, kill pods at once, and leave no process."""
         for cron in self.cronjobs.values():
             cron.stop()
         for actionset in list(self.actionsets.values()):
             actionset.cancel()
         for job in list(self.jobs.values()):
-            job.delete()
+            job.delete(grace=0)
         processes.kill_tree(f"{self.identity}/")
         self._server.shutdown()
 
     # What is here, and what is not
-
-    def grace(self) -> float:
-        """Seconds that stopping may take: the longest grace period of a pod, and some more."""
-        periods = [job.spec["template"]["spec"].get("terminationGracePeriodSeconds", 30)
-                   for job in self.jobs.values()]  # fmt: skip
-        return max([30, *periods]) + 5
 
     def shown(self) -> dict[str, Any]:
         """Everything that `status` prints."""

@@ -17,7 +17,7 @@ from sandbox.cluster import Cluster, claim
 from sandbox.observe import Backup, Line, Training
 
 #: Where in the run the faults come, as shares of all steps.
-KILL_AT, DESTROY_AT, RESTORE_AT = 0.25, 0.45, 0.7
+KILL_AT, DESTROY_AT, RESTORE_AT, SUSPEND_AT = 0.25, 0.45, 0.7, 0.9
 
 
 @dataclass
@@ -48,7 +48,8 @@ class Story:
     stack: str
     promises: list[Promise] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    marks: list[tuple[float, str]] = field(default_factory=list)
+    #: from when to when nothing was trained, and why (Unix seconds)
+    marks: list[tuple[float, float, str]] = field(default_factory=list)
     undisturbed: list[Line] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     backups: list[Backup] = field(default_factory=list)
@@ -140,11 +141,10 @@ class Demo:
         killed = time.time()
         count = training.job.active.kill()
         last = training.step()
-        self._mark(killed, "killed in a save")
         half = [path for path in training.volume.run_path.glob("gen-*/.tmp-*") if path.is_dir()]
         self._say(f"{count} processes of pod {first} killed at step {last}; on the volume: "
                   f"{len(half)} save without a commit, the newest bundle is {before}")  # fmt: skip
-        resumed, seconds = self._resumed(training, killed)
+        resumed, seconds = self._resumed(training, killed, "killed in a save")
         lost = last - resumed.step
         allowed = training.interval + max(0, last - middle)
         self._say(f"pod {resumed.pod} goes on from step {resumed.step} after {seconds:.1f} s")
@@ -153,7 +153,7 @@ class Demo:
                       f"step {resumed.step} after a kill in the save of {middle}")  # fmt: skip
         self._promise("lost: at most one interval and the steps made during one save",
                       0 <= lost <= allowed, f"{lost} steps of {allowed} allowed")  # fmt: skip
-        self.story.rows.append(Row("pod killed in the middle of a save", last, lost, seconds))
+        self.story.rows.append(Row("killed in the middle of a save", last, lost, seconds))
 
     def _destroy_the_volume(self, training: Training) -> None:
         goal = round(training.steps * DESTROY_AT)
@@ -170,8 +170,7 @@ class Demo:
             newest = training.backups()[-1]
             self._say(f"pod killed at step {last}, {_size(size)} removed with {root.name}; "
                       f"the newest snapshot holds step {newest.step}")  # fmt: skip
-        self._mark(destroyed, "volume destroyed")
-        resumed, seconds = self._resumed(training, destroyed)
+        resumed, seconds = self._resumed(training, destroyed, "volume destroyed")
         pulled = training.newest().manifest.size
         took = training.seconds(resumed.pod, "recover")
         self._say(f"init container `recover` pulled {_size(pulled)} in {took:.1f} s; "
@@ -201,9 +200,8 @@ class Demo:
             "restore", "--snapshot", target.snapshot, "--output", "json"))  # fmt: skip
         took = time.time() - asked
         stopped = training.events("job-suspended")[-1].time
-        resumed, seconds = self._resumed(training, stopped)
+        resumed, seconds = self._resumed(training, stopped, "restored")
         last = [line.step for line in training.lines("step") if line.time < resumed.time][-1]
-        self._mark(stopped, "restored")
         newer = [bundle.name for bundle in training.volume.bundles(generation)]
         present = training.volume.present()
         self._say(f"`holdfast restore` took {took:.1f} s; training stood still for {seconds:.1f} s")
@@ -213,7 +211,7 @@ class Demo:
                       resumed.step == target.step and bool(newer)
                       and present == (generation or 0) + 1,
                       f"step {resumed.step} of snapshot {told['outputs']['snapshot']}")  # fmt: skip
-        self.story.rows.append(Row("restored to an earlier step (by request)", last,
+        self.story.rows.append(Row("restored, as asked", last,
                                    last - resumed.step, seconds, training.newest().manifest.size,
                                    self._staging(training)))  # fmt: skip
 
@@ -243,11 +241,10 @@ class Demo:
             file.seek(entry.size // 2)
             file.write(bytes([byte ^ 1]))
         flipped = time.time()
-        self._mark(flipped, "byte flipped")
         manifest = dict(training.job.manifest)
         training.cluster.delete_job(*training.key)
         training.cluster.create_job(manifest)
-        resumed, seconds = self._resumed(training, flipped)
+        resumed, seconds = self._resumed(training, flipped, "byte flipped")
         training.wait("the last step again", lambda: training.job.finished)
         aside = [path.name for path in training.volume.quarantined()]
         self._say(f"{entry.path} at byte {entry.size // 2}; pod {resumed.pod} goes on from step "
@@ -269,18 +266,19 @@ class Demo:
         return Training(cluster)
 
     def _reach(self, training: Training, step: int, also: Callable[[], Any]) -> None:
-        """Let it train to this step; where it is quicker than its backups, it waits for them."""
+        """Let it train to this step, and on until `also` holds; near its end it has to wait."""
+        late = training.steps * SUSPEND_AT
         training.wait(f"step {step}", lambda: training.step() >= step)
+        training.wait("a backup", lambda: also() or training.step() >= late)
         if not also():
-            self._say(
-                "the training is quicker than its backups here: suspended until they are done"
-            )
+            self._say("the training is quicker than its backups: suspended until there is one")
             training.job.patch({"spec": {"suspend": True}})
-            training.wait("the backups", also)
+            training.wait("a backup", also)
             training.job.patch({"spec": {"suspend": False}})
-            training.wait("a pod", lambda: training.step() > step)
+            since = time.time()
+            training.wait("its next pod", lambda: training.lines("step")[-1].time > since)
 
-    def _resumed(self, training: Training, since: float) -> tuple[Line, float]:
+    def _resumed(self, training: Training, since: float, why: str) -> tuple[Line, float]:
         """The next `resume` of the trainer, and the seconds until training went on."""
 
         def begun() -> tuple[Line, float] | None:
@@ -289,7 +287,9 @@ class Demo:
                      if resumes and line.time > resumes[0].time]  # fmt: skip
             return (resumes[0], steps[0].time - since) if steps else None
 
-        return training.wait("the next pod to train", begun)
+        resumed, seconds = training.wait("the next pod to train", begun)
+        self.story.marks.append((since, since + seconds, why))
+        return resumed, seconds
 
     def _staging(self, training: Training) -> float:
         """Seconds that the `stage` task of the last restore took."""
@@ -318,9 +318,6 @@ class Demo:
     def _say(self, text: str) -> None:
         self.console.print(f"  {text}", markup=False)
 
-    def _mark(self, moment: float, what: str) -> None:
-        self.story.marks.append((moment, what))
-
     def _promise(self, text: str, kept: bool, found: str) -> None:
         self.story.promises.append(Promise(text, kept, found))
         word = "[green]PROMISE KEPT[/green]  " if kept else "[bold red]PROMISE BROKEN[/bold red]"
@@ -331,7 +328,10 @@ class Demo:
         story = self.story
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self.target.write_text(report.render(story))
-        table = Table(*report.COLUMNS, box=None, header_style="bold")
+        table = Table(box=None, header_style="bold")
+        for column in report.COLUMNS:
+            justify = "left" if column == "event" else "right"
+            table.add_column(column, justify=justify, no_wrap=True)
         for row in report.rows(story):
             table.add_row(*row)
         self.console.print("\n", table, "", sep="\n")

@@ -109,13 +109,13 @@ class Job:
         if wanted and self.active:
             threading.Thread(target=self.active.stop, daemon=True).start()
 
-    def delete(self) -> None:
-        """Stop the pod with its grace period and end the Job's thread."""
+    def delete(self, grace: float | None = None) -> None:
+        """Stop the pod, by default with its own grace period, and end the Job's thread."""
         self._deleted.set()
         if self._deadline:
             self._deadline.cancel()
         if pod := self.active:
-            pod.stop()
+            pod.stop(grace)
         if self._thread.ident:
             self._thread.join()
 
@@ -203,10 +203,10 @@ class CronJob:
             self._thread.start()
 
     def stop(self) -> None:
-        """Fire no more, and delete the Jobs that still run."""
+        """Fire no more, and kill the Jobs that still run."""
         self._stopped.set()
         for job in self.jobs:
-            job.delete()
+            job.delete(grace=0)
 
     def fire(self, due: datetime) -> Job | None:
         """The Job for this moment, started; None when Forbid skips it because one still runs."""

@@ -124,6 +124,13 @@ class Training:
             job = self.job
             if job.finished == "Failed" or time.monotonic() > deadline:
                 why = f"the Job failed: {job.reason}" if job.finished else f"not within {limit:g} s"
-                raise SandboxError(f"waiting for {what}: {why}; see {self.cluster.state}/pods")
+                raise SandboxError(f"waiting for {what}: {why}\n{self._last_words()}")
             time.sleep(_POLL)
         return value
+
+    def _last_words(self) -> str:
+        """The ends of the last pod's logs, for whoever has to find out why."""
+        logs = sorted(self.job.pods[-1].directory.glob("*.log")) if self.job.pods else []
+        return "\n".join(
+            f"{log}:\n  " + "\n  ".join(log.read_text().splitlines()[-8:]) for log in logs
+        )

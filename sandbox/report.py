@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sandbox.observe import Line
 
 COLUMNS = ("event", "at step", "steps lost", "seconds to recover", "bytes", "MB/s")
-WIDTH, LEFT, RIGHT, TOP = 1040, 52, 16, 44
+WIDTH, LEFT, RIGHT, TOP = 1040, 66, 16, 44
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1c2430; --soft: #5d6b7c;
@@ -42,7 +42,7 @@ svg { display: block; width: 100%; min-width: 720px; height: auto; }
 svg text { fill: var(--soft); font: 12px var(--font); }
 svg .mark { fill: var(--bad); font-weight: 600; }
 .grid { stroke: var(--line); } .axis { stroke: var(--soft); }
-.calm { stroke: var(--calm); fill: none; stroke-width: 5; stroke-linejoin: round; opacity: .8; }
+.calm { stroke: var(--calm); fill: none; stroke-width: 6; stroke-linejoin: round; opacity: .8; }
 .run { stroke: var(--run); fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 .fault { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .band { fill: var(--good); opacity: .16; } .dot { fill: var(--good); stroke: var(--card); }
@@ -90,7 +90,9 @@ def _moved(size: int | None, seconds: float | None) -> tuple[str, str]:
 def render(story: Story) -> str:
     """The whole page."""
     broken = sum(not promise.kept for promise in story.promises)
-    verdict = f"{broken} promises broken" if broken else "Every promise was kept"
+    verdict = (
+        f"{broken} of {len(story.promises)} promises broken" if broken else "Every promise was kept"
+    )
     losses = [row.steps_lost for row in story.rows[:2]]
     tiles = [
         (f"{len(story.promises) - broken} of {len(story.promises)}", "promises kept",
@@ -98,7 +100,7 @@ def render(story: Story) -> str:
         (f"{max((row.seconds for row in story.rows), default=0):.1f} s", "longest recovery", ""),
         (f"{max(losses, default=0)}", "steps lost at most in a failure", ""),
         (f"{len({line.pod for line in story.lines})}", "pods, one training", ""),
-        (f"{len(story.backups)}", "backups while training", ""),
+        (f"{len([b for b in story.backups if b.bytes])}", "backups while training", ""),
         (f"{story.seconds:.0f} s", "for all of it", ""),
     ]  # fmt: skip
     body = "".join(f'<div class="tile"><b class="{kind}">{escape(value)}</b><span>{escape(name)}'
@@ -177,6 +179,9 @@ class _Plot:
         path = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
         self.add(f'<polyline class="{kind}" points="{path}"/>')
 
+    def dot(self, x: float, y: float) -> None:
+        self.add(f'<circle class="dot" cx="{self.x(x)}" cy="{self.y(y)}" r="5"/>')
+
     def fault(self, x: float, name: str, row: int) -> None:
         at, end = self.x(x), self.x(x) > WIDTH * 0.8
         self.add(f'<line class="fault" x1="{at}" x2="{at}" y1="{TOP - 12 - 15 * row}" '
@@ -219,13 +224,6 @@ def _segments(lines: Iterable[Line]) -> list[list[Line]]:
     return [[line for _, line in group] for _, group in groupby(found, key=lambda item: item[0])]
 
 
-def _recoveries(story: Story) -> list[tuple[float, float, str]]:
-    """Each mark with the first step after it."""
-    steps = [line for line in story.lines if line.event == "step"]
-    return [(moment, next((s.time for s in steps if s.time > moment), moment), name)
-            for moment, name in story.marks]  # fmt: skip
-
-
 def _over_time(story: Story) -> str:
     zero = min((line.time for line in story.lines), default=0)
     segments = _segments(story.lines)
@@ -234,19 +232,16 @@ def _over_time(story: Story) -> str:
     times = [line.time - zero for line in story.lines] + [0]
     plot = _Plot(times, [s.fields["loss"] for part in [*segments, calm] for s in part], 360, 70)
     plot.axes(" s", lambda value: f"{value:g}")
-    for moment, end, _ in _recoveries(story):
+    for moment, end, _ in story.marks:
         x, width = plot.x(moment - zero), plot.x(end - zero) - plot.x(moment - zero)
         plot.add(f'<rect class="band" x="{x}" y="{TOP}" width="{width:.1f}" '
                  f'height="{plot.bottom - TOP}"/>')  # fmt: skip
     plot.line(((s.time - start, s.fields["loss"]) for s in calm), "calm")
     for part in segments:
         plot.line(((s.time - zero, s.fields["loss"]) for s in part), "run")
-    for row, (moment, end, name) in enumerate(_recoveries(story)):
+    for row, (moment, end, name) in enumerate(story.marks):
         plot.fault(moment - zero, name, row % 2)
-        first = next((p[0] for p in segments if p[0].time == end), None)
-        if first:
-            plot.add(f'<circle class="dot" cx="{plot.x(end - zero)}" '
-                     f'cy="{plot.y(first.fields["loss"])}" r="5"/>')  # fmt: skip
+        plot.dot(end - zero, next(s.fields["loss"] for p in segments for s in p if s.time >= end))
     for line in (line for line in story.lines if line.event == "save"):
         plot.add(f'<rect class="save" x="{plot.x(line.time - zero) - 1.5:.1f}" '
                  f'y="{plot.bottom + 10}" width="3" height="10">'
@@ -271,9 +266,8 @@ def _over_steps(story: Story) -> str:
     for part in segments:
         plot.line(((s.step, s.fields["loss"]) for s in part), "run")
     for part in segments[1:]:
-        plot.add(f'<circle class="dot" cx="{plot.x(part[0].step)}" '
-                 f'cy="{plot.y(part[0].fields["loss"])}" r="5"/>')  # fmt: skip
-    for row, (moment, _, name) in enumerate(_recoveries(story)):
+        plot.dot(part[0].step, part[0].fields["loss"])
+    for row, (moment, _, name) in enumerate(story.marks):
         done = [line.step for line in story.lines if line.event == "step" and line.time <= moment]
         plot.fault(done[-1] if done else 0, name, row % 2)
     return plot.svg("loss over steps, beside the undisturbed run")
@@ -290,6 +284,6 @@ def _progress(story: Story) -> str:
                    (after[0].time - zero, after[0].step)], "lost")  # fmt: skip
     for part in segments:
         plot.line(((s.time - zero, s.step) for s in part), "run")
-    for row, (moment, _, name) in enumerate(_recoveries(story)):
+    for row, (moment, _, name) in enumerate(story.marks):
         plot.fault(moment - zero, name, row % 2)
     return plot.svg("steps done over time")

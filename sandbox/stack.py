@@ -11,7 +11,7 @@ from sandbox.errors import SandboxError
 
 
 class UnusableStack(SandboxError):
-    """The stack's settings are wrong; the command line exits 2."""
+    """Something must be put right before anything can start; the command line exits 2."""
 
 
 @dataclass(frozen=True)
