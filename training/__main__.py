@@ -29,8 +29,9 @@ def main() -> int:
 def run(config: Config) -> Outcome:
     """Train, unless the starts before this one show that it is no use."""
     attempts = Attempts(Volume(config.volume, config.run))
+    counts = os.environ.get("JOB_COMPLETION_INDEX", "0") == "0"  # of several nodes the first one
     try:
-        if reason := exhausted(attempts.begin(), config.attempts):
+        if counts and (reason := exhausted(attempts.begin(), config.attempts)):
             _end(Outcome.REFUSED, reason)
             return Outcome.REFUSED
     except OSError as error:
