@@ -11,6 +11,9 @@ from infra.settings import BackupStore, Settings, Workload
 DECISION = f"{WORK_MOUNT}/decision.json"
 METRICS = f"{WORK_MOUNT}/metrics.jsonl"
 
+#: Of a save's time, what a process needs to end after it.
+EXIT_SECONDS = 10
+
 
 @dataclass(frozen=True)
 class Project:
@@ -74,13 +77,16 @@ def recover_environment(workload: Workload) -> dict[str, str]:
     return {"HOLDFAST_VOLUME": workload.mount_path, "HOLDFAST_DECISION": DECISION}
 
 
-def trainer_environment(workload: Workload) -> dict[str, str]:
-    """What the trainer adds: its paths, its ranks, then the user's own, which win."""
+def trainer_environment(workload: Workload, image: str) -> dict[str, str]:
+    """What the trainer adds: its paths, its ranks, its image for the fingerprint; the user's own
+    come last and win."""
     values = {
         **recover_environment(workload),
         "HOLDFAST_METRICS": METRICS,
         "HOLDFAST_PORT": str(workload.port),
         "HOLDFAST_RANKS": str(workload.ranks),
+        "HOLDFAST_IMAGE": image,
+        "HOLDFAST_TRAINING_SHUTDOWN_TIMEOUT": str(max(1, workload.save_seconds - EXIT_SECONDS)),
     }
     if workload.interval is not None:
         values["HOLDFAST_TRAINING_SAVE_EVERY"] = str(workload.interval)

@@ -132,12 +132,13 @@ def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
         "env": env(recover_environment(workload)),
         "volumeMounts": mounts,
     }
+    image = workload.image or settings.images.training
     trainer = {
         "name": "trainer",
-        "image": workload.image or settings.images.training,
+        "image": image,
         "command": list(workload.command),
         "envFrom": source,
-        "env": env(trainer_environment(workload)),
+        "env": env(trainer_environment(workload, image)),
         "ports": [{"name": "metrics", "containerPort": workload.port}],
         "resources": _resources(workload),
         "volumeMounts": mounts,

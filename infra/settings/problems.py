@@ -6,12 +6,13 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
+import pulumi
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 
-class SettingsError(Exception):
-    """Every problem of one stack's settings, one line each."""
+class SettingsError(pulumi.RunError):
+    """Every problem of one stack's settings, one line each. The engine prints it as it is."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

@@ -1,0 +1,249 @@
+"""The settings of a stack that makes its own cluster: EKS, its network, nodes and stores."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from infra.settings.bucket import Registry
+from infra.settings.cluster import ClusterSettings
+from infra.settings.fields import Model, cpu_cores, size_bytes
+from infra.settings.network import ZONES, NetworkSettings, zone_prefix
+from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
+from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup
+from infra.settings.stack import Images, Settings
+from infra.settings.volumes import HostPathVolume, IscsiVolume
+from infra.settings.workload import Workload
+
+#: What the backup's pod asks for on the trainer's node, where it must run.
+TASK_CPU, TASK_MEMORY = 0.25, 512 * 2**20
+
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+
+
+def _account(value: str) -> str:
+    if re.fullmatch(r"\d{12}", value) is None:
+        raise ValueError(f"{value!r} is not an AWS account: write its 12 digits in quotes")
+    return value
+
+
+def _region(value: str) -> str:
+    if _REGION.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is not an AWS region: write one such as us-east-1")
+    return value
+
+
+class AwsSettings(Model):
+    """Which account and region. Credentials come from your environment, never from here."""
+
+    account: Annotated[str, AfterValidator(_account)]
+    """The account's 12 digits. With credentials of another account, nothing is done at all."""
+    region: Annotated[str, AfterValidator(_region)]
+    """The region, such as ``us-east-1``."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Tags on everything in AWS, beside those that Holdfast sets."""
+
+    @property
+    def partition(self) -> str:
+        """The first part of each ARN: ``aws``, or that of China and the US government."""
+        if self.region.startswith("cn-"):
+            return "aws-cn"
+        return "aws-us-gov" if self.region.startswith("us-gov-") else "aws"
+
+
+class EksSettings(Settings):
+    """A cluster of the stack's own in AWS, and everything around it."""
+
+    target: Literal["eks"]
+    """``eks``: the stack makes the cluster, its network, nodes, file systems and bucket."""
+    images: Images | None = None
+    """Container images. Without them, everything but the pods that need them is made: the first
+    of a roll-out's two steps, which makes the registry to push them to."""
+    aws: AwsSettings
+    """Account and region."""
+    network: NetworkSettings = NetworkSettings()
+    """The VPC."""
+    cluster: ClusterSettings
+    """The control plane."""
+    node_groups: NodeGroups
+    """The nodes."""
+    registry: Registry = Registry()
+    """Repositories for the stack's images."""
+    data_stores: Literal["protected", "deletable"] = "protected"
+    """``protected``: destroy refuses to touch bucket, file systems and disks, and keeps them.
+    ``deletable``: it removes checkpoints and backups with everything else."""
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The three zone IDs of the network."""
+        return self.network.zones or ZONES[self.aws.region]
+
+    @property
+    def cluster_arn(self) -> str:
+        """Known before the cluster is made: what the Kubernetes provider knows it by."""
+        aws = self.aws
+        return f"arn:{aws.partition}:eks:{aws.region}:{aws.account}:cluster/{self.cluster.name}"
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether destroy leaves the data stores alone."""
+        return self.data_stores == "protected"
+
+    def group_of(self, name: str) -> str:
+        """The training group that hosts a workload: the named one, else the first that can."""
+        workload = self.workloads[name]
+        if workload.node_group is not None:
+            return workload.node_group
+        return next(g for g, group in self.node_groups.training.items() if fits(workload, group))
+
+    @model_validator(mode="after")
+    def _zones_are_the_regions(self) -> "EksSettings":
+        region, prefix = self.aws.region, zone_prefix(self.aws.region)
+        if self.network.zones is None and region not in ZONES:
+            raise ValueError(
+                f"network.zones: the zones of {region} are not known here: give three zone IDs "
+                f"such as {prefix}1"
+            )
+        for zone in self.zones:
+            if not zone.startswith(prefix):
+                raise ValueError(
+                    f"network.zones: {zone} is not in {region}: use zone IDs such as {prefix}1"
+                )
+        for name, group in self.node_groups.training.items():
+            if group.zone is not None:
+                self._must_be_in_the_network(f"node_groups.training.{name}.zone", group.zone)
+        for name, workload in self.workloads.items():
+            if isinstance(workload.volume, EbsVolume | FsxLustreVolume):
+                self._must_be_in_the_network(f"workloads.{name}.volume.zone", workload.volume.zone)
+        return self
+
+    def _must_be_in_the_network(self, where: str, zone: str) -> None:
+        if zone not in self.zones:
+            raise ValueError(
+                f"{where}: {zone} has no subnet: use one of {', '.join(self.zones)}, "
+                "or add it to network.zones"
+            )
+
+    @model_validator(mode="after")
+    def _ranges_are_apart(self) -> "EksSettings":
+        from ipaddress import IPv4Network
+
+        services = IPv4Network(self.cluster.service_cidr)
+        if services.overlaps(self.network.network):
+            raise ValueError(
+                f"cluster.service_cidr: {services} overlaps network.cidr {self.network.cidr}: "
+                "use another, such as 172.20.0.0/16 or 10.100.0.0/16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_can_hold_the_workloads(self) -> "EksSettings":
+        groups = self.node_groups.training
+        for name, workload in self.workloads.items():
+            wanted = workload.node_group
+            if wanted is not None and wanted not in groups:
+                raise ValueError(
+                    f"workloads.{name}.node_group: there is no training group {wanted}: "
+                    f"use one of {', '.join(groups)}"
+                )
+            looked_at = {wanted: groups[wanted]} if wanted is not None else groups
+            reasons = {g: why_not(workload, group) for g, group in looked_at.items()}
+            if all(reasons.values()):
+                text = "; ".join(f"{group} {reason}" for group, reason in reasons.items())
+                raise ValueError(
+                    f"workloads.{name}: no training group can hold it ({text}): "
+                    "use larger nodes, or ask for less"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_fit_the_nodes(self) -> "EksSettings":
+        for name, workload in self.workloads.items():
+            group_name = self.group_of(name)
+            group = self.node_groups.training[group_name]
+            volume = workload.volume
+            match volume:
+                case HostPathVolume():
+                    raise ValueError(
+                        f"workloads.{name}.volume: host-path dies with its node, and node groups "
+                        "replace nodes: use ebs, efs or fsx-lustre"
+                    )
+                case IscsiVolume():
+                    raise ValueError(
+                        f"workloads.{name}.volume: EKS node images have no iSCSI initiator: "
+                        "use ebs, or existing-claim with a CSI driver"
+                    )
+                case EbsVolume() if group.zone != volume.zone:
+                    there = group.zone or "all zones"
+                    raise ValueError(
+                        f"workloads.{name}.volume: ebs is mounted in its own zone only, and group "
+                        f"{group_name} is in {there}: set node_groups.training.{group_name}.zone "
+                        f"to {volume.zone}"
+                    )
+                case FsxLustreVolume() if group.zone not in (None, volume.zone):
+                    raise ValueError(
+                        f"workloads.{name}.volume: {volume.zone} is not the zone of group "
+                        f"{group_name}, {group.zone}: put both into one"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _spot_leaves_time_to_save(self) -> "EksSettings":
+        for name, workload in self.workloads.items():
+            group = self.node_groups.training[self.group_of(name)]
+            needed = workload.save_seconds + workload.upload_seconds
+            if group.capacity == "spot" and needed > SPOT_NOTICE:
+                raise ValueError(
+                    f"workloads.{name}: save_seconds + upload_seconds are {needed}, and spot nodes "
+                    f"go {SPOT_NOTICE} s after EC2 says so: save faster, or use on-demand"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _store_is_a_bucket(self) -> "EksSettings":
+        store = self.backup_store
+        if store.volume is not None:
+            raise ValueError(
+                "backup_store.volume: a volume of the cluster's own goes with the cluster: "
+                "use create, or existing"
+            )
+        bucket = store.bucket
+        for name, workload in self.workloads.items():
+            volume = workload.volume
+            if isinstance(volume, FsxLustreVolume) and volume.export is not None:
+                exported = volume.export.removeprefix("s3://").partition("/")[0]
+                if exported == bucket:
+                    raise ValueError(
+                        f"workloads.{name}.volume.export: {bucket} is the backup store: "
+                        "use another bucket, so that no export writes over backups"
+                    )
+        return self
+
+    def file_systems(self) -> list[EfsVolume | FsxLustreVolume | EbsVolume]:
+        """The volumes that this stack makes in AWS."""
+        kinds = EfsVolume | FsxLustreVolume | EbsVolume
+        return [v for _, _, v in self.volumes() if isinstance(v, kinds)]
+
+
+def fits(workload: Workload, group: TrainingGroup) -> bool:
+    """Whether the group's nodes can run the workload's pods."""
+    return why_not(workload, group) is None
+
+
+def why_not(workload: Workload, group: TrainingGroup) -> str | None:
+    """What a node of the group lacks for a pod of the workload and the backup beside it."""
+    if workload.gpus_per_node > group.gpus:
+        return f"has {group.gpus} GPUs a node, {workload.gpus_per_node} are asked for"
+    if group.gpus and not workload.gpus_per_node and workload.node_group is None:
+        return "has GPUs, none are asked for"
+    if workload.nodes > group.scaling.max:
+        return f"has at most {group.scaling.max} nodes, {workload.nodes} are asked for"
+    cpu = cpu_cores(workload.resources.cpu) + TASK_CPU
+    memory = size_bytes(workload.resources.memory) + TASK_MEMORY
+    for facts in group.types():
+        if cpu > facts.allocatable_cpu:
+            return f"has {facts.allocatable_cpu:g} CPUs a node for pods, {cpu:g} are needed"
+        if memory > facts.allocatable_memory:
+            room, need = facts.allocatable_memory / 2**30, memory / 2**30
+            return f"has {room:.1f}Gi a node for pods, {need:.1f}Gi are needed"
+    return None

@@ -1,0 +1,241 @@
+"""Node groups: a small one for the system, and dedicated ones that only training pods may use."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from infra.settings.fields import Model, Name, Size, size_bytes
+from infra.settings.instances import EFA_TYPES, INSTANCES, InstanceType
+from infra.settings.network import ZoneId
+
+#: Labels and taints of training nodes. Pods tolerate and select exactly these.
+WORKLOAD_TYPE = "workload-type"
+MODEL_TRAINING = "model-training"
+GPU = "nvidia.com/gpu"
+EFA = "vpc.amazonaws.com/efa"
+GROUP_LABEL = "holdfast.dev/node-group"
+
+#: EC2 says two minutes before it takes a spot node.
+SPOT_NOTICE = 120
+
+#: The node image of the NVIDIA AMI does not fit on less.
+SMALLEST_DISK = 20 * 2**30
+
+
+def _instance_type(value: str) -> str:
+    if value not in INSTANCES:
+        close = difflib.get_close_matches(value, INSTANCES, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]}? Else " if close else ""
+        raise ValueError(
+            f"{value!r} is not known: {hint}add its figures to infra/settings/instances.py"
+        )
+    return value
+
+
+InstanceName = Annotated[str, AfterValidator(_instance_type)]
+InstanceNames = Annotated[tuple[InstanceName, ...], Field(min_length=1)]
+
+
+class Scaling(Model):
+    """Numbers of nodes."""
+
+    min: int = Field(default=1, ge=0, le=1000)
+    """The fewest."""
+    desired: int = Field(default=2, ge=0, le=1000)
+    """How many there are after `up`."""
+    max: int = Field(default=3, ge=1, le=1000)
+    """The most: an update adds new nodes before it removes old ones."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Scaling":
+        if not self.min <= self.desired <= self.max:
+            raise ValueError(
+                f"desired {self.desired} is not between min {self.min} and max {self.max}: "
+                "correct one of them"
+            )
+        return self
+
+
+class NodeGroup(Model):
+    """What every managed node group has."""
+
+    instance_types: InstanceNames
+    """EC2 instance types; with several, EC2 takes the first that it has."""
+    scaling: Scaling = Scaling()
+    """Numbers of nodes."""
+    disk_size: Size = "100Gi"
+    """The root disk: gp3, encrypted. Images and pods' scratch space live there."""
+
+    @field_validator("disk_size")
+    @classmethod
+    def _disk_holds_the_image(cls, size: str) -> str:
+        if size_bytes(size) < SMALLEST_DISK or size_bytes(size) % 2**30:
+            raise ValueError(f"{size} is not whole GiB from 20Gi: use 20Gi or more")
+        return size
+
+    @property
+    def disk_gib(self) -> int:
+        """The root disk in GiB, as EC2 wants it."""
+        return size_bytes(self.disk_size) // 2**30
+
+    def types(self) -> list[InstanceType]:
+        """What is known of its instance types."""
+        return [INSTANCES[name] for name in self.instance_types]
+
+
+class SystemGroup(NodeGroup):
+    """Nodes without a taint, on all zones: CoreDNS, Kanister, controllers."""
+
+    instance_types: InstanceNames = ("m7i.large",)
+    """EC2 instance types; x86-64, since Kanister's images are."""
+    scaling: Scaling = Scaling(min=1, desired=2, max=4)
+    """Numbers of nodes."""
+    disk_size: Size = "50Gi"
+    """The root disk: gp3, encrypted."""
+
+    @field_validator("instance_types")
+    @classmethod
+    def _no_gpus(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if INSTANCES[name].gpus:
+                raise ValueError(
+                    f"{name} has GPUs, which the system group would waste: use m7i.large or similar"
+                )
+        return names
+
+    @field_validator("scaling")
+    @classmethod
+    def _never_empty(cls, scaling: Scaling) -> Scaling:
+        if scaling.min < 1:
+            raise ValueError("min 0 would leave CoreDNS and Kanister no node: use at least 1")
+        return scaling
+
+
+class TrainingGroup(NodeGroup):
+    """Dedicated nodes: labelled workload-type=model-training, and tainted for all other pods."""
+
+    capacity: Literal["on-demand", "spot", "reservation", "capacity-block"] = "on-demand"
+    """How EC2 provides the nodes. ``spot`` is cheap and can be taken with two minutes' notice."""
+    reservation_id: str | None = Field(default=None, pattern=r"^cr-[0-9a-f]{8,17}$")
+    """The capacity reservation or Capacity Block, ``cr-…``."""
+    accept_interruptions: bool = False
+    """The explicit word for a stack whose only training nodes are spot nodes."""
+    zone: ZoneId | None = None
+    """One zone ID for all its nodes. Needed with EFA, a placement group or reserved capacity."""
+    efa: bool = False
+    """Elastic Fabric Adapter on every network card that has it, and its device plugin."""
+    placement_group: bool = False
+    """Put the nodes close together. On scarce capacity this finds none more often."""
+
+    @model_validator(mode="after")
+    def _all_or_no_gpus(self) -> "TrainingGroup":
+        counts = {facts.gpus for facts in self.types()}
+        if len(counts) > 1:
+            raise ValueError(
+                f"instance_types {', '.join(self.instance_types)} differ in GPUs: "
+                "make one group of each"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _efa_exists(self) -> "TrainingGroup":
+        if not self.efa:
+            return self
+        if len(self.instance_types) > 1:
+            raise ValueError(
+                "efa needs one instance type, as the number of network cards differs: "
+                f"keep {self.instance_types[0]} only"
+            )
+        if self.instance_types[0] not in EFA_TYPES:
+            raise ValueError(
+                f"efa: {self.instance_types[0]} has no network card for it: "
+                f"use one of {', '.join(EFA_TYPES)}, or efa: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reservation_is_named(self) -> "TrainingGroup":
+        reserved = self.capacity in ("reservation", "capacity-block")
+        if reserved and self.reservation_id is None:
+            raise ValueError(
+                f"capacity {self.capacity} without reservation_id: give the one that you bought, "
+                "cr-…"
+            )
+        if not reserved and self.reservation_id is not None:
+            raise ValueError(
+                f"reservation_id with capacity {self.capacity} would not be used: "
+                "set capacity to reservation or capacity-block"
+            )
+        if self.capacity == "capacity-block":
+            if len(self.instance_types) > 1:
+                raise ValueError(
+                    "capacity-block is bought for one instance type: name only that one"
+                )
+            if not self.instance_types[0].startswith("p"):
+                raise ValueError(
+                    f"capacity-block: {self.instance_types[0]} is not sold in blocks: "
+                    "use a p4, p5 or p6 type, or capacity: reservation"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_zone(self) -> "TrainingGroup":
+        reasons = [
+            name
+            for name, on in (
+                ("efa", self.efa),
+                ("placement_group", self.placement_group),
+                (f"capacity {self.capacity}", self.reservation_id is not None),
+            )
+            if on
+        ]
+        if reasons and self.zone is None:
+            raise ValueError(f"{reasons[0]} works within one zone: give zone, such as use1-az1")
+        return self
+
+    @property
+    def gpus(self) -> int:
+        """GPUs on each node."""
+        return self.types()[0].gpus
+
+    def labels(self, name: str) -> dict[str, str]:
+        """The nodes' labels, which pods select."""
+        labels = {WORKLOAD_TYPE: MODEL_TRAINING, GROUP_LABEL: name}
+        if self.gpus:
+            labels[f"{GPU}.present"] = "true"
+        if self.efa:
+            labels[f"{EFA}.present"] = "true"
+        return labels
+
+    def taints(self) -> list[tuple[str, str]]:
+        """Key and value of its NoSchedule taints, which pods tolerate."""
+        return [(WORKLOAD_TYPE, MODEL_TRAINING), *([(GPU, "true")] if self.gpus else [])]
+
+
+class NodeGroups(Model):
+    """The cluster's nodes."""
+
+    system: SystemGroup = SystemGroup()
+    """For everything that is not training."""
+    training: dict[Name, TrainingGroup] = Field(min_length=1)
+    """For training only, by name."""
+
+    @model_validator(mode="after")
+    def _interruptions_are_meant(self) -> "NodeGroups":
+        spot = [name for name, group in self.training.items() if group.capacity == "spot"]
+        for name in spot:
+            if len(spot) == len(self.training) and not self.training[name].accept_interruptions:
+                raise ValueError(
+                    f"training.{name} is on spot and no other group is not: training stops "
+                    "whenever EC2 takes the nodes; add a group on demand, or say "
+                    "accept_interruptions: true"
+                )
+        return self
+
+    def each(self) -> Iterator[tuple[str, NodeGroup]]:
+        """The place in the settings and the group, for each one."""
+        yield "system", self.system
+        for name, group in self.training.items():
+            yield f"training.{name}", group

@@ -1,0 +1,225 @@
+"""Who may do what in the backup store, from the calls that the data plane makes.
+
+Three identities for each workload, each a service account of its own, and none shared:
+
+- ``reader``: the training pod. Its recover container refills a lost volume; user code shares the
+  pod's identity, so it can read this workload's backups and can neither write nor delete.
+- ``keeper``: Kanister's tasks push, verify and drop snapshots. It cannot delete data or manifests.
+- ``pruner``: the schedule's retention. It deletes what no snapshot names and cannot write data.
+
+No identity may delete a version of an object, so whatever one of them does can be undone while
+versions are kept.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Statement = dict[str, Any]
+Identity = Literal["reader", "keeper", "pruner"]
+
+#: Key patterns below the prefix; ``{w}`` is the workload.
+READS: dict[Identity, tuple[str, ...]] = {
+    "reader": (
+        "OWNER.json",
+        "snapshots/{w}/*",
+        "manifests/{w}/*",
+        "data/{w}/*",
+        "verified/{w}/*",
+    ),
+    "keeper": (
+        "OWNER.json",
+        "CLOCK",
+        "locks/{w}.json",
+        "snapshots/{w}/*",
+        "sequences/{w}/*",
+        "manifests/{w}/*",
+        "data/{w}/*",
+        "verified/{w}/*",
+    ),
+    "pruner": (
+        "OWNER.json",
+        "CLOCK",
+        "locks/{w}.json",
+        "snapshots/{w}/*",
+        "verified/{w}/*",
+        "tombstones/{w}/*",
+    ),
+}
+WRITES: dict[Identity, tuple[str, ...]] = {
+    "reader": (),
+    "keeper": (
+        "OWNER.json",
+        "CLOCK",
+        "locks/{w}.json",
+        "snapshots/{w}/*",
+        "sequences/{w}/*",
+        "manifests/{w}/*",
+        "data/{w}/*",
+        "verified/{w}/*",
+    ),
+    "pruner": ("OWNER.json", "CLOCK", "locks/{w}.json", "tombstones/{w}/*"),
+}
+DELETES: dict[Identity, tuple[str, ...]] = {
+    "reader": (),
+    # A push takes its own snapshot back when it came too late; a person drops one.
+    "keeper": ("snapshots/{w}/*", "verified/{w}/*"),
+    "pruner": (
+        "snapshots/{w}/*",
+        "verified/{w}/*",
+        "manifests/{w}/*",
+        "data/{w}/*",
+        "sequences/{w}/*",
+        "tombstones/{w}/*",
+    ),
+}
+
+#: Documents that are created once and never replaced.
+WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*")
+#: Documents that are created once, or replaced by someone who has seen what is there.
+WRITE_SEEN = ("OWNER.json", "locks/*")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in S3 a stack's backups are, and under which key they are encrypted."""
+
+    partition: str
+    region: str
+    bucket: str
+    prefix: str
+    key_arn: str | None
+
+    @property
+    def bucket_arn(self) -> str:
+        return f"arn:{self.partition}:s3:::{self.bucket}"
+
+    def arns(self, patterns: Iterable[str], workload: str = "") -> list[str]:
+        """Object ARNs of these patterns."""
+        keys = (pattern.format(w=workload) for pattern in patterns)
+        return [f"{self.bucket_arn}/{self.prefix}/{key}" for key in keys]
+
+
+def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str, Any]:
+    """What one identity of one workload may do."""
+    statements: list[Statement] = [
+        {
+            "Sid": "List",
+            "Effect": "Allow",
+            "Action": "s3:ListBucket",
+            "Resource": place.bucket_arn,
+            # IfExists: a GET of a missing key has no prefix, and without the right to list S3
+            # answers it with 403, so that an empty store would look like a forbidden one.
+            "Condition": {"StringLikeIfExists": {"s3:prefix": [place.prefix, f"{place.prefix}/*"]}},
+        },
+        {
+            "Sid": "Read",
+            "Effect": "Allow",
+            "Action": "s3:GetObject",
+            "Resource": place.arns(READS[identity], workload),
+        },
+    ]
+    if WRITES[identity]:
+        statements.append(
+            {
+                "Sid": "Write",
+                "Effect": "Allow",
+                "Action": "s3:PutObject",
+                "Resource": place.arns(WRITES[identity], workload),
+            }
+        )
+    if identity == "keeper":
+        statements.append(
+            {
+                "Sid": "GiveUpAnUpload",
+                "Effect": "Allow",
+                "Action": "s3:AbortMultipartUpload",
+                "Resource": place.arns(("data/{w}/*",), workload),
+            }
+        )
+    if DELETES[identity]:
+        statements.append(
+            {
+                "Sid": "Delete",
+                "Effect": "Allow",
+                "Action": "s3:DeleteObject",
+                "Resource": place.arns(DELETES[identity], workload),
+            }
+        )
+    if place.key_arn is not None:
+        actions = ["kms:Decrypt", *(["kms:GenerateDataKey"] if WRITES[identity] else [])]
+        statements.append(
+            {
+                "Sid": "Key",
+                "Effect": "Allow",
+                "Action": actions,
+                "Resource": place.key_arn,
+                "Condition": {
+                    "StringEquals": {
+                        "kms:ViaService": f"s3.{place.region}.amazonaws.com",
+                        # With a bucket key the context is the bucket, not the object.
+                        "kms:EncryptionContext:aws:s3:arn": place.bucket_arn,
+                    }
+                },
+            }
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def bucket_policy(place: Place) -> dict[str, Any]:
+    """What no one may do with the bucket, whatever else they are allowed."""
+    everything = [place.bucket_arn, f"{place.bucket_arn}/*"]
+    objects = f"{place.bucket_arn}/*"
+
+    def deny(sid: str, action: Any, resource: Any, condition: dict[str, Any]) -> Statement:
+        return {
+            "Sid": sid,
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": action,
+            "Resource": resource,
+            "Condition": condition,
+        }
+
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            deny("OnlyTls", "s3:*", everything, {"Bool": {"aws:SecureTransport": "false"}}),
+            deny("OnlyTls12", "s3:*", everything, {"NumericLessThan": {"s3:TlsVersion": "1.2"}}),
+            # Without these headers the bucket's default encryption applies, which is right; a
+            # negated comparison alone would refuse that, hence the test that the header is there.
+            deny(
+                "OnlyKms",
+                "s3:PutObject",
+                objects,
+                {
+                    "Null": {"s3:x-amz-server-side-encryption": "false"},
+                    "StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"},
+                },
+            ),
+            deny(
+                "OnlyOurKey",
+                "s3:PutObject",
+                objects,
+                {
+                    "Null": {"s3:x-amz-server-side-encryption-aws-kms-key-id": "false"},
+                    "ArnNotEquals": {
+                        "s3:x-amz-server-side-encryption-aws-kms-key-id": place.key_arn
+                    },
+                },
+            ),
+            # Also refuses multipart uploads of these, which carry no such header: they are small.
+            deny(
+                "CreateOnce",
+                "s3:PutObject",
+                [f"{place.bucket_arn}/{place.prefix}/{key}" for key in WRITE_ONCE],
+                {"Null": {"s3:if-none-match": "true"}},
+            ),
+            deny(
+                "ReplaceOnlyWhatWasSeen",
+                "s3:PutObject",
+                [f"{place.bucket_arn}/{place.prefix}/{key}" for key in WRITE_SEEN],
+                {"Null": {"s3:if-none-match": "true", "s3:if-match": "true"}},
+            ),
+        ],
+    }
