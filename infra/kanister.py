@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.manifests import BLUEPRINTS, Manifest, load, load_all, load_values, merge, register
+from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
 from infra.names import BLUEPRINT
 from infra.pods import user, with_store
 from infra.settings import KanisterSettings, Settings
@@ -121,7 +121,7 @@ def _release(
         version=kanister.version,
         repository_opts=repository,
         namespace=kanister.namespace,
-        values=merge(load_values("kanister-values"), kanister.values),
+        values=merge(load("kanister-values"), kanister.values),
         # A release that fails half-way is taken back, so that the next `up` starts clean.
         atomic=True,
         cleanup_on_fail=True,

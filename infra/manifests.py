@@ -4,9 +4,11 @@ Each file in manifests/ is a valid object by itself. Settings are merged into th
 never into its text, so that no value can change the structure.
 """
 
+import functools
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,19 @@ Manifest = dict[str, Any]
 
 def load(name: str, directory: Path = MANIFESTS) -> Manifest:
     """The one object in ``<name>.yaml``."""
-    (document,) = load_all(name, directory).values()
-    return document
+    (document,) = _documents(directory / f"{name}.yaml")
+    return deepcopy(document)
 
 
 def load_all(name: str, directory: Path = MANIFESTS) -> dict[str, Manifest]:
     """The objects in ``<name>.yaml`` by their kind."""
-    text = (directory / f"{name}.yaml").read_text(encoding="utf-8")
-    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+    return {doc["kind"]: deepcopy(doc) for doc in _documents(directory / f"{name}.yaml")}
 
 
-def load_values(name: str) -> Manifest:
-    """Helm values, which are no object of Kubernetes."""
-    return yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text(encoding="utf-8"))
+@functools.cache
+def _documents(path: Path) -> list[Manifest]:
+    """A file is read once in a process: a test suite collects the graph a hundred times."""
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
 def merge(base: Any, change: Any) -> Any:

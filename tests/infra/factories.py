@@ -1,5 +1,6 @@
 """Settings for tests: one valid set, and ways to change one thing in it."""
 
+import functools
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -53,7 +54,13 @@ def settings(**changes: Any) -> Settings:
 
 
 def graph(stack: str = "test", **changes: Any) -> Graph:
-    return collect(settings(**changes), stack)
+    """The graph of the changed settings. Read it only: equal settings share one."""
+    return _graph(stack, settings(**changes).model_dump_json())
+
+
+@functools.cache
+def _graph(stack: str, data: str) -> Graph:
+    return collect(Settings.model_validate_json(data), stack)
 
 
 def problems(**changes: Any) -> list[str]:
