@@ -26,10 +26,14 @@ def wait_until_gone(
 
     A Job's template cannot be changed, so a change deletes the old Job and creates a new one of
     the same name. Created too early, it fails on the name; created while the old pod still saves,
-    it is a second writer on the volume.
+    it is a second writer on the volume. In a preview the hook only checks that it could ask: a
+    missing kubectl must not come to light when the old Job is already deleted.
     """
 
     def hook(args: pulumi.ResourceHookArgs) -> None:
+        if pulumi.runtime.is_dry_run():
+            _left(cluster, namespace, job, selector)
+            return
         deadline = time.monotonic() + grace_seconds + MARGIN_SECONDS
         while left := _left(cluster, namespace, job, selector):
             if time.monotonic() > deadline:

@@ -117,7 +117,8 @@ def _replacement_hook(name: str, workload: Workload, settings: Settings) -> pulu
         f"{WORKLOAD_LABEL}={name},app.kubernetes.io/component=trainer",
         workload.termination_grace_seconds,
     )
-    return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait)
+    options = pulumi.ResourceHookOptions(on_dry_run=True)
+    return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait, options)
 
 
 def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:

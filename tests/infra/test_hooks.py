@@ -87,6 +87,15 @@ def test_a_cluster_that_does_not_answer_is_not_a_job_that_is_gone(cluster):
         run()
 
 
+def test_a_preview_asks_once_and_waits_for_nothing(cluster, monkeypatch):
+    cluster.left("job pod")
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+
+    run()
+
+    assert len(cluster.calls) == 2
+
+
 def test_the_question_goes_to_the_stacks_own_cluster(cluster):
     run(KubernetesSettings(context="kind", kubeconfig="/home/me/kube"))
 
