@@ -15,12 +15,19 @@ Killed anywhere, the next prune goes on.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from holdfast.documents import BUNDLE_PATH, Snapshot, check_name
-from holdfast.errors import HoldfastError, Mismatch, UsageError
+from holdfast.errors import (
+    AlreadyExists,
+    HoldfastError,
+    Mismatch,
+    NotFound,
+    PreconditionFailed,
+    UsageError,
+)
 from holdfast.failpoint import failpoint
 from holdfast.lock import store_lock
 from holdfast.manifest import canonical
@@ -75,9 +82,10 @@ def prune(
 ) -> PruneReport:
     """Apply a retention policy to a workload's snapshots and remove what nobody names any more.
 
-    A snapshot younger than ``grace`` is never dropped, nor the newest, the last that verified, or a
-    pinned one. ``grace`` must be the same for every push and prune of the store, and much longer
-    than a push takes. ``dry_run`` deletes nothing and changes no document.
+    A snapshot younger than ``grace`` is never dropped and displaces no older one. The newest, the
+    last that verified, and pinned ones stay whatever the policy says. ``grace`` must be the same
+    for every push and prune of the store, and much longer than a push takes. ``dry_run`` deletes
+    nothing and changes no document.
     """
     check_name(workload)
     if grace <= timedelta(0):
@@ -152,17 +160,21 @@ class _Prune:
 
     def _drop_snapshots(self) -> None:
         self.decided = self.store.now()
-        snapshots = self.catalog.snapshots(self.workload)
+        listing = self.catalog.listing(self.workload)
+        snapshots = listing.snapshots
         results = self.catalog.verifications(self.workload)
+        pins = self.catalog.pins(self.workload)
+        verified = {name: record.ok for name, record in results.items()}
         kept = self.report.kept = select_keep(
-            snapshots,
-            self.policy,
-            pinned=self.catalog.pins(self.workload),
-            verified={name: record.ok for name, record in results.items()},
+            snapshots, self.policy, pinned=pins, verified=verified
         )
+        # A push may still withdraw a young snapshot: it must not have displaced an older one.
+        settled = [s for s in snapshots if self.decided - listing.written[s.id] > self.grace]
+        for name, why in select_keep(settled, self.policy, verified=verified).items():
+            kept.setdefault(name, [f"{reason} before the grace period" for reason in why])
         for snapshot in snapshots:
-            if snapshot.id not in kept and self.decided - snapshot.created <= self.grace:
-                kept[snapshot.id] = ["younger than the grace period"]
+            if snapshot not in settled:
+                kept.setdefault(snapshot.id, ["younger than the grace period"])
         for snapshot in reversed(snapshots):
             if snapshot.id not in kept:
                 self._drop(snapshot)
@@ -228,7 +240,8 @@ class _Prune:
             self.report.waiting.append(path)  # perhaps a push is at it
             return
         if not self.report.dry_run:
-            self.store.put_small(_tombstone_key(path), _DYING, if_absent=True)
+            with suppress(AlreadyExists):
+                self.store.put_small(_tombstone_key(path), _DYING, if_absent=True)
             failpoint("prune.tombstoned")
         self.report.tombstoned.append(path)
 
@@ -251,10 +264,11 @@ class _Prune:
         """Remove the tombstone of a path that has been empty for two grace periods."""
         if self.report.dry_run or self._stalled():
             return
-        if self.store.get(tombstone.key) != _DELETED:  # killed before it could say so
-            self.store.put_small(tombstone.key, _DELETED)
-        elif self.decided - tombstone.modified > 2 * self.grace:
-            self.store.delete([tombstone.key])
+        with suppress(NotFound, PreconditionFailed):  # another prune was quicker
+            if self.store.get(tombstone.key) != _DELETED:  # killed before it could say so
+                self.store.put_small(tombstone.key, _DELETED, if_match=tombstone.etag)
+            elif self.decided - tombstone.modified > 2 * self.grace:
+                self.store.delete([tombstone.key])
 
     def _sweep(self) -> None:
         """What is of no use any more: sequence numbers but the greatest, records of snapshots that

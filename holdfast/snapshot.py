@@ -28,7 +28,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.manifest import Manifest, canonical
-from holdfast.store import ObjectInfo, Store
+from holdfast.store import Store
 
 __all__ = ["BundleRef", "Catalog", "Listing", "Snapshot", "Verification"]
 
@@ -38,10 +38,12 @@ READERS = 8  # small objects read at once
 
 @dataclass
 class Listing:
-    """The snapshots of a workload, newest first, and the IDs of those that cannot be read."""
+    """The snapshots of a workload, newest first; why others cannot be read, by ID; and when the
+    store, by its clock, got each of them."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
+    written: dict[str, datetime] = field(default_factory=dict)
 
 
 class Catalog:
@@ -103,8 +105,10 @@ class Catalog:
 
     def listing(self, workload: str, run: str | None = None) -> Listing:
         """The snapshots of a workload (and of one run), newest first, with the damaged ones."""
-        ids = [self._id(info) for info in self.store.list(f"snapshots/{check_name(workload)}/")]
-        found = Listing()
+        prefix = f"snapshots/{check_name(workload)}/"
+        infos = list(self.store.list(prefix))
+        ids = [info.key.removeprefix(prefix).removesuffix(".json") for info in infos]
+        found = Listing(written=dict(zip(ids, (info.modified for info in infos), strict=True)))
 
         def read(snapshot_id: str) -> Snapshot | Mismatch | None:
             try:
@@ -242,9 +246,6 @@ class Catalog:
 
         found = in_threads(read, keys, READERS)
         return {record.snapshot: record for record in found if record}
-
-    def _id(self, info: ObjectInfo) -> str:
-        return info.key.rsplit("/", 1)[1].removesuffix(".json")
 
 
 def _moment(text: str) -> datetime:

@@ -100,11 +100,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert keys(catalog.store) == before
 
 
-def test_pinned_verified_newest_and_young_snapshots_stay(
-    volume: Volume,
+def test_pinned_and_verified_snapshots_stay(
     catalog: Catalog,
     snapshots: list[Snapshot],
-    save: Callable[..., Bundle],
     run: Callable[..., PruneReport],
     store_directory: Path,
     flip: Callable[..., None],
@@ -113,18 +111,31 @@ def test_pinned_verified_newest_and_young_snapshots_stay(
     verify_snapshot(catalog, snapshots[1])
     flip(store_directory / snapshots[2].bundles[0].data / ".metadata")
     assert not verify_snapshot(catalog, snapshots[2]).ok
-    save(400)
-    newest = push(volume, catalog, WORKLOAD).snapshot
 
     report = run()
 
     assert report.kept == {
         snapshots[0].id: ["pinned"],
-        snapshots[1].id: ["last verified"],
-        newest: ["newest", "last 1 of 1"],
+        snapshots[1].id: ["last verified", "last 1 of 1"],
+        snapshots[2].id: ["newest"],
     }
-    assert report.dropped == [snapshots[2].id]
-    assert catalog.verifications(WORKLOAD).keys() == {snapshots[1].id}
+    assert report.dropped == []
+
+
+def test_a_young_snapshot_displaces_no_older_one_yet(
+    volume: Volume,
+    catalog: Catalog,
+    snapshots: list[Snapshot],
+    save: Callable[..., Bundle],
+    run: Callable[..., PruneReport],
+) -> None:
+    save(400)
+    newest = push(volume, catalog, WORKLOAD).snapshot
+
+    report = run()
+
+    assert report.kept.keys() == {newest, snapshots[2].id}
+    assert report.dropped == [snapshot.id for snapshot in snapshots[:2]]
 
 
 def test_a_snapshot_younger_than_the_grace_period_is_not_dropped(
