@@ -17,6 +17,7 @@ _ROUTES = {
         r"/apis/cr\.kanister\.io/v1alpha1/namespaces/([^/]+)/actionsets(?:/([^/]+))?"
     ),
     "jobs": re.compile(r"/apis/batch/v1/namespaces/([^/]+)/jobs(?:/([^/]+))?"),
+    "configmaps": re.compile(r"/api/v1/namespaces/([^/]+)/configmaps(?:/([^/]+))?"),
 }
 
 
@@ -52,6 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PATCH(self) -> None:
+        self._answer()
+
     def do_DELETE(self) -> None:
         self._answer()
 
@@ -85,10 +89,14 @@ class _Handler(BaseHTTPRequestHandler):
                     items = [item for item in found.values()
                              if labels <= item["metadata"].get("labels", {}).items()]  # fmt: skip
                     return 200, {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}
+                if self.command == "PATCH" and resource != "actionsets" and name not in found:
+                    return 201, self._create(resource, namespace)  # server-side apply
                 if name not in found:
                     raise Refused(404, "NotFound", f'{resource} "{name}" not found')
                 if self.command == "GET":
                     return 200, found[name]
+                if self.command == "PATCH" and resource == "configmaps":
+                    return 200, self._create(resource, namespace)
                 if self.command == "DELETE":
                     self._delete(resource, namespace, name)
                     return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
@@ -100,6 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
             if namespace != self.cluster.kanister_namespace:
                 return {}
             return {name: a.manifest for name, a in list(self.cluster.actionsets.items())}
+        if resource == "configmaps":
+            maps = self.cluster.of_kind("ConfigMap")
+            return {
+                m["metadata"]["name"]: m for m in maps if m["metadata"]["namespace"] == namespace
+            }
         jobs = list(self.cluster.jobs.items())
         return {
             name: {**job.manifest, "spec": {**job.spec, "suspend": job.suspended},
@@ -110,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, resource: str, namespace: str) -> dict[str, Any]:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         body["metadata"]["namespace"] = namespace
+        if resource == "configmaps":
+            self.cluster.objects["ConfigMap", namespace, body["metadata"]["name"]] = body
+            return body
         if resource == "jobs":
             return dict(self.cluster.create_job(body).manifest)
         if namespace != self.cluster.kanister_namespace:
@@ -120,8 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self.cluster.create_actionset(body)
 
     def _delete(self, resource: str, namespace: str, name: str) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))  # one Job, one uid: no doubt
         if resource == "jobs":
             self.cluster.delete_job(namespace, name)
+        elif resource == "configmaps":
+            del self.cluster.objects["ConfigMap", namespace, name]
         else:
             self.cluster.delete_actionset(name)
 

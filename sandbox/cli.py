@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sandbox import stack
 from sandbox.cluster import (
     MARKER,
     SERVER_LOG,
@@ -26,8 +26,9 @@ from sandbox.cluster import (
     marker,
     remove,
     server,
+    vacate,
 )
-from sandbox.errors import SandboxError
+from sandbox.errors import Misuse, SandboxError
 
 app = typer.Typer(
     help="Run the `local` stack's own objects as processes on this machine.\n\n"
@@ -62,7 +63,7 @@ console = Console(highlight=False, soft_wrap=True)
 def fail(error: SandboxError) -> NoReturn:
     """One line on stderr; exit code 2 for wrong settings, else 1."""
     typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(2 if isinstance(error, stack.UnusableStack) else 1)
+    raise typer.Exit(2 if isinstance(error, Misuse) else 1)
 
 
 @app.command()
@@ -79,9 +80,7 @@ def demo(
     Exits 1 if a promise was broken; the state folder is then left for a look at its logs.
     """
     if importlib.util.find_spec("torch") is None:
-        fail(
-            stack.UnusableStack("PyTorch is not installed here, and the demo trains: `make setup`")
-        )
+        fail(Misuse("PyTorch is not installed here, and the demo trains: `make setup`"))
     from sandbox.demo import Demo
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
@@ -102,19 +101,20 @@ def up(
 ) -> None:
     """Start the stack's Jobs and CronJobs in the background, and say what is not run here."""
     try:
-        told = stack.read(stack_name)
+        vacate(state)
     except SandboxError as error:
         fail(error)
     state.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "sandbox", "serve", "--state", str(state.absolute()),
                "--stack", stack_name, "--speed", str(speed)]  # fmt: skip
     with (state / SERVER_LOG).open("wb") as log:
-        process = subprocess.Popen(command, cwd=told.project, stdin=subprocess.DEVNULL, stdout=log,
-                                   stderr=log, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   start_new_session=True)  # fmt: skip
     while not (about := _ready(state, process.pid)):
-        if process.poll() is not None:
-            why = (state / SERVER_LOG).read_text().strip().removeprefix("error: ")
-            fail(SandboxError(why or "it did not start"))
+        if code := process.poll():
+            typer.echo((state / SERVER_LOG).read_text().strip() or "error: it ended", err=True)
+            shutil.rmtree(state)
+            raise typer.Exit(code)
         time.sleep(0.1)
     shown = _ask(about["api"])
     console.print(f"stack {stack_name} runs in {state}, process {about['pid']}")
@@ -126,7 +126,7 @@ def up(
     console.print(f"  Blueprint {', '.join(shown['blueprints'])}: ask for its actions with "
                   f"HOLDFAST_KUBERNETES_API={about['api']}")  # fmt: skip
     console.print("not run here, since processes stand in for a cluster:")
-    for line in [*shown["not_run"], *told.others]:
+    for line in about["not_run"]:
         console.print(f"  {line}")
     console.print(f"of no effect on a process: {', '.join(shown['without_effect'])}")
     console.print(f"look: `python -m sandbox status`, {state}/pods/*/*.log")
@@ -182,14 +182,16 @@ def serve(
     speed: Annotated[float, typer.Option()],
 ) -> None:
     """The background process of `up`: run until told to stop."""
-    told = stack.read(stack_name)
+    from sandbox import stack
+
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
+        told = stack.read(stack_name)
         cluster = Cluster(told.objects, state, told.project, speed, claim(state))
     except SandboxError as error:
         fail(error)
     cluster.start()
-    describe(state, api=cluster.url)
+    describe(state, api=cluster.url, not_run=[*cluster.not_run(), *told.others])
     signal.sigwait([signal.SIGTERM])
     cluster.stop()
 

@@ -241,19 +241,23 @@ class Cluster:
         return CronJob(manifest, self, self.clock)
 
 
-def claim(state: Path) -> str:
-    """Make `state` this process's sandbox, and return the identity for its clusters.
+def vacate(state: Path) -> None:
+    """Remove what is left of a sandbox whose process is gone.
 
-    What is left of a sandbox whose process is gone is removed first; a running one, and a folder
-    that no sandbox made, are errors.
+    A sandbox that runs, and a folder with things that no sandbox made, are errors.
     """
     if (state / MARKER).exists():
         if server(state):
             raise SandboxError(f"a sandbox runs in {state}: end it with `python -m sandbox down`")
         remove(state)
-    state.mkdir(parents=True, exist_ok=True)
-    if {path.name for path in state.iterdir()} - {SERVER_LOG}:
+    elif state.exists() and {path.name for path in state.iterdir()} - {SERVER_LOG}:
         raise SandboxError(f"{state} is not empty, and no sandbox made it: give another --state")
+
+
+def claim(state: Path) -> str:
+    """Make `state` this process's sandbox; the identity for its clusters."""
+    vacate(state)
+    state.mkdir(parents=True, exist_ok=True)
     me, identity = psutil.Process(), uuid.uuid4().hex
     describe(state, identity=identity, pid=me.pid, created=me.create_time())
     return identity

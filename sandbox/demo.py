@@ -70,6 +70,8 @@ class Demo:
         self.state, self.target, self.speed, self.as_json = state, target, speed, as_json
         self.story = Story(stack_name)
         self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = 120
         self._clusters: list[Cluster] = []
 
     def run(self) -> bool:
@@ -220,8 +222,9 @@ class Demo:
         self._chapter("The last step, compared with the undisturbed run")
         pods = len({line.pod for line in training.lines()})
         self._say(f"Job {training.job.name} is {training.job.finished} after {pods} pods")
-        self._compare("the final bundle equals the undisturbed run's, bit for bit",
-                      training, reference)  # fmt: skip
+        text = "the final bundle equals the undisturbed run's, bit for bit"
+        if not self._compare(text, training, reference):
+            return
         expected = {line.step: line.fields["loss"] for line in reference.lines("step")}
         steps = training.lines("step")
         whole = len(expected) == training.steps
@@ -296,19 +299,20 @@ class Demo:
         name = training.events("actionset-ended", action="restore")[-1].details["actionset"]
         return training.seconds(f"{name}-stage", "container")
 
-    def _compare(self, text: str, training: Training, reference: Training) -> None:
+    def _compare(self, text: str, training: Training, reference: Training) -> bool:
+        """Compare the newest bundles; False when identity must not be claimed at all."""
         ours, theirs = training.newest().manifest, reference.newest().manifest
         prints = [{k: str(v) for k, v in manifest.labels.items() if k.startswith("fingerprint.")}
                   for manifest in (ours, theirs)]  # fmt: skip
         self.story.fingerprint = prints[0]
-        differing = [
-            key for key in prints[0] | prints[1] if prints[0].get(key) != prints[1].get(key)
-        ]
-        if differing or not prints[0]:
+        keys = prints[0] | prints[1]
+        differing = [key for key in keys if prints[0].get(key) != prints[1].get(key)]
+        if differing or not keys:
             self._promise(text, False, f"not claimed: fingerprints differ in {differing}")
-            return
+            return False
         self._promise(text, ours.content == theirs.content and ours.name == theirs.name,
                       f"content {ours.content[:16]}… and {theirs.content[:16]}…")  # fmt: skip
+        return True
 
     # What is printed
 

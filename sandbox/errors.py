@@ -7,3 +7,7 @@ class SandboxError(Exception):
 
 class Unsupported(SandboxError):
     """An object asks for something that the sandbox does not do; the message names it."""
+
+
+class Misuse(SandboxError):
+    """Something must be put right before anything can start; the command line exits 2."""

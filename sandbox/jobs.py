@@ -93,13 +93,19 @@ class Job:
         return not self._thread.is_alive()
 
     def patch(self, change: Mapping[str, Any]) -> None:
-        """Suspend or resume, which is all that our Blueprints patch; a finished Job stays so.
+        """Suspend or resume and annotate, as our Blueprints do; a finished Job stays so.
 
         Suspending stops the pod in the background, as the Job controller does.
         """
         spec = change.get("spec", {})
         if set(change) - {"metadata", "spec"} or set(spec) - {"suspend"}:
             raise Unsupported(f"patch of a Job with {change}: only spec.suspend is run here")
+        metadata = self.manifest["metadata"]
+        changed = metadata.get("annotations", {}) | change.get("metadata", {}).get(
+            "annotations", {}
+        )
+        kept = {key: value for key, value in changed.items() if value is not None}
+        self.manifest = {**self.manifest, "metadata": {**metadata, "annotations": kept}}
         with self._lock:
             wanted = spec.get("suspend", self.suspended)
             if self.finished or self.suspended == wanted:

@@ -7,11 +7,7 @@ from typing import Any
 
 from infra.graph import collect
 from infra.settings import PROJECT_DIRECTORY, SettingsError, load
-from sandbox.errors import SandboxError
-
-
-class UnusableStack(SandboxError):
-    """Something must be put right before anything can start; the command line exits 2."""
+from sandbox.errors import Misuse
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ def read(name: str) -> Stack:
     try:
         graph = collect(load(name), name)
     except SettingsError as error:
-        raise UnusableStack(str(error)) from None
+        raise Misuse(str(error)) from None
     others = [f"{r.type.rpartition(':')[2]} {r.name}" for r in graph.resources
               if r.custom and not r.is_kubernetes_object]  # fmt: skip
     counts = Counter(r.type.rpartition(":")[2] for r in graph.resources if r.custom)
