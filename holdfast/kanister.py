@@ -20,7 +20,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ from holdfast.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavai
 
 WORKLOAD_LABEL = "holdfast.dev/workload"
 ACTION_LABEL = "holdfast.dev/action"
+#: on every ActionSet that we create: when its creator stops waiting for it (ISO 8601, UTC)
+DEADLINE_ANNOTATION = "holdfast.dev/deadline"
 KEEP_FINISHED = 10
 ERROR_CHARACTERS = 600
 
@@ -57,6 +59,10 @@ class ActionFailed(HoldfastError):
 class Stranded(DeadlineExceeded):
     """Nobody works on the ActionSet any more, or nobody ever did."""
 
+    def __init__(self, message: str, *, begun: bool) -> None:
+        super().__init__(message)
+        self.begun = begun
+
 
 @dataclass(frozen=True)
 class Action:
@@ -80,7 +86,7 @@ class Action:
                     f"{what} '{value}' is no Kubernetes name: use at most 63 of a-z, 0-9 and -"
                 )
 
-    def manifest(self, name: str, namespace: str) -> dict[str, Any]:
+    def manifest(self, name: str, namespace: str, deadline: datetime) -> dict[str, Any]:
         return {
             "apiVersion": "cr.kanister.io/v1alpha1",
             "kind": "ActionSet",
@@ -88,6 +94,7 @@ class Action:
                 "name": name,
                 "namespace": namespace,
                 "labels": {WORKLOAD_LABEL: self.workload, ACTION_LABEL: self.name},
+                "annotations": {DEADLINE_ANNOTATION: deadline.isoformat(timespec="seconds")},
             },
             "spec": {
                 "actions": [
@@ -110,11 +117,15 @@ class ActionSet:
     action: str
     options: Mapping[str, str]
     created: datetime
+    #: None on one that something else created
+    deadline: datetime | None
     state: State
     running_phase: str
     error: str
     #: failed, and the deferPhase has not ended (or, after a failed launch, will never run)
     deferring: bool
+    #: a phase of it has run, or runs
+    begun: bool
     #: every phase and the deferPhase are complete, whatever the state says
     all_done: bool
     #: merged outputs of the phases; empty before the work is done
@@ -130,6 +141,7 @@ class ActionSet:
         phases = list(action.get("phases") or [])
         defer = action.get("deferPhase") or {}
         ended = (State.COMPLETE, State.FAILED)
+        running_phase = (status.get("progress") or {}).get("runningPhase") or ""
         state = State(status.get("state") or State.NONE)
         every = [*phases, *([defer] if defer.get("name") else [])]
         all_done = bool(every) and all(phase.get("state") == State.COMPLETE for phase in every)
@@ -143,12 +155,15 @@ class ActionSet:
             action=spec.get("name", ""),
             options=spec.get("options") or {},
             created=datetime.fromisoformat(metadata["creationTimestamp"]).astimezone(UTC),
+            deadline=_time((metadata.get("annotations") or {}).get(DEADLINE_ANNOTATION)),
             state=state,
-            running_phase=(status.get("progress") or {}).get("runningPhase") or "",
+            running_phase=running_phase,
             error=_one_line((status.get("error") or {}).get("message") or ""),
             deferring=state is State.FAILED
             and bool(defer.get("name"))
             and defer.get("state") not in ended,
+            begun=bool(running_phase)
+            or any(phase.get("state") not in (None, State.PENDING) for phase in every),
             all_done=all_done,
             outputs=outputs,
             artifacts={name: a.get("keyValue") or {} for name, a in artifacts.items()},
@@ -168,11 +183,12 @@ class ActionSets:
         self.namespace = namespace
         self._path = f"/apis/cr.kanister.io/v1alpha1/namespaces/{namespace}/actionsets"
 
-    def create(self, action: Action) -> ActionSet:
+    def create(self, action: Action, timeout: float) -> ActionSet:
         """Create under a new name. A lost answer is settled by reading back, never by a twin."""
         stamp = datetime.now(UTC).strftime("%Y%m%dt%H%M%Sz")
         name = f"{action.workload}-{action.name}-{stamp}-{secrets.token_hex(3)}"
-        body = action.manifest(name, self.namespace)
+        due = self._api.server_time + timedelta(seconds=timeout)
+        body = action.manifest(name, self.namespace, due)
         try:
             return ActionSet.parse(self._api.create(self._path, body))
         except KubernetesUnavailable:
@@ -205,6 +221,11 @@ class ActionSets:
         """Seconds since creation, both ends by the API server's clock."""
         return max(0.0, (self._api.server_time - actionset.created).total_seconds())
 
+    def overdue(self, actionset: ActionSet, timeout: float) -> float:
+        """Seconds since its deadline, or creation + ``timeout``; negative before."""
+        due = actionset.deadline or actionset.created + timedelta(seconds=timeout)
+        return (self._api.server_time - due).total_seconds()
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -225,7 +246,8 @@ def run_action(
 
     An unfinished ActionSet of the same workload and action is waited for, not doubled; with other
     options it is an error. One that strands is reported, deleted and issued once more under a new
-    name: phases are idempotent and commit by a last atomic step.
+    name: phases are idempotent and commit by a last atomic step. A restore that strands a second
+    time stays for `holdfast.stranded`, whose patience it measures.
 
     Raises:
         ActionFailed: the action failed and its deferPhase has ended.
@@ -236,13 +258,15 @@ def run_action(
     current = _adopt(actionsets, action, patience, say)
     for last_try in (False, True):
         if current is None:
-            current = _patiently(lambda: actionsets.create(action), patience)
+            current = patiently(lambda: actionsets.create(action, patience.timeout), patience)
             say(f"created ActionSet {current.name} in namespace {actionsets.namespace}")
         try:
             return _wait(actionsets, current, patience, say)
         except Stranded as stranded:
+            if last_try and action.name == "restore" and stranded.begun:
+                raise
             stuck = current.name
-            _patiently(lambda name=stuck: actionsets.delete(name), patience)
+            patiently(lambda name=stuck: actionsets.delete(name), patience)
             if last_try:
                 raise
             say(f"stranded: {stranded}; deleted, issuing it once more")
@@ -276,11 +300,11 @@ def _adopt(
     actionsets: ActionSets, action: Action, patience: Patience, say: Say
 ) -> ActionSet | None:
     """The unfinished ActionSet to wait for, if there is one; stranded ones are deleted."""
-    listed = _patiently(
+    listed = patiently(
         lambda: actionsets.of_workload(action.workload), patience, FIRST_ANSWER_SECONDS
     )
     for other in (a for a in listed if a.action == action.name):
-        young = actionsets.age(other) < patience.timeout
+        young = actionsets.overdue(other, patience.timeout) < 0
         if other.state is State.FAILED and other.deferring and young:
             say(f"waiting for the clean-up of failed ActionSet {other.name}")
             try:
@@ -289,7 +313,7 @@ def _adopt(
                 say(f"earlier {action.name} failed: {error}")
         elif other.state not in (State.COMPLETE, State.FAILED) and not young:
             say(f"stranded: ActionSet {other.name} is past its deadline; deleted")
-            _patiently(lambda name=other.name: actionsets.delete(name), patience)
+            patiently(lambda name=other.name: actionsets.delete(name), patience)
         elif other.state not in (State.COMPLETE, State.FAILED):
             if dict(other.options) != dict(action.options):
                 raise ActionFailed(
@@ -303,14 +327,16 @@ def _adopt(
 
 def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say: Say) -> ActionSet:
     name, start = actionset.name, time.monotonic() - actionsets.age(actionset)
+    due = actionset.deadline or actionset.created
+    limit = max(patience.timeout, (due - actionset.created).total_seconds())  # another's, maybe
     silent_since: float | None = None
     told = ""
     while True:
-        current = _patiently(lambda: actionsets.get(name), patience)
+        current = patiently(lambda: actionsets.get(name), patience)
         waited = time.monotonic() - start
         if current.state is State.COMPLETE:
             return current
-        overdue = waited > patience.timeout
+        overdue = waited > limit
         if current.state is State.FAILED:
             silent_since = (silent_since or waited) if current.launch_failed else None
             launch_failed = silent_since is not None and waited - silent_since > patience.launch
@@ -319,7 +345,8 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
         elif current.state is State.NONE and waited > patience.first_status:
             raise Stranded(
                 f"ActionSet {name} has no status after {waited:.0f} s: is Kanister's controller"
-                f" running, and does it watch namespace {actionsets.namespace}?"
+                f" running, and does it watch namespace {actionsets.namespace}?",
+                begun=False,
             )
         elif overdue:
             if current.all_done:  # only the last status update is missing: the work is done
@@ -327,7 +354,8 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
             raise Stranded(
                 f"ActionSet {name} is still {current.state} in phase"
                 f" '{current.running_phase or '-'}' after {waited:.0f} s: a restarted controller"
-                " forgets what ran; raise --timeout if the phase only needs longer"
+                " forgets what ran; raise --timeout if the phase only needs longer",
+                begun=current.begun,
             )
         doing = current.state + (f": {current.running_phase}" if current.running_phase else "")
         if doing != told and current.state is not State.NONE:
@@ -338,8 +366,8 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
 
 def _failure(namespace: str, actionset: ActionSet, *, overdue: bool) -> ActionFailed:
     rest = (
-        f"; its clean-up phase '{actionset.running_phase}' has not ended: check that the Job is"
-        " not suspended"
+        f"; its clean-up phase '{actionset.running_phase}' has not ended: if the Job stays"
+        " suspended, the next `holdfast backup` resumes it"
         if overdue
         else f": see `kubectl -n {namespace} describe actionset {actionset.name}`"
     )
@@ -347,7 +375,7 @@ def _failure(namespace: str, actionset: ActionSet, *, overdue: bool) -> ActionFa
     return ActionFailed(f"ActionSet {actionset.name} failed ({reason}){rest}")
 
 
-def _patiently(
+def patiently(
     call: Callable[[], T], patience: Patience, seconds: float = LATER_ANSWER_SECONDS
 ) -> T:
     """Retry while the API server does not answer."""
@@ -361,6 +389,13 @@ def _patiently(
                 raise
             time.sleep(pause)
             pause = min(2 * pause, 15)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text or "").astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _one_line(message: str) -> str:

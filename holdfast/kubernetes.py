@@ -70,10 +70,17 @@ class KubernetesAPI:
     def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._request("POST", path, body=body)
 
-    def delete(self, path: str) -> None:
-        """Delete; an object that is gone already is a success."""
+    def apply(self, path: str, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Create the object, or make it what ``body`` says, with ``manager`` as the fields' owner.
+
+        Server-side apply: doing it twice changes nothing.
+        """
+        return self._request("PATCH", path, body=body, query={"fieldManager": manager})
+
+    def delete(self, path: str, options: Mapping[str, Any] | None = None) -> None:
+        """Delete; an object that is gone already is a success. ``options`` are DeleteOptions."""
         try:
-            self._request("DELETE", path)
+            self._request("DELETE", path, body=options)
         except KubernetesError as error:
             if error.status != 404:
                 raise
@@ -91,7 +98,8 @@ class KubernetesAPI:
         request = urllib.request.Request(url, data=data, method=method)
         request.add_header("Accept", "application/json")
         if data is not None:
-            request.add_header("Content-Type", "application/json")
+            kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
+            request.add_header("Content-Type", kind)
         try:
             with self._opener(request).open(request, timeout=REQUEST_SECONDS) as response:
                 self._note_time(response.headers.get("Date"))
@@ -152,11 +160,16 @@ def _refusal(method: str, path: str, error: urllib.error.HTTPError) -> Kubernete
         reason = json.loads(error.read(65536))["message"]
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         reason = error.reason
+    kanister = "/cr.kanister.io/" in path
     remedy = {
         401: "the token is not accepted; is the service account deleted?",
         403: "give the service account get, list, create, delete on actionsets, or see the"
-        " admission policy",
-        404: "is Kanister installed, and is --kanister-namespace right?",
+        " admission policy"
+        if kanister
+        else "give the account the right that the message names",
+        404: "is Kanister installed, and is --kanister-namespace right?"
+        if kanister
+        else "see the message",
     }.get(error.code, "see the message")
     kind = KubernetesUnavailable if error.code == 429 or error.code >= 500 else KubernetesError
     return kind(f"{method} {path} answered {error.code} ({reason}): {remedy}", error.code)

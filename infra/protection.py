@@ -13,7 +13,8 @@ class Protection(pulumi.ComponentResource):
     """The schedule that backs one workload up.
 
     Produces: ServiceAccount and CronJob ``<workload>-backup``; in Kanister's namespace a Role and
-    RoleBinding that let the account create ActionSets, within the admission policy.
+    RoleBinding that let the account create ActionSets, within the admission policy; in its own
+    those that let it see the training Job.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -63,10 +64,23 @@ class Protection(pulumi.ComponentResource):
             merge(objects["RoleBinding"], binding),
             pulumi.ResourceOptions(parent=self, depends_on=[self.role, self.account]),
         )
+        objects = load_all("backup-job-role")
+        rule = {**objects["Role"]["rules"][0], "resourceNames": [name]}
+        self.job_role = register(
+            f"{account}-job-role",
+            merge(objects["Role"], {"metadata": metadata, "rules": [rule]}),
+            options,
+        )
+        binding = {"metadata": metadata, "roleRef": {"name": account}, "subjects": [subject]}
+        self.job_binding = register(
+            f"{account}-job-role-binding",
+            merge(objects["RoleBinding"], binding),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.job_role, self.account]),
+        )
         self.cron_job = register(
             f"{account}-schedule",
             backup_cron_job(name, workload, settings),
-            pulumi.ResourceOptions(parent=self, depends_on=[self.binding]),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.binding, self.job_binding]),
         )
         self.cron_job_name = name_of(self.cron_job)
         self.register_outputs({"cron_job_name": self.cron_job_name})

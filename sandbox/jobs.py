@@ -100,12 +100,10 @@ class Job:
         spec = change.get("spec", {})
         if set(change) - {"metadata", "spec"} or set(spec) - {"suspend"}:
             raise Unsupported(f"patch of a Job with {change}: only spec.suspend is run here")
-        metadata = self.manifest["metadata"]
-        changed = metadata.get("annotations", {}) | change.get("metadata", {}).get(
-            "annotations", {}
-        )
-        kept = {key: value for key, value in changed.items() if value is not None}
-        self.manifest = {**self.manifest, "metadata": {**metadata, "annotations": kept}}
+        metadata, news = self.manifest["metadata"], change.get("metadata", {})
+        notes = metadata.get("annotations", {}) | news.get("annotations", {})
+        notes = {key: value for key, value in notes.items() if value is not None}
+        self.manifest = {**self.manifest, "metadata": {**metadata, "annotations": notes}}
         with self._lock:
             wanted = spec.get("suspend", self.suspended)
             if self.finished or self.suspended == wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,17 +12,19 @@ import typer
 
 from holdfast.cli import options
 from holdfast.cli.output import emit, say
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.text import plural
 
 if TYPE_CHECKING:
-    from holdfast.kanister import ActionSets, Patience
+    from holdfast.job import Jobs
+    from holdfast.kanister import Action, ActionSet, ActionSets, Patience
 
 _SNAPSHOT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
 def backup(
     workload: options.Workload = None,
+    job: options.Job = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
     kanister_namespace: options.KanisterNamespace = "kanister",
@@ -37,20 +40,26 @@ def backup(
     neither well nor badly within --timeout is deleted and issued once more. Afterwards the
     workload's finished ActionSets are deleted but for the newest 10.
 
+    First it clears what a restore left behind that nobody works on any more: its ActionSet is
+    deleted, and the Job that it suspended is resumed. A restore under way is left alone, and the
+    backup goes on beside it: bundles never change.
+
     Example: holdfast backup --workload gpt --namespace training --claim checkpoints-pvc
     """
-    _run(
-        "backup",
-        options_={},
-        workload=workload,
-        namespace=namespace,
-        claim=claim,
-        kanister_namespace=kanister_namespace,
-        blueprint=blueprint,
-        api=api,
-        timeout=timeout,
-        output=output,
-    )
+    from holdfast import stranded
+
+    asked = _ask("backup", {}, workload, namespace, claim, kanister_namespace, blueprint, api,
+                 timeout)  # fmt: skip
+    resume = replace(asked.action, name="resume", options={"job": job or asked.action.workload})
+    not_cleared: HoldfastError | None = None
+    try:
+        stranded.clear(asked.actionsets, asked.jobs, resume, asked.patience, say)
+    except HoldfastError as error:  # a backup is worth having all the same
+        say(f"a restore that was left behind is not cleared: {error}")
+        not_cleared = error
+    _report(asked, *_run(asked), output)
+    if not_cleared:
+        raise not_cleared
 
 
 def restore(
@@ -78,22 +87,20 @@ def restore(
 
     Training goes on while the snapshot is pulled and verified; then the Job is suspended, the
     snapshot becomes the next generation, and the Job is resumed. Newer bundles stay in the
-    generation before: `holdfast switch --generation N` brings them back.
+    generation before: `holdfast switch --generation N` brings them back. A Job that is finished
+    is created anew from its own spec; one that does not exist is an error before anything changes.
 
     Example: holdfast restore --workload gpt --before 2026-05-01T12:00:00Z
     """
-    _run(
-        "restore",
-        options_={"snapshot": _chosen(snapshot, before), "job": job or workload or ""},
-        workload=workload,
-        namespace=namespace,
-        claim=claim,
-        kanister_namespace=kanister_namespace,
-        blueprint=blueprint,
-        api=api,
-        timeout=timeout,
-        output=output,
-    )
+    from holdfast import job as training
+
+    wanted = {"snapshot": _chosen(snapshot, before), "job": job or workload or ""}
+    asked = _ask("restore", wanted, workload, namespace, claim, kanister_namespace, blueprint, api,
+                 timeout)  # fmt: skip
+    seen = training.require(asked.jobs, wanted["job"], asked.patience, say)
+    done, removed = _run(asked)
+    anew = seen and training.renew(asked.jobs, wanted["job"], asked.patience, say)
+    _report(asked, done, removed, output, job="created anew" if anew else "resumed")
 
 
 def _chosen(snapshot: str, before: str | None) -> str:
@@ -125,9 +132,19 @@ def _clean_up(actionsets: ActionSets, workload: str, patience: Patience) -> list
         return []
 
 
-def _run(
+@dataclass(frozen=True)
+class _Asked:
+    """An action, and whom to ask for it."""
+
+    action: Action
+    actionsets: ActionSets
+    jobs: Jobs
+    patience: Patience
+    start: float
+
+
+def _ask(
     name: str,
-    *,
     options_: dict[str, str],
     workload: str | None,
     namespace: str | None,
@@ -136,9 +153,9 @@ def _run(
     blueprint: str,
     api: str | None,
     timeout: float,
-    output: options.Format,
-) -> None:
+) -> _Asked:
     from holdfast import kanister
+    from holdfast.job import Jobs
     from holdfast.kubernetes import KubernetesAPI
 
     action = kanister.Action(
@@ -149,19 +166,38 @@ def _run(
         blueprint=blueprint,
         options=options_,
     )
-    actionsets = kanister.ActionSets(KubernetesAPI(api), kanister_namespace)
-    patience = kanister.Patience(timeout=timeout)
+    server = KubernetesAPI(api)
     asked = "".join(f", {key} {value}" for key, value in options_.items())
     say(f"{name} of {action.workload}: claim {action.namespace}/{action.claim}{asked}")
-    start = time.monotonic()
+    return _Asked(
+        action=action,
+        actionsets=kanister.ActionSets(server, kanister_namespace),
+        jobs=Jobs(server, action.namespace),
+        patience=kanister.Patience(timeout=timeout),
+        start=time.monotonic(),
+    )
+
+
+def _run(asked: _Asked) -> tuple[ActionSet, list[str]]:
+    """The complete ActionSet, and the names of the old ones that were deleted."""
+    from holdfast import kanister
+
+    def clean_up() -> list[str]:
+        return _clean_up(asked.actionsets, asked.action.workload, asked.patience)
+
     try:
-        done = kanister.run_action(actionsets, action, patience=patience, say=say)
+        done = kanister.run_action(asked.actionsets, asked.action, patience=asked.patience, say=say)
     except (kanister.ActionFailed, kanister.Stranded):
-        _clean_up(actionsets, action.workload, patience)  # failures must not fill the cluster
+        clean_up()  # failures must not fill the cluster
         raise
-    removed = _clean_up(actionsets, action.workload, patience)
-    seconds = time.monotonic() - start
-    results = ", ".join(f"{key} {value}" for key, value in sorted(done.outputs.items()))
+    return done, clean_up()
+
+
+def _report(
+    asked: _Asked, done: ActionSet, removed: list[str], output: options.Format, **more: str
+) -> None:
+    name, seconds = asked.action.name, time.monotonic() - asked.start
+    results = ", ".join(f"{k} {v}" for k, v in sorted({**done.outputs, **more}.items()))
     swept = f"; deleted {plural(len(removed), 'old ActionSet')}" if removed else ""
     say(f"{name} done in {seconds:.1f} s: {results or 'no outputs'}{swept}")
     if output is options.Format.JSON:
@@ -169,10 +205,11 @@ def _run(
             {
                 "action": name,
                 "actionset": done.name,
-                "workload": action.workload,
+                "workload": asked.action.workload,
                 "outputs": dict(done.outputs),
                 "artifacts": {name: dict(held) for name, held in done.artifacts.items()},
                 "seconds": round(seconds, 3),
                 "deleted": removed,
+                **more,
             }
         )

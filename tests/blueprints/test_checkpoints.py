@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from holdfast.job import RESTORE_ANNOTATION
+from holdfast.stranded import SWITCH_SECONDS
 from infra.manifests import BLUEPRINTS
 from infra.settings.workload import LONGEST_BACKUP
 from sandbox.templates import BLUEPRINT_FUNCTIONS, WAIT_FUNCTIONS, Template, render, strings
@@ -47,7 +49,7 @@ def outputs(**phases: dict[str, str]) -> dict[str, Any]:
 
 def test_a_blueprint_has_actions_at_its_top_level_and_no_spec():
     assert BLUEPRINT.keys() == {"apiVersion", "kind", "metadata", "actions"}
-    assert set(ACTIONS) == {"backup", "restore", "verify", "delete"}
+    assert set(ACTIONS) == {"backup", "restore", "resume", "verify", "delete"}
 
 
 def test_phase_names_are_unique_and_go_identifiers():
@@ -98,8 +100,36 @@ def test_the_job_is_resumed_whatever_happened_before():
     deferred = ACTIONS["restore"]["deferPhase"]
     resume = ACTIONS["restore"]["phases"][-1]
 
-    assert json.loads(deferred["args"]["spec"]) == {"spec": {"suspend": False}}
+    assert json.loads(deferred["args"]["spec"])["spec"] == {"suspend": False}
     assert deferred["args"] == resume["args"]
+
+
+def test_a_job_that_a_restore_suspended_is_marked_until_it_is_resumed():
+    """By the same patches: `holdfast backup` resumes a Job that has the mark, and no other."""
+    by_name = {phase["name"]: phase for phase in ALL}
+    suspend = json.loads(render(by_name["suspend"]["args"], outputs())["spec"])
+    resume = json.loads(by_name["resume"]["args"]["spec"])
+
+    assert suspend == {
+        "metadata": {"annotations": {RESTORE_ANNOTATION: "s-1"}},
+        "spec": {"suspend": True},
+    }
+    assert resume == {
+        "metadata": {"annotations": {RESTORE_ANNOTATION: None}},
+        "spec": {"suspend": False},
+    }
+
+
+def test_the_action_resume_does_what_the_end_of_a_restore_does_and_nothing_else():
+    (go_on,) = phases(ACTIONS["resume"])
+
+    assert go_on["args"] == ACTIONS["restore"]["deferPhase"]["args"]
+
+
+def test_a_switch_ends_before_a_stranded_restore_is_cleared():
+    (switch,) = [phase for phase in ALL if phase["name"] == "switch"]
+
+    assert switch["args"]["podOverride"]["activeDeadlineSeconds"] <= SWITCH_SECONDS
 
 
 def test_a_missing_job_is_found_before_anything_changes():

@@ -1,7 +1,8 @@
-"""A test double of the ActionSet API: HTTP as Kubernetes speaks it, states as a test scripts them.
+"""A test double of the Kubernetes API: HTTP as it is spoken, states as a test scripts them.
 
 It checks nothing that Kanister checks and runs no phase. Each created ActionSet takes the next
-script; each GET of it moves one status further and stays at the last one.
+script; each GET of it moves one status further and stays at the last one. A deleted Job stays for
+as many GETs as `leaving` says, as one whose pods have not ended.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 Status = dict[str, Any] | None
 PATH = "/apis/cr.kanister.io/v1alpha1/namespaces/kanister/actionsets"
+JOBS = "/apis/batch/v1/namespaces/training/jobs"
+MAPS = "/api/v1/namespaces/training/configmaps"
 
 
 def running(phase: str = "upload") -> Status:
@@ -59,6 +62,45 @@ def failed(message: str, *, defer: str | None = None, phase: str = "") -> Status
     }
 
 
+def job(*conditions: str, **annotations: str) -> dict[str, Any]:
+    """The Job gpt as the API server shows it, with what its controller made up."""
+    made_up = {"batch.kubernetes.io/controller-uid": "uid-1", "controller-uid": "uid-1",
+               "batch.kubernetes.io/job-name": "gpt", "job-name": "gpt"}  # fmt: skip
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": "gpt",
+            "namespace": "training",
+            "uid": "uid-1",
+            "resourceVersion": "7",
+            "generation": 3,
+            "creationTimestamp": "2026-05-01T12:00:00Z",
+            "ownerReferences": [{"kind": "Holder", "uid": "x"}],
+            "labels": {"holdfast.dev/workload": "gpt", **made_up},
+            "annotations": {"pulumi.com/skipAwait": "true"}
+            | {f"holdfast.dev/{key}": value for key, value in annotations.items()},
+            "managedFields": [
+                {"manager": "kube-controller-manager", "operation": "Update"},
+                {"manager": "pulumi-kubernetes-1a2b", "operation": "Apply"},
+            ],
+        },
+        "spec": {
+            "suspend": True,
+            "backoffLimit": 100,
+            "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "uid-1"}},
+            "template": {
+                "metadata": {
+                    "creationTimestamp": None,
+                    "labels": {"holdfast.dev/claim": "checkpoints-pvc", **made_up},
+                },
+                "spec": {"restartPolicy": "Never"},
+            },
+        },
+        "status": {"conditions": [{"type": kind, "status": "True"} for kind in conditions]},
+    }
+
+
 class ActionSetApi:
     """The objects, the scripts and what was asked."""
 
@@ -71,20 +113,37 @@ class ActionSetApi:
         self.headers: list[dict[str, str]] = []
         self.deleted: list[str] = []
         self.created: list[str] = []
+        #: Jobs and ConfigMaps by path
+        self.others: dict[str, dict[str, Any]] = {}
+        self.leaving = 0
+        #: answered with 403
+        self.hidden: tuple[str, ...] = ()
+        self.bodies: list[tuple[str, str, Any]] = []
         #: answers to give instead of the real one: (method, status, message); 0 = cut the line
         #: after the request was carried out
         self.faults: list[tuple[str, int, str]] = []
 
     def add(
-        self, name: str, status: Status, *, age: float = 0, action: str = "backup", **options: str
+        self,
+        name: str,
+        status: Status,
+        *,
+        age: float = 0,
+        due: float | None = None,
+        action: str = "backup",
+        **options: str,
     ) -> None:
-        """An ActionSet that exists before the test starts."""
+        """An ActionSet that exists before the test starts, ``due`` in so many seconds."""
+        deadline = datetime.now(UTC) + timedelta(seconds=due or 0)
         created = datetime.now(UTC) - timedelta(seconds=age)
         self.objects[name] = {
             "metadata": {
                 "name": name,
                 "labels": {"holdfast.dev/workload": "gpt", "holdfast.dev/action": action},
                 "creationTimestamp": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "annotations": {}
+                if due is None
+                else {"holdfast.dev/deadline": deadline.isoformat(timespec="seconds")},
             },
             "spec": {"actions": [{"name": action, "options": options}]},
             "status": status,
@@ -92,6 +151,8 @@ class ActionSetApi:
 
     def answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         url = urllib.parse.urlsplit(path)
+        if url.path.startswith((JOBS, MAPS)):
+            return self.answer_other(method, url.path, body)
         if not url.path.startswith(PATH):
             return 404, {"message": "the server could not find the requested resource"}
         name = url.path.removeprefix(PATH).strip("/")
@@ -120,6 +181,31 @@ class ActionSetApi:
             self.objects[name]["status"] = self.pending[name].pop(0)
         return 200, self.objects[name]
 
+    def answer_other(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        if path.startswith(self.hidden or "-"):
+            return 403, {"message": f"cannot {method.lower()} {path}"}
+        self.bodies.append((method, path, body))
+        if method == "PATCH" and body is not None:  # server-side apply
+            self.others[path] = body
+            return 201, body
+        found = self.others.get(path)
+        if found is None:
+            return 404, {"message": f"{path} not found"}
+        if method == "DELETE" and path.startswith(JOBS):
+            wanted = (body or {}).get("preconditions", {}).get("uid")
+            if wanted not in (None, found["metadata"]["uid"]):
+                return 409, {"message": "the UID in the precondition does not match"}
+            found["metadata"]["deletionTimestamp"] = "2026-05-01T13:00:00Z"
+            if not self.leaving:
+                del self.others[path]
+        elif method == "DELETE":
+            del self.others[path]
+        elif found["metadata"].get("deletionTimestamp"):
+            self.leaving -= 1
+            if self.leaving <= 0:
+                del self.others[path]
+        return 200, found
+
 
 @contextmanager
 def serve() -> Iterator[ActionSetApi]:
@@ -145,7 +231,7 @@ def serve() -> Iterator[ActionSetApi]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = _handle  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from holdfast import kanister
 from holdfast.cli import app
-from tests.holdfast.actionset_api import ActionSetApi, complete, failed, running, serve
+from tests.holdfast.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
 
 ENVIRONMENT = {
     "HOLDFAST_WORKLOAD": "gpt",
@@ -26,6 +26,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(kanister.time, "sleep", lambda seconds: None)
     with serve() as double:
+        double.others[f"{JOBS}/gpt"] = job()
         yield double
 
 

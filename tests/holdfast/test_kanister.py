@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,9 @@ def test_a_backup_is_one_action_on_the_claim_with_string_options_and_two_labels(
         "holdfast.dev/workload": "gpt",
         "holdfast.dev/action": "backup",
     }
+    due = datetime.fromisoformat(created["metadata"]["annotations"]["holdfast.dev/deadline"])
+    assert due.utcoffset() == timedelta(0)
+    assert 55 <= (due - datetime.now(UTC)).total_seconds() <= 61
     assert created["spec"]["actions"] == [
         {
             "name": "backup",
@@ -116,6 +120,24 @@ def test_stranding_twice_is_an_error_and_leaves_nothing_behind(api):
         run(api, patience=Patience(timeout=60, first_status=0.05, poll=0.001))
     assert len(api.created) == 2
     assert api.objects == {}
+
+
+def test_a_restore_that_strands_twice_stays_for_the_next_backup_to_judge(api):
+    """It may have suspended the Job, and its deadline says when that may be undone."""
+    api.scripts = [[running("stage")], [running("wait")]]
+    with pytest.raises(Stranded, match="'wait'"):
+        run(api, RESTORE, Patience(timeout=1.2, poll=0.01))
+    first, second = api.created
+    assert api.deleted == [first]
+    assert list(api.objects) == [second]
+
+
+def test_an_adopted_actionset_has_its_own_deadline(api):
+    api.add("gpt-backup-old", running(), age=90, due=60)
+    api.pending["gpt-backup-old"] = [running(), complete(snapshot="s1")]
+    done, _ = run(api)
+    assert done.name == "gpt-backup-old"
+    assert api.deleted == []
 
 
 def test_work_that_is_all_done_is_not_repeated_when_only_the_final_status_is_missing(api):

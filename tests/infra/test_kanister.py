@@ -10,7 +10,7 @@ def test_the_blueprint_keeps_its_actions(local: Graph):
     """The SDK's own ways to declare a custom object drop every top-level field but spec."""
     (blueprint,) = local.find("kubernetes:cr.kanister.io/v1alpha1:Blueprint")
 
-    assert set(blueprint.inputs["actions"]) == {"backup", "restore", "verify", "delete"}
+    assert set(blueprint.inputs["actions"]) == {"backup", "restore", "resume", "verify", "delete"}
     assert blueprint.inputs["metadata"]["namespace"] == "kanister"
     assert blueprint.options.version
 
@@ -125,7 +125,31 @@ def test_the_policy_forbids_every_field_that_could_change_what_a_task_does(local
     for field in ("podOverride", "profile", "secrets", "configMaps", "artifacts",
                   "podLabels", "podAnnotations"):  # fmt: skip
         assert f"!has(a.{field})" in text
-    assert "a.name in ['backup', 'verify']" in text
+    assert "a.name in ['backup', 'verify', 'resume']" in text
+
+
+def test_a_workloads_account_resumes_its_own_job_and_nothing_else(local: Graph):
+    (policy,) = local.find("ValidatingAdmissionPolicy")
+    (rule,) = [r for r in policy.inputs["spec"]["validations"] if "own Job" in r["message"]]
+    accounts = {account for role in local.find("RoleBinding") if "gpt-backup" in role.name
+                for account in [s["name"] for s in role.inputs["subjects"]]}  # fmt: skip
+    (job,) = local.find("Job", "gpt")
+
+    assert "a.options.size() == 1 && 'job' in a.options" in rule["expression"]
+    assert "variables.home + '.' + a.options['job'] + '-backup'" in rule["expression"]
+    assert accounts == {f"{job.inputs['metadata']['name']}-backup"}
+
+
+def test_the_backup_account_sees_its_own_job_and_changes_none(local: Graph):
+    (role,) = local.find("Role", "gpt-backup")
+    (binding,) = local.find("RoleBinding", "gpt-backup")
+
+    assert role.inputs["metadata"]["namespace"] == "training"
+    assert role.inputs["rules"] == [
+        {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": ["gpt"], "verbs": ["get"]}
+    ]
+    (subject,) = binding.inputs["subjects"]
+    assert subject["name"] == "gpt-backup"
 
 
 def test_variables_of_the_policy_are_no_reserved_words(local: Graph):

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.job import Jobs, renew
+from holdfast.kanister import Patience
+from holdfast.kubernetes import KubernetesAPI
 from sandbox.cluster import Cluster
 from sandbox.errors import SandboxError, Unsupported
 from sandbox.kanister import merge, seconds
@@ -147,6 +150,24 @@ def test_an_error_of_the_defer_phase_overwrites_the_message(make_cluster: Factor
     message = result(cluster)["error"]["message"]
     assert "second" in message
     assert "first" not in message
+
+
+def test_a_patch_adds_an_annotation_to_the_job_and_null_takes_it_away(
+    make_cluster: Factory,
+) -> None:
+    def noted(value: str | None) -> dict[str, Any]:
+        phase = patch("mark" if value else "unmark", bool(value))
+        change = {"metadata": {"annotations": {"why": value}}, "spec": {"suspend": bool(value)}}
+        phase["args"]["spec"] = json.dumps(change)
+        return phase
+
+    cluster = make_cluster(job(SLEEPING), claim(), blueprint(noted("restore"), wait("wait")))
+    result(cluster, options={"job": "work"})
+    work = cluster.jobs["training", "work"]
+    assert work.manifest["metadata"]["annotations"] == {"why": "restore"}
+    work.patch(json.loads(noted(None)["args"]["spec"]))
+    assert work.manifest["metadata"]["annotations"] == {}
+    assert not work.suspended
 
 
 def test_a_missing_output_fails_a_finished_action(make_cluster: Factory) -> None:
@@ -313,8 +334,22 @@ def test_a_finished_job_can_be_made_anew_from_its_own_spec_over_http(
     assert [pod.name for pod in cluster.jobs["training", "work"].pods] == ["work-2"]
 
 
+def test_a_job_is_created_by_apply_and_what_it_was_is_kept_in_a_config_map(
+    make_cluster: Factory,
+) -> None:
+    """What `holdfast restore` does with a Job that is finished."""
+    cluster = make_cluster(job(container(python("pass"))), blueprint(task("up", "true")), claim())
+    cluster.start()
+    jobs = Jobs(KubernetesAPI(cluster.url), "training")
+    until(lambda: (found := jobs.get("work")) and found.finished)
+    assert renew(jobs, "work", Patience(timeout=10), lambda line: None)
+    until(lambda: (found := jobs.get("work")) and found.finished)
+    assert [pod.name for pod in cluster.jobs["training", "work"].pods] == ["work-2"]
+    assert jobs.saved("work") is None
+
+
 def test_anything_else_is_an_unknown_path(make_cluster: Factory) -> None:
     cluster = make_cluster(blueprint(task("up", "true")))
     code, status = call(cluster, "GET", "/api/v1/namespaces/training/secrets")
     assert code == 404
-    assert "actionsets and jobs" in status["message"]
+    assert "actionsets and jobs and configmaps" in status["message"]
