@@ -10,12 +10,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import boto3
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 ROOT = Path(__file__).parents[2]
 KEY, SECRET = "holdfast", "holdfast-secret"
@@ -32,10 +38,11 @@ def binary() -> str:
 
 @dataclass
 class S3Server:
-    """A running server; `objects` is the directory that it keeps a bucket's objects in."""
+    """A running server, which keeps its buckets as directories below `root`."""
 
     endpoint: str
     root: Path
+    authority: str | None = None
 
     def environment(self, endpoint: str | None = None) -> dict[str, str]:
         return {
@@ -58,18 +65,20 @@ class S3Server:
             aws_access_key_id=KEY,
             aws_secret_access_key=SECRET,
             region_name="us-east-1",
+            verify=self.authority,
         )
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One versitygw for the whole session; tests use buckets of their own."""
+@contextmanager
+def serve(work: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
+    """A versitygw of its own below ``work``, over https if it gets a certificate and its key."""
     program = binary()
-    work = tmp_path_factory.mktemp("s3")
     for name in ("root", "sidecar"):
         (work / name).mkdir()
     port = free_port()
     command = [program, "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", SECRET]
+    if certificate:
+        command += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
     command += ["--quiet", "posix", "--sidecar", str(work / "sidecar"), str(work / "root")]
     with (work / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
@@ -79,10 +88,49 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             if server.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"versitygw did not start: {(work / 'log').read_text()[-500:]}")
             time.sleep(0.02)
-        yield S3Server(f"http://127.0.0.1:{port}", work / "root")
+        kind = "https" if certificate else "http"
+        authority = str(certificate[0]) if certificate else None
+        yield S3Server(f"{kind}://127.0.0.1:{port}", work / "root", authority)
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One versitygw for the whole session; tests use buckets of their own."""
+    with serve(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """A certificate for this machine, and its key, in new files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = directory / "cert.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """What only S3 can do to us: lost answers, silence, refusals, and memory."""
 
+import json
+import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,8 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.store import open_store
-from tests.holdfast.s3 import Proxy, S3Server, free_port
+from holdfast.store.s3 import PART
+from tests.holdfast.s3 import KEY, SECRET, Proxy, S3Server, free_port, self_signed, serve
 
 pytestmark = pytest.mark.s3
 
@@ -131,6 +136,7 @@ def test_an_upload_is_not_held_in_memory(
     code = """
 import resource, sys
 from holdfast.store import open_store
+from holdfast.store.s3 import PART
 def pieces(path):
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -147,3 +153,64 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 2 * memory, f"grew by {int(done.stdout) >> 20} MiB"
+
+
+def test_a_pods_own_identity_is_enough(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As EKS Pod Identity has it: an agent on loopback, and a token in a file."""
+    asked: list[str] = []
+
+    class Agent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            until = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            body = {
+                "AccessKeyId": KEY,
+                "SecretAccessKey": SECRET,
+                "Token": "",
+                "Expiration": until,
+            }
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    agent = ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+    threading.Thread(target=agent.serve_forever, daemon=True).start()
+    (tmp_path / "token").write_text("a-pods-token")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    port = agent.server_address[1]
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/v1")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+
+    open_store(s3_url).put_small("a", b"1")
+
+    assert asked == ["a-pods-token"]
+    agent.shutdown()
+
+
+def test_over_https_a_checksum_replaces_the_signature_of_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = self_signed(tmp_path)
+    with serve(tmp_path, files) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{server.bucket()}/prefix"
+        with pytest.raises(StoreUnreachable):
+            open_store(url, deadline=20).get("a")  # the certificate is unknown
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(files[0]))
+        store = open_store(url, deadline=60)
+
+        store.put_small("a", b"1", if_absent=True)
+        store.put_file("big", iter([b"x" * PART] * 2), 2 * PART)
+
+        assert sum(len(piece) for piece in store.stream("big")) == 2 * PART
+        head = server.client().head_object(
+            Bucket=url.split("/")[2], Key="prefix/big", ChecksumMode="ENABLED"
+        )
+        assert head["ChecksumCRC64NVME"]
