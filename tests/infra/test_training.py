@@ -109,6 +109,11 @@ def test_recovery_comes_before_user_code_on_the_same_volume(local: Graph):
     )
 
 
+def test_a_trainer_that_is_stopped_while_it_starts_hears_of_it(local: Graph):
+    """As process 1 it would not: the kernel keeps a SIGTERM from it that it has no handler for."""
+    assert pod(local)["shareProcessNamespace"] is True
+
+
 def test_user_code_has_no_way_to_the_store(local: Graph):
     container = trainer(local)
 
