@@ -31,11 +31,14 @@ def start_fork_server(config: Config) -> None:
         "OPENBLAS_NUM_THREADS": threads,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",
+        # Asks the driver, not CUDA, how many GPUs there are: CUDA would not survive the fork.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         # A new store for each start of the ranks. In the shared one they find the addresses that
         # the ranks before them left there, and gloo hangs or fails [torch 2.15].
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
-    multiprocessing.set_forkserver_preload(["training.trainer"])
+    # An optimizer's first step imports torch._dynamo, which each rank would pay for by itself.
+    multiprocessing.set_forkserver_preload(["training.trainer", "torch._dynamo"])
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: a stop is not its business
     multiprocessing.forkserver.ensure_running()
     signal.signal(signal.SIGTERM, before)
