@@ -62,6 +62,13 @@ def test_each_exit_code_has_the_documented_outcome(local: Graph, container, code
     assert outcome(job(local)["spec"], container, code) == expected
 
 
+def test_a_pod_that_was_told_to_stop_does_not_count_as_a_failure(local: Graph):
+    """75: it saved. 143: it was still starting and had nothing to save."""
+    rules = job(local)["spec"]["podFailurePolicy"]["rules"]
+
+    assert {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [75, 143]}} in rules
+
+
 def test_a_drained_pod_does_not_count_as_a_failure(local: Graph):
     rules = job(local)["spec"]["podFailurePolicy"]["rules"]
 
