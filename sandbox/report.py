@@ -43,6 +43,7 @@ svg text { fill: var(--soft); font: 12px var(--font); }
 svg .mark { fill: var(--bad); font-weight: 600; }
 .grid { stroke: var(--line); } .axis { stroke: var(--soft); }
 .calm { stroke: var(--calm); fill: none; stroke-width: 6; stroke-linejoin: round; opacity: .8; }
+.beside { stroke: var(--calm); fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 .run { stroke: var(--run); fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 .fault { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .band { fill: var(--good); opacity: .16; } .dot { fill: var(--good); stroke: var(--card); }
@@ -125,7 +126,8 @@ def render(story: Story) -> str:
 machine: killed in the middle of a save, its volume destroyed, restored to an earlier step, its
 newest bundle damaged.</p>
 <div class="tiles">{body}</div>
-<section><h2>Loss over time</h2><p>What training went through, second by second.</p>
+<section><h2>Loss over time</h2><p>Nats per byte, second by second. The shaded
+times are recoveries: from a failure to the next step.</p>
 {_over_time(story)}{_LEGEND}</section>
 <section><h2>Loss over steps</h2><p>The same run beside one that nobody disturbed: steps that were
 done twice lie on each other, and all lie on the undisturbed curve.</p>
@@ -236,7 +238,7 @@ def _over_time(story: Story) -> str:
         x, width = plot.x(moment - zero), plot.x(end - zero) - plot.x(moment - zero)
         plot.add(f'<rect class="band" x="{x}" y="{TOP}" width="{width:.1f}" '
                  f'height="{plot.bottom - TOP}"/>')  # fmt: skip
-    plot.line(((s.time - start, s.fields["loss"]) for s in calm), "calm")
+    plot.line(((s.time - start, s.fields["loss"]) for s in calm), "beside")
     for part in segments:
         plot.line(((s.time - zero, s.fields["loss"]) for s in part), "run")
     for row, (moment, end, name) in enumerate(story.marks):
@@ -246,7 +248,7 @@ def _over_time(story: Story) -> str:
         plot.add(f'<rect class="save" x="{plot.x(line.time - zero) - 1.5:.1f}" '
                  f'y="{plot.bottom + 10}" width="3" height="10">'
                  f"<title>step {line.step}</title></rect>")  # fmt: skip
-    for backup in story.backups:
+    for backup in (backup for backup in story.backups if backup.bytes):
         x = plot.x(backup.time - backup.seconds - zero)
         width = max(3.0, plot.x(backup.time - zero) - x)
         plot.add(f'<rect class="copy" x="{x}" y="{plot.bottom + 26}" width="{width:.1f}" '

@@ -28,7 +28,12 @@ def read(name: str) -> Stack:
         graph = collect(load(name), name)
     except SettingsError as error:
         raise Misuse(str(error)) from None
-    others = [f"{r.type.rpartition(':')[2]} {r.name}" for r in graph.resources
+    others = [f"{_kind(r.type)} {r.name}" for r in graph.resources
               if r.custom and not r.is_kubernetes_object]  # fmt: skip
-    counts = Counter(r.type.rpartition(":")[2] for r in graph.resources if r.custom)
+    counts = Counter(_kind(r.type) for r in graph.resources if r.custom)
     return Stack(name, graph.kubernetes(), others, counts)
+
+
+def _kind(token: str) -> str:
+    """The last word of a type token; providers are told apart from what they provide."""
+    return "Provider" if token.startswith("pulumi:providers:") else token.rpartition(":")[2]
