@@ -13,8 +13,8 @@ def buckets(resources: Sequence[Resource]) -> Iterator[Resource]:
 
 
 def parts(resources: Sequence[Resource], part: str, bucket: Resource) -> list[Resource]:
-    """The resources of type ``aws:s3/bucket<part>`` that belong to a bucket: they name it, or where
-    a name is not known yet, they depend on it."""
+    """The resources of type ``aws:s3/bucket<part>`` that belong to a bucket: they name it or, where
+    the name is not known yet, take it from there."""
     types = (f"aws:s3/bucket{part}:Bucket{part}", f"aws:s3/bucket{part}V2:Bucket{part}V2")
     return [r for r in resources if r.type in types and _names(r, "bucket", bucket)]
 
@@ -29,5 +29,6 @@ def _names(resource: Resource, key: str, bucket: Resource) -> bool:
     value, name = at(resource.inputs, key), at(bucket.inputs, "bucket")
     identities = [v for v in (*items(name), *items(at(bucket.inputs, "id"))) if v]
     if value is UNKNOWN or not identities:
-        return bucket.urn in resource.dependencies
+        sources = resource.sources or {key: resource.dependencies}
+        return bucket.urn in sources.get(key, ())
     return value in identities or value == f"{bucket.name}-id"

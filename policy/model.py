@@ -34,7 +34,8 @@ class Level(Enum):
 @dataclass(frozen=True)
 class Resource:
     """One resource of a stack. ``inputs`` are plain values, with UNKNOWN for what a preview does
-    not know; ``retain_on_delete`` is None where the engine does not tell (it tells no policy)."""
+    not know. ``retain_on_delete`` is None where the engine does not tell (it tells no policy);
+    ``sources`` says which resources an input comes from, and only the engine tells that."""
 
     urn: str
     type: str
@@ -43,6 +44,7 @@ class Resource:
     protect: bool = False
     retain_on_delete: bool | None = None
     dependencies: frozenset[str] = frozenset()
+    sources: Mapping[str, frozenset[str]] | None = None
     provider: Mapping[str, Any] | None = None
 
     @property

@@ -68,6 +68,10 @@ def _of_stack(resource: PolicyResource) -> Resource:
         inputs=plain(resource.props),
         protect=resource.opts.protect,
         dependencies=frozenset(each.urn for each in resource.dependencies),
+        sources={
+            key: frozenset(each.urn for each in found)
+            for key, found in resource.property_dependencies.items()
+        },
         provider=plain(resource.provider.props) if resource.provider else None,
     )
 
