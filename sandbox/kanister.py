@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -171,12 +170,13 @@ class ActionSet:
     ) -> None:
         healthy = True
         for phase, shown in zip(action["phases"], progress["phases"], strict=True):
-            healthy = self._phase(phase, shown, parameters, "Phases")
+            shown["state"] = "running"
+            healthy = self._phase(phase, shown, parameters)
             if not healthy or self._cancelled.is_set():
                 break
         if "deferPhase" in action and not self._cancelled.is_set():
-            last = progress["deferPhase"]
-            healthy = self._phase(action["deferPhase"], last, parameters, "DeferPhase") and healthy
+            last = progress["deferPhase"]  # stays pending while it runs, as there
+            healthy = self._phase(action["deferPhase"], last, parameters) and healthy
         if not healthy or self._cancelled.is_set():
             return
         try:
@@ -187,26 +187,20 @@ class ActionSet:
         self.status["progress"]["runningPhase"] = ""
 
     def _phase(
-        self, phase: Mapping[str, Any], shown: dict[str, Any], parameters: dict[str, Any], into: str
+        self, phase: Mapping[str, Any], shown: dict[str, Any], parameters: dict[str, Any]
     ) -> bool:
         """Run one phase; False, and the ActionSet failed, when it did not succeed."""
         self.status["progress"]["runningPhase"] = phase["name"]
-        if into == "Phases":
-            shown["state"] = "running"
         try:
             run = {"KubeTask": self._kube_task, "KubeOps": self._kube_ops, "WaitV2": self._wait}
             shown["output"] = run[phase["func"]](phase["name"], phase["args"], parameters)
         except SandboxError as error:
             shown["state"] = "failed"
-            if into == "Phases":
-                parameters["Phases"][phase["name"]] = {"Output": {}}
+            parameters["Phases"][phase["name"]] = {"Output": {}}
             self._fail(error)
             return False
         shown["state"] = "complete"
-        result = {"Output": shown["output"]}
-        parameters[into] = (
-            parameters[into] | {phase["name"]: result} if into == "Phases" else result
-        )
+        parameters["Phases"][phase["name"]] = {"Output": shown["output"]}
         return True
 
     def _fail(self, error: Exception) -> None:
@@ -214,23 +208,13 @@ class ActionSet:
         self.status["progress"]["runningPhase"] = ""
 
     def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The dot of the templates."""
+        """The dot of the templates: those fields of Kanister's that our Blueprints read."""
         subject = asked["object"]
-        artifacts = asked.get("artifacts", {})
-        parameters: dict[str, Any] = {
-            "Options": asked.get("options", {}),
-            "ArtifactsIn": {k: {"KeyValue": v.get("keyValue", {})} for k, v in artifacts.items()},
-            "Time": datetime.now(UTC).isoformat(),
-            "Phases": {},
-            "DeferPhase": {"Output": {}},
-        }
-        kind = {"pvc": "PVC", "namespace": "Namespace"}.get(subject["kind"].lower())
-        if kind is None:
-            raise Unsupported(f"object kind {subject['kind']!r}: only pvc and namespace run here")
-        named = {"Name": subject["name"], "Namespace": subject.get("namespace", "")}
-        if kind == "PVC":
-            self.node.volume(named["Namespace"], named["Name"])  # it must exist
-        return parameters | {kind: named}
+        if subject["kind"].lower() != "pvc":
+            raise Unsupported(f"object kind {subject['kind']!r}: only pvc is run here")
+        self.node.volume(subject["namespace"], subject["name"])  # it must exist
+        claim = {"Name": subject["name"], "Namespace": subject["namespace"]}
+        return {"PVC": claim, "Options": asked.get("options", {}), "Phases": {}}
 
     def _kube_task(
         self, name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]

@@ -211,12 +211,8 @@ class Pod:
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
         """The container's own variables, its paths re-pointed."""
-        fields = {"metadata.name": self.name, "metadata.namespace": self.namespace,
-                  "spec.nodeName": "sandbox", "status.podIP": "127.0.0.1",
-                  "status.hostIP": "127.0.0.1"}  # fmt: skip
-        fields |= {f"metadata.labels['{key}']": value for key, value in self.labels.items()}
         configmaps = self.node.configmaps(self.namespace)
-        return processes.environment(container, configmaps, fields, self.mount(container))
+        return processes.environment(container, configmaps, self.mount(container))
 
     def _once(self, container: Mapping[str, Any]) -> int:
         name, base = container["name"], processes.inherited(self.node.project)

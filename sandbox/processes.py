@@ -47,43 +47,26 @@ def repoint(value: str, mounts: Mapping[str, Path]) -> str:
 def environment(
     container: Mapping[str, Any],
     configmaps: Mapping[str, Mapping[str, str]],
-    fields: Mapping[str, str],
     mounts: Mapping[str, Path],
 ) -> dict[str, str]:
     """The container's own variables: `envFrom`, then `env`, expanded and re-pointed.
 
-    `configmaps` are those of the pod's namespace by name; `fields` what `fieldRef` may read.
+    `configmaps` are those of the pod's namespace by name.
     """
     values: dict[str, str] = {}
     where = f"container {container['name']!r}"
     for source in container.get("envFrom", []):
         reference = source.get("configMapRef")
         if reference is None:
-            raise Unsupported(
-                f"{where}: envFrom {', '.join(source)}: only configMapRef is run here"
-            )
+            raise Unsupported(f"{where}: envFrom {', '.join(source)}: only configMapRef runs here")
         data = configmaps.get(reference["name"])
         if data is None and not reference.get("optional"):
             raise Unsupported(f"{where}: ConfigMap {reference['name']!r} is not in the graph")
         values |= {source.get("prefix", "") + key: text for key, text in (data or {}).items()}
     for entry in container.get("env", []):
-        name, source = entry["name"], entry.get("valueFrom", {})
-        if path := source.get("fieldRef", {}).get("fieldPath"):
-            if path not in fields:
-                raise Unsupported(f"{where}: env {name}: fieldRef {path!r} has no value here")
-            values[name] = fields[path]
-        elif key := source.get("configMapKeyRef"):
-            data = configmaps.get(key["name"], {})
-            if key["key"] in data:
-                values[name] = data[key["key"]]
-            elif not key.get("optional"):
-                raise Unsupported(
-                    f"{where}: env {name}: no {key['name']}/{key['key']} in the graph"
-                )
-        elif source:
-            raise Unsupported(f"{where}: env {name}: {', '.join(source)} is not run here")
-        else:
-            values[name] = expand(str(entry.get("value", "")), values)
+        if source := entry.get("valueFrom"):
+            raise Unsupported(f"{where}: env {entry['name']}: {', '.join(source)} is not run here")
+        values[entry["name"]] = expand(str(entry.get("value", "")), values)
     return {name: repoint(value, mounts) for name, value in values.items()}
 
 

@@ -52,17 +52,13 @@ def test_env_overrides_configmaps_and_sees_what_came_before() -> None:
         "env": [
             {"name": "RUN", "value": "second"},
             {"name": "WHERE", "value": "$(ROOT)/$(RUN)"},
-            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "KEPT", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "RUN"}}},
         ],
     }
     configmaps = {"settings": {"RUN": "first", "ROOT": "/data"}}
-    assert environment(container, configmaps, {"metadata.name": "pod-1"}, MOUNTS) == {
+    assert environment(container, configmaps, MOUNTS) == {
         "RUN": "second",
         "ROOT": "/real/one",
         "WHERE": "/real/one/second",
-        "POD": "pod-1",
-        "KEPT": "first",
     }
 
 
@@ -75,14 +71,14 @@ def test_env_overrides_configmaps_and_sees_what_came_before() -> None:
         ),
         ({"envFrom": [{"secretRef": {"name": "s"}}]}, "secretRef"),
         ({"envFrom": [{"configMapRef": {"name": "absent"}}]}, "'absent'"),
-        ({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}, "spec.x"),
+        ({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}, "fieldRef"),
     ],
 )
 def test_sources_of_values_that_are_not_there_are_refused_by_name(
     entry: dict[str, object], named: str
 ) -> None:
     with pytest.raises(Unsupported, match=named):
-        environment({"name": "c", **entry}, {}, {}, {})
+        environment({"name": "c", **entry}, {}, {})
 
 
 def test_a_kill_reaches_processes_in_sessions_of_their_own(tmp_path: Path) -> None:
