@@ -44,6 +44,7 @@ class Options:
     retain_on_delete: bool = False
     delete_before_replace: bool = False
     ignore_changes: tuple[str, ...] = ()
+    replace_on_changes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     hooks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     version: str | None = None
@@ -145,6 +146,7 @@ def _resource(urn: str, request: Any) -> Resource:
             retain_on_delete=request.retainOnDelete,
             delete_before_replace=request.deleteBeforeReplace,
             ignore_changes=tuple(request.ignoreChanges),
+            replace_on_changes=tuple(request.replaceOnChanges),
             aliases=tuple(sorted(alias.urn for alias in request.aliases if alias.urn)),
             hooks={kind: names for kind, names in hooks.items() if names},
             version=request.version or None,

@@ -57,7 +57,16 @@ class Kanister(pulumi.ComponentResource):
         limits = merge(policy["ConfigMap"], {**at_home, "data": dict(accounts)})
         binding = merge(
             policy["ValidatingAdmissionPolicyBinding"],
-            {"spec": {"paramRef": {"namespace": kanister.namespace}}},
+            {
+                "spec": {
+                    "paramRef": {"namespace": kanister.namespace},
+                    "matchResources": {
+                        "namespaceSelector": {
+                            "matchLabels": {"kubernetes.io/metadata.name": kanister.namespace}
+                        }
+                    },
+                }
+            },
         )
         self.limits = register(f"{name}-limits", limits, in_namespace)
         # Before the binding, which would refuse everyone without it.

@@ -74,6 +74,8 @@ def _provider(settings: Settings) -> k8s.Provider:
         context=settings.kubernetes.context,
         kubeconfig=settings.kubernetes.kubeconfig,
         cluster_identifier=settings.cluster_identifier,
+        # In place: a replaced one would be missing for a moment, to a pod that starts just then.
+        enable_config_map_mutable=True,
     )
 
 

@@ -19,6 +19,9 @@ from infra.storage import name_of
 
 GPU = "nvidia.com/gpu"
 
+#: What cannot be changed in a Job, beside its template.
+IMMUTABLE = ["spec.podFailurePolicy", "spec.completions", "spec.completionMode"]
+
 
 class WorkloadNamespace(pulumi.ComponentResource):
     """A namespace where workloads run.
@@ -93,6 +96,10 @@ class Training(pulumi.ComponentResource):
                 parent=self,
                 depends_on=[self.account, self.config_map],
                 ignore_changes=_left_alone(workload),
+                # Replaced for these too, where the provider would try an update that the API server
+                # refuses; and never created first, since the name is taken.
+                replace_on_changes=IMMUTABLE,
+                delete_before_replace=True,
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[_replacement_hook(name, workload, settings)]
                 ),
@@ -105,7 +112,7 @@ class Training(pulumi.ComponentResource):
 
 def _left_alone(workload: Workload) -> list[str]:
     """A restore suspends and resumes the Job; `up` must not take part in that."""
-    manual = ["spec.template"] if workload.rollout == "manual" else []
+    manual = ["spec.template", *IMMUTABLE] if workload.rollout == "manual" else []
     return ["spec.suspend", *manual]
 
 

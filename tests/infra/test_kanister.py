@@ -116,6 +116,8 @@ def test_the_policy_reads_its_limits_where_no_workload_can_write_them(kanister):
         "namespace": kanister,
         "parameterNotFoundAction": "Deny",
     }
+    selector = binding.inputs["spec"]["matchResources"]["namespaceSelector"]
+    assert selector == {"matchLabels": {"kubernetes.io/metadata.name": kanister}}
 
 
 def test_the_policy_forbids_every_field_that_could_change_what_a_task_does(local: Graph):

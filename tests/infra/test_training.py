@@ -97,7 +97,15 @@ def test_up_never_resumes_or_suspends_a_job(local: Graph):
 def test_a_manual_rollout_leaves_the_running_template_alone():
     (resource,) = graph(**{f"{W}rollout": "manual"}).find("Job", "gpt")
 
-    assert resource.options.ignore_changes == ("spec.suspend", "spec.template")
+    assert {"spec.suspend", "spec.template"} <= set(resource.options.ignore_changes)
+    assert set(resource.options.replace_on_changes) <= set(resource.options.ignore_changes)
+
+
+def test_a_change_of_what_a_job_cannot_change_replaces_it_old_one_first(local: Graph):
+    (resource,) = local.find("Job", "gpt")
+
+    assert "spec.podFailurePolicy" in resource.options.replace_on_changes
+    assert resource.options.delete_before_replace
 
 
 def test_no_pod_of_a_job_has_a_disruption_budget(local: Graph):
