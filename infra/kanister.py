@@ -1,5 +1,6 @@
 """Kanister: the operator, our Blueprints, who may use them, and where it may act."""
 
+import json
 from collections.abc import Mapping
 
 import pulumi
@@ -25,7 +26,7 @@ class Kanister(pulumi.ComponentResource):
     """The operator in its namespace, with the Blueprints and the policy on ActionSets.
 
     Produces: Namespace, helm Release (with the CRDs), Blueprint ``checkpoints``,
-    ValidatingAdmissionPolicy, its binding and the ConfigMap of its limits.
+    ValidatingAdmissionPolicy and its binding.
     """
 
     def __init__(
@@ -44,7 +45,6 @@ class Kanister(pulumi.ComponentResource):
         """
         super().__init__("holdfast:kanister:Kanister", name, {}, opts)
         kanister = settings.kanister
-        at_home = {"metadata": {"namespace": kanister.namespace}}
         self.namespace = register(
             f"{name}-namespace",
             merge(load("kanister-namespace"), {"metadata": {"name": kanister.namespace}}),
@@ -53,27 +53,11 @@ class Kanister(pulumi.ComponentResource):
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=[self.namespace])
         self.release = _release(f"{name}-release", kanister, in_namespace)
 
-        policy = load_all("actionset-policy")
-        limits = merge(policy["ConfigMap"], {**at_home, "data": dict(accounts)})
-        binding = merge(
-            policy["ValidatingAdmissionPolicyBinding"],
-            {
-                "spec": {
-                    "paramRef": {"namespace": kanister.namespace},
-                    "matchResources": {
-                        "namespaceSelector": {
-                            "matchLabels": {"kubernetes.io/metadata.name": kanister.namespace}
-                        }
-                    },
-                }
-            },
-        )
-        self.limits = register(f"{name}-limits", limits, in_namespace)
-        # Before the binding, which would refuse everyone without it.
+        policy, binding = _actionset_policy(kanister.namespace, accounts)
         self.policy = register(
             f"{name}-policy",
-            policy["ValidatingAdmissionPolicy"],
-            pulumi.ResourceOptions(parent=self, depends_on=[self.limits, self.release]),
+            policy,
+            pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
         )
         self.binding = register(
             f"{name}-policy-binding",
@@ -115,6 +99,27 @@ class KanisterAccess(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=[self.role]),
         )
         self.register_outputs({})
+
+
+def _actionset_policy(
+    kanister_namespace: str, accounts: Mapping[str, str]
+) -> tuple[Manifest, Manifest]:
+    """The policy and its binding. JSON of plain names is what CEL calls a list and a map."""
+    objects = load_all("actionset-policy")
+    namespaces = list(dict.fromkeys(account.partition(".")[0] for account in accounts))
+    condition = f"request.userInfo.username.split(':')[2] in {json.dumps(namespaces)}"
+    policy = {
+        "spec": {
+            "matchConditions": [{"name": "of-a-workload-namespace", "expression": condition}],
+            "variables": [{"name": "claims", "expression": json.dumps(dict(accounts))}],
+        }
+    }
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": kanister_namespace}}
+    binding = {"spec": {"matchResources": {"namespaceSelector": selector}}}
+    return (
+        merge(objects["ValidatingAdmissionPolicy"], policy),
+        merge(objects["ValidatingAdmissionPolicyBinding"], binding),
+    )
 
 
 def _release(

@@ -187,8 +187,9 @@ def test_several_namespaces_each_get_what_they_need_once():
     }
     stores = [v for v in declared.find("PersistentVolume") if "store" in v.name]
     assert {v.inputs["spec"]["hostPath"]["path"] for v in stores} == {"/data/store"}
-    (limits,) = declared.find("ConfigMap", "holdfast-actionset-limits")
-    assert limits.inputs["data"] == {
+    (policy,) = declared.find("ValidatingAdmissionPolicy")
+    variables = {v["name"]: v["expression"] for v in policy.inputs["spec"]["variables"]}
+    assert json.loads(variables["claims"]) == {
         "team-1.one-backup": "a-pvc",
         "team-2.two-backup": "b-pvc",
         "team-1.three-backup": "c-pvc",

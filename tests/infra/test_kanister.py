@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -104,20 +105,27 @@ def test_the_policy_on_actionsets_denies_and_fails_closed(local: Graph):
 
 
 @pytest.mark.parametrize("kanister", ["kanister", "backup-operator"])
-def test_the_policy_reads_its_limits_where_no_workload_can_write_them(kanister):
+def test_the_policy_holds_each_account_to_its_claim_in_our_operators_namespace(kanister):
     declared = graph(kanister={"namespace": kanister})
-    (limits,) = declared.find("ConfigMap", "holdfast-actionset-limits")
+    (policy,) = declared.find("ValidatingAdmissionPolicy")
     (binding,) = declared.find("ValidatingAdmissionPolicyBinding")
+    conditions = {c["name"]: c["expression"] for c in policy.inputs["spec"]["matchConditions"]}
+    variables = {v["name"]: v["expression"] for v in policy.inputs["spec"]["variables"]}
 
-    assert limits.inputs["data"] == {"training.gpt-backup": "checkpoints-pvc"}
-    assert limits.inputs["metadata"]["namespace"] == kanister
-    assert binding.inputs["spec"]["paramRef"] == {
-        "name": "holdfast-actionset-limits",
-        "namespace": kanister,
-        "parameterNotFoundAction": "Deny",
+    assert json.loads(variables["claims"]) == {"training.gpt-backup": "checkpoints-pvc"}
+    assert conditions["of-a-workload-namespace"].endswith(' in ["training"]')
+    assert binding.inputs["spec"]["matchResources"]["namespaceSelector"] == {
+        "matchLabels": {"kubernetes.io/metadata.name": kanister}
     }
-    selector = binding.inputs["spec"]["matchResources"]["namespaceSelector"]
-    assert selector == {"matchLabels": {"kubernetes.io/metadata.name": kanister}}
+
+
+def test_the_policy_has_no_parameters_that_an_api_server_would_read_stale(local: Graph):
+    """kubernetes#130887: after destroy and up, ConfigMap parameters are those of before."""
+    (policy,) = local.find("ValidatingAdmissionPolicy")
+    (binding,) = local.find("ValidatingAdmissionPolicyBinding")
+
+    assert "paramKind" not in policy.inputs["spec"]
+    assert "paramRef" not in binding.inputs["spec"]
 
 
 def test_the_policy_forbids_every_field_that_could_change_what_a_task_does(local: Graph):
