@@ -7,13 +7,15 @@ tried. Where none is left, `judge` decides.
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from holdfast import durable
 from holdfast.bundle import Bundle, check_files, quarantine, verify
 from holdfast.errors import InvalidBundle
-from holdfast.manifest import FileEntry
+from holdfast.manifest import FileEntry, canonical
 from holdfast.volume import Volume
 from training.config import Config, Start
 from training.metrics import Metrics
@@ -72,6 +74,19 @@ def judge(has_bad: bool, start: Start, pulled: Pulled) -> Recovery:
         remedy = "restore one, or allow step 0 with start 'auto'"
         return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
     return Recovery("no bundle on the volume: starting at step 0")
+
+
+def remember(decision: Path | None, bundle: str) -> None:
+    """Note that this training has a state now, once the decision file says it began fresh.
+
+    The init container does not run again when the trainer is restarted in its pod: without this, a
+    volume that is lost meanwhile would look like a beginning.
+    """
+    if decision is not None and _pulled(decision) is Pulled.FRESH:
+        reason = "the training saved it after a fresh start"
+        fields = {"decision": "use", "bundle": bundle, "reason": reason}
+        with suppress(OSError):  # a full scratch volume must not end the training
+            durable.write_durably(decision, canonical(fields))
 
 
 def shares(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:

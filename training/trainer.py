@@ -13,7 +13,7 @@ from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.ranks import Ranks, joined
-from training.recover import Recovery, recover
+from training.recover import Recovery, recover, remember
 from training.state import State
 from training.stop import Stop
 
@@ -189,6 +189,9 @@ class Trainer:
             self.metrics.add("save_failures_total")
             self.metrics.event("save-failed", step=saved.step, reason=saved.problem)
             return
+        bundle = f"step-{saved.step:08d}"
+        if self.ranks.first:
+            remember(self.config.decision, bundle)
         self.metrics.say(
             f"saved step {saved.step}: {saved.size / 2**20:.1f} MiB in {saved.seconds:.2f} s, "
             f"training waited {saved.stall * 1000:.0f} ms"
@@ -200,7 +203,7 @@ class Trainer:
         self.metrics.event(
             "save",
             step=saved.step,
-            bundle=f"step-{saved.step:08d}",
+            bundle=bundle,
             generation=self.generation,
             bytes=saved.size,
             seconds=round(saved.seconds, 4),

@@ -18,7 +18,7 @@ from training.data import Corpus, Order, sample_at
 from training.fingerprint import as_labels, differences
 from training.metrics import Metrics
 from training.outcome import Outcome
-from training.recover import Pulled, judge, shares
+from training.recover import Pulled, judge, remember, shares
 from training.state import canonical_pickle
 
 pytestmark = pytest.mark.torch
@@ -101,6 +101,25 @@ def test_without_a_sound_bundle(
     assert recovery.outcome is expected
     assert recovery.bundle is None
     assert recovery.reason
+
+
+@pytest.mark.parametrize(("said", "then"), [("fresh", "use"), ("pulled", "pulled")])
+def test_after_its_first_save_a_restart_in_the_same_pod_never_begins_again(
+    tmp_path: Path, said: str, then: str
+) -> None:
+    decision = tmp_path / "decision.json"
+    decision.write_text(json.dumps({"decision": said}))
+
+    remember(decision, "step-00000012")
+
+    assert json.loads(decision.read_text())["decision"] == then
+
+
+def test_a_training_without_a_decision_file_makes_none(tmp_path: Path) -> None:
+    remember(None, "step-00000012")
+    remember(tmp_path / "decision.json", "step-00000012")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_files_of_a_bundle_are_shared_out_evenly_and_completely() -> None:
