@@ -31,7 +31,7 @@ setup: $(BIN)/.training $(CHECKERS) ## Install all that demo and test need into 
 
 setup-light: $(BIN)/.dev ## Install what needs no PyTorch: infra, holdfast, the linters
 
-demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 4 minutes)
+demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
 
 test: lint $(BIN)/.training $(CHECKERS) ## Lint, type-check and run every test
