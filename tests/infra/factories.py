@@ -53,7 +53,7 @@ def settings(**changes: Any) -> Settings:
     return parse(valid(**changes))
 
 
-def graph(stack: str = "test", **changes: Any) -> Graph:
+def graph(stack: str = "test", /, **changes: Any) -> Graph:
     """The graph of the changed settings. Read it only: equal settings share one."""
     return _graph(stack, settings(**changes).model_dump_json())
 

@@ -75,6 +75,7 @@ def test_a_pod_that_prepares_a_directory_sees_that_directory_only(local: Graph):
         pod = job.inputs["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         settings = {v.name: v for _, _, v in load("local").volumes()}[volume]
+        assert isinstance(settings, HostPathVolume)
 
         assert job.inputs["metadata"]["namespace"] == SYSTEM_NAMESPACE
         assert pod["volumes"] == [
