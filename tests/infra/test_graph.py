@@ -21,7 +21,7 @@ def test_preview_and_up_declare_the_same_resources():
 
 def test_the_graph_can_be_collected_again_and_again():
     first, second = (collect(load("local"), "local") for _ in range(2))
-    other = graph(stack="other", workloads__gpt__run="later")
+    other = graph("other", workloads__gpt__run="later")
 
     assert first == second
     assert {r.urn.split("::")[0] for r in other.resources} == {"urn:pulumi:other"}

@@ -7,7 +7,7 @@ import pytest
 
 from infra.graph import Graph
 from infra.names import SYSTEM_NAMESPACE
-from infra.settings import PROJECT_DIRECTORY, load
+from infra.settings import PROJECT_DIRECTORY, HostPathVolume, load
 from tests.infra import schemas
 from tests.infra.factories import (
     BUCKET,
