@@ -1,6 +1,7 @@
 """The settings of a stack that makes its own cluster: EKS, its network, nodes and stores."""
 
 import re
+from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -9,10 +10,15 @@ from infra.settings.bucket import Registry
 from infra.settings.cluster import ClusterSettings
 from infra.settings.fields import Model, cpu_cores, size_bytes
 from infra.settings.network import ZONES, NetworkSettings, zone_prefix
-from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
+from infra.settings.network_volumes import (
+    EbsVolume,
+    EfsVolume,
+    FsxLustreVolume,
+    IscsiVolume,
+)
 from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup
-from infra.settings.stack import Images, Settings
-from infra.settings.volumes import HostPathVolume, IscsiVolume
+from infra.settings.stack import EksAccess, Images, Settings
+from infra.settings.volumes import HostPathVolume
 from infra.settings.workload import Workload
 
 #: What the backup's pod asks for on the trainer's node, where it must run.
@@ -51,20 +57,20 @@ class AwsSettings(Model):
         return "aws-us-gov" if self.region.startswith("us-gov-") else "aws"
 
 
-class EksSettings(Settings):
+class EksStack(Settings):
     """A cluster of the stack's own in AWS, and everything around it."""
 
     target: Literal["eks"]
     """``eks``: the stack makes the cluster, its network, nodes, file systems and bucket."""
-    images: Images | None = None
-    """Container images. Without them, everything but the pods that need them is made: the first
-    of a roll-out's two steps, which makes the registry to push them to."""
+    images: Images = Images()
+    """Container images, by digest. Without them, everything but the pods that need them is made:
+    the first of a roll-out's two steps, which makes the registry to push them to."""
     aws: AwsSettings
     """Account and region."""
     network: NetworkSettings = NetworkSettings()
     """The VPC."""
     cluster: ClusterSettings
-    """The control plane."""
+    """The control plane, and who reaches it."""
     node_groups: NodeGroups
     """The nodes."""
     registry: Registry = Registry()
@@ -72,6 +78,18 @@ class EksSettings(Settings):
     data_stores: Literal["protected", "deletable"] = "protected"
     """``protected``: destroy refuses to touch bucket, file systems and disks, and keeps them.
     ``deletable``: it removes checkpoints and backups with everything else."""
+
+    @property
+    def region(self) -> str:
+        return self.aws.region
+
+    @property
+    def deploys(self) -> bool:
+        return "images" in self.model_fields_set
+
+    @property
+    def access(self) -> EksAccess:
+        return EksAccess(self.cluster.name, self.aws.region)
 
     @property
     def zones(self) -> tuple[str, ...]:
@@ -97,7 +115,20 @@ class EksSettings(Settings):
         return next(g for g, group in self.node_groups.training.items() if fits(workload, group))
 
     @model_validator(mode="after")
-    def _zones_are_the_regions(self) -> "EksSettings":
+    def _images_never_change(self) -> "EksStack":
+        used = {f"workloads.{name}.image": w.image for name, w in self.workloads.items()}
+        if self.deploys:
+            used |= {"images.tools": self.images.tools, "images.training": self.images.training}
+        for where, image in used.items():
+            if image is not None and "@sha256:" not in image:
+                raise ValueError(
+                    f"{where}: {image} is a tag, which can move: use name@sha256:<64 hex digits>, "
+                    "as the registry prints it after a push"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _zones_are_the_regions(self) -> "EksStack":
         region, prefix = self.aws.region, zone_prefix(self.aws.region)
         if self.network.zones is None and region not in ZONES:
             raise ValueError(
@@ -125,9 +156,7 @@ class EksSettings(Settings):
             )
 
     @model_validator(mode="after")
-    def _ranges_are_apart(self) -> "EksSettings":
-        from ipaddress import IPv4Network
-
+    def _ranges_are_apart(self) -> "EksStack":
         services = IPv4Network(self.cluster.service_cidr)
         if services.overlaps(self.network.network):
             raise ValueError(
@@ -137,7 +166,7 @@ class EksSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _nodes_can_hold_the_workloads(self) -> "EksSettings":
+    def _nodes_can_hold_the_workloads(self) -> "EksStack":
         groups = self.node_groups.training
         for name, workload in self.workloads.items():
             wanted = workload.node_group
@@ -157,7 +186,7 @@ class EksSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _volumes_fit_the_nodes(self) -> "EksSettings":
+    def _volumes_fit_the_nodes(self) -> "EksStack":
         for name, workload in self.workloads.items():
             group_name = self.group_of(name)
             group = self.node_groups.training[group_name]
@@ -188,7 +217,7 @@ class EksSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _spot_leaves_time_to_save(self) -> "EksSettings":
+    def _spot_leaves_time_to_save(self) -> "EksStack":
         for name, workload in self.workloads.items():
             group = self.node_groups.training[self.group_of(name)]
             needed = workload.save_seconds + workload.upload_seconds
@@ -200,7 +229,7 @@ class EksSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _store_is_a_bucket(self) -> "EksSettings":
+    def _store_is_a_bucket(self) -> "EksStack":
         store = self.backup_store
         if store.volume is not None:
             raise ValueError(

@@ -48,6 +48,11 @@ def size_text(count: int) -> str:
     return f"{count // UNITS[unit]}{unit}"
 
 
+def cpu_cores(amount: str) -> float:
+    """Cores of an amount such as ``2`` or ``500m``."""
+    return float(amount.removesuffix("m")) / (1000 if amount.endswith("m") else 1)
+
+
 def _size(value: str) -> str:
     count = size_bytes(value)
     if count <= 0:

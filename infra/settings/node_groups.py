@@ -39,7 +39,7 @@ InstanceNames = Annotated[tuple[InstanceName, ...], Field(min_length=1)]
 
 
 class Scaling(Model):
-    """Numbers of nodes."""
+    """Numbers of nodes, fewest to most."""
 
     min: int = Field(default=1, ge=0, le=1000)
     """The fewest."""

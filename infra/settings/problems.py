@@ -1,6 +1,7 @@
 """Validation errors as lines a person can act on: ``what: rule: remedy``."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ class SettingsError(pulumi.RunError):
         self.problems = problems
 
 
+_PLACE = re.compile(r"[a-z_]+(\.[\w-]+)*: ")
 _TYPES = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -44,7 +46,16 @@ _NAMES = {
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line for each problem that pydantic found in data for ``model``."""
-    return [_line(details, model) for details in error.errors()]
+    errors = error.errors()
+    places = {
+        details["loc"][:length] for details in errors for length in range(len(details["loc"]))
+    }
+    return [
+        _line(details, model)
+        for details in errors
+        # A list whose items are all wrong counts as too short as well: said once is enough.
+        if not (details["type"] == "too_short" and details["loc"] in places)
+    ]
 
 
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
@@ -52,7 +63,9 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     where = ".".join(path) or "settings"
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "value_error":
-        return f"{where}: {context['error']}"
+        text = str(context["error"])
+        # A rule between settings names the place itself.
+        return text if not path and _PLACE.match(text) else f"{where}: {text}"
     if kind == "extra_forbidden":
         return f"{where}: unknown key: {_nearest(path[-1], parents[-1])}"
     if kind == "missing":
@@ -154,5 +167,6 @@ def _describe(parent: Any, key: str) -> str:
         if _is_model(model) and key in model.model_fields:
             text = " ".join((model.model_fields[key].description or "").split())
             sentence = text.partition(". ")[0].rstrip(".")
-            return f"{key} ({sentence[:1].lower()}{sentence[1:]})"
+            first = sentence[:1] if sentence[1:2].isupper() else sentence[:1].lower()
+            return f"{key} ({first}{sentence[1:]})"
     return key

@@ -1,4 +1,177 @@
 """What every stack has, whatever it runs on: images, Kanister, the backup store, the workloads."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from infra.settings.fields import Image, Model, Name
+from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
+from infra.settings.store import BackupStore
+from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
+from infra.settings.workload import Workload
+
 #: Namespaces that the cluster or another layer owns.
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "holdfast-system")
+
+
+class KubernetesSettings(Model):
+    """Which cluster, and how to reach it."""
+
+    context: str | None = None
+    """The kubeconfig context. Default: the current one."""
+    kubeconfig: str | None = None
+    """The kubeconfig file. Default: KUBECONFIG, else the one in your home directory."""
+
+
+@dataclass(frozen=True)
+class EksAccess:
+    """An EKS cluster, for which a kubeconfig is made when it is needed."""
+
+    name: str
+    region: str
+
+
+class Images(Model):
+    """Container images. Never ``latest``: what runs must not depend on the day."""
+
+    tools: Image = "holdfast-tools:dev"
+    """The ``holdfast`` command: recover container, backup CronJob, Kanister's tasks."""
+    training: Image = "holdfast-training:dev"
+    """The trainer, unless a workload names its own."""
+
+
+class KanisterSettings(Model):
+    """The Kanister operator, which runs the Blueprints."""
+
+    namespace: Name = "kanister"
+    """Its namespace, which holds Blueprints and ActionSets too."""
+    chart: str = Field(default="kanister-operator", min_length=1)
+    """The chart's name in the repository, or the path of a chart on disk."""
+    version: str = Field(default="0.119.0", pattern=r"^\d+\.\d+\.\d+$")
+    """The chart's version, equal to Kanister's."""
+    repository: str | None = "https://charts.kanister.io"
+    """The chart repository; null for a chart on disk."""
+    values: dict[str, Any] = Field(default_factory=dict)
+    """Further Helm values, merged over Holdfast's: an image mirror, node selectors, tolerations."""
+
+
+class Settings(Model):
+    """What all targets have in common."""
+
+    target: str
+    """What the stack runs on."""
+    images: Images = Images()
+    """Container images."""
+    run_as: int = Field(default=1000, ge=1, le=2**31 - 1)
+    """User and group id of every pod of the stack; not 0, which ``restricted`` refuses."""
+    kanister: KanisterSettings = KanisterSettings()
+    """The Kanister operator."""
+    backup_store: BackupStore
+    """Where backups live."""
+    workloads: dict[Name, Workload] = Field(min_length=1)
+    """Training jobs by name. The first one's names are the stack's plain exports."""
+
+    @field_validator("workloads")
+    @classmethod
+    def _namespaces_are_the_stacks(cls, workloads: dict[str, Workload]) -> dict[str, Workload]:
+        for name, workload in workloads.items():
+            if workload.namespace in SYSTEM_NAMESPACES:
+                raise ValueError(
+                    f"{name} is in namespace {workload.namespace}, which is not the "
+                    "stack's to make: use one of its own, such as training"
+                )
+        return workloads
+
+    @model_validator(mode="after")
+    def _kanister_is_apart(self) -> "Settings":
+        for name, workload in self.workloads.items():
+            if workload.namespace == self.kanister.namespace:
+                raise ValueError(
+                    f"workloads.{name}.namespace {workload.namespace} is Kanister's: "
+                    "use another, so that no workload can reach the operator"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_are_distinct(self) -> "Settings":
+        names: dict[str, str] = {}
+        paths: dict[str, str] = {}
+        for where, scope, volume in self.volumes():
+            cluster_wide = not isinstance(volume, ExistingClaim)
+            key = volume.name if cluster_wide else f"{scope}/{volume.name}"
+            if key in names:
+                raise ValueError(
+                    f"{where}.name '{volume.name}' is {names[key]}'s too: "
+                    "give each volume a name of its own"
+                )
+            names[key] = where
+            if isinstance(volume, HostPathVolume):
+                for path, other in paths.items():
+                    mine = f"{volume.node}:{volume.path}/"
+                    if mine.startswith(path) or path.startswith(mine):
+                        raise ValueError(
+                            f"{where}.path {volume.path} overlaps {other}'s: "
+                            "give each volume a directory of its own"
+                        )
+                paths[f"{volume.node}:{volume.path}/"] = where
+        return self
+
+    def volumes(self) -> Iterator[tuple[str, str, Volume]]:
+        """Each volume of the stack: the setting it comes from, its namespace, itself."""
+        for name, workload in self.workloads.items():
+            yield f"workloads.{name}.volume", workload.namespace, workload.volume
+        if self.backup_store.volume is not None:
+            yield "backup_store.volume", "", self.backup_store.volume
+
+    def namespaces(self) -> list[str]:
+        """The workloads' namespaces, each once, in the order of the settings."""
+        return list(dict.fromkeys(workload.namespace for workload in self.workloads.values()))
+
+    @property
+    def region(self) -> str | None:
+        """The AWS region where pods run, if they do."""
+        return None
+
+    @property
+    def deploys(self) -> bool:
+        """Whether there are images, so that pods can be declared."""
+        return True
+
+    @property
+    def access(self) -> KubernetesSettings | EksAccess:
+        """How kubectl reaches the cluster."""
+        raise TypeError(f"{type(self).__name__} says not how its cluster is reached")
+
+
+class KubernetesStack(Settings):
+    """A stack on a cluster that is there already."""
+
+    target: Literal["kubernetes"]
+    """``kubernetes``: any cluster that a kubeconfig context reaches."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    """Which cluster."""
+    cluster_identifier: str = Field(min_length=1, max_length=253)
+    """A name for the cluster. While it stays, a changed server address (kind and minikube pick
+    another port at each start) replaces nothing; another name is another cluster and replaces
+    everything."""
+
+    @property
+    def access(self) -> KubernetesSettings:
+        return self.kubernetes
+
+    @model_validator(mode="after")
+    def _makes_nothing_in_aws(self) -> "KubernetesStack":
+        if self.backup_store.create is not None:
+            raise ValueError(
+                "backup_store.create: only target eks makes buckets: make one yourself and name it "
+                "in backup_store.existing"
+            )
+        for where, _, volume in self.volumes():
+            if isinstance(volume, EbsVolume | EfsVolume | FsxLustreVolume):
+                raise ValueError(
+                    f"{where}: only target eks makes volumes of kind {volume.kind}: make a claim "
+                    "with your cluster's own driver and use existing-claim"
+                )
+        return self

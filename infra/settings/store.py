@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from infra.settings.bucket import CreatedStore
 from infra.settings.fields import Model, Name
 from infra.settings.volumes import Volume
 
@@ -46,11 +47,17 @@ class ExistingStore(Model):
     credentials_secret: Name | None = None
     """A Secret in each workload's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     Default: the pods' own identity."""
+    key_arn: str | None = Field(
+        default=None, pattern=r"^arn:aws[\w-]*:kms:[\w-]+:\d{12}:key/[\w-]+$"
+    )
+    """The KMS key that encrypts the bucket, which the pods' roles must be allowed to use."""
 
 
 class BackupStore(Model):
-    """Exactly one of ``existing`` and ``volume``."""
+    """Exactly one of ``create``, ``existing`` and ``volume``."""
 
+    create: CreatedStore | None = None
+    """A bucket that the stack makes, on target eks."""
     existing: ExistingStore | None = None
     """An S3 bucket that is there already."""
     volume: Volume | None = None
@@ -63,13 +70,22 @@ class BackupStore(Model):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "BackupStore":
-        given = [name for name in ("existing", "volume") if getattr(self, name) is not None]
+        given = [
+            name for name in ("create", "existing", "volume") if getattr(self, name) is not None
+        ]
         if len(given) != 1:
             raise ValueError(
                 f"{' and '.join(given) or 'nothing'} is given: "
-                "give exactly one of existing and volume"
+                "give exactly one of create, existing and volume"
             )
         return self
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket's name; None where the store is a volume."""
+        if self.create is not None:
+            return self.create.name
+        return self.existing.url.split("/")[2] if self.existing is not None else None
 
 
 class Retention(Model):

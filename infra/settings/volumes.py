@@ -8,8 +8,14 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from infra.settings.fields import AbsolutePath, Model, Name, Size, size_bytes
-
-AccessMode = Literal["ReadWriteOnce", "ReadWriteMany"]
+from infra.settings.network_volumes import (
+    AccessMode,
+    EbsVolume,
+    EfsVolume,
+    FsxLustreVolume,
+    IscsiVolume,
+    NfsVolume,
+)
 
 
 class HostPathVolume(Model):
@@ -60,13 +66,30 @@ class ExistingClaim(Model):
         return self.name
 
 
-Volume = Annotated[HostPathVolume | ExistingClaim, Field(discriminator="kind")]
+KINDS = (
+    HostPathVolume,
+    ExistingClaim,
+    NfsVolume,
+    IscsiVolume,
+    EbsVolume,
+    EfsVolume,
+    FsxLustreVolume,
+)
+
+Volume = Annotated[
+    HostPathVolume
+    | ExistingClaim
+    | NfsVolume
+    | IscsiVolume
+    | EbsVolume
+    | EfsVolume
+    | FsxLustreVolume,
+    Field(discriminator="kind"),
+]
 
 #: The kinds that several nodes can mount, for messages.
 SHAREABLE = ", ".join(
-    str(get_args(kind.model_fields["kind"].annotation)[0])
-    for kind in (HostPathVolume, ExistingClaim)
-    if kind.shareable
+    str(get_args(kind.model_fields["kind"].annotation)[0]) for kind in KINDS if kind.shareable
 )
 
 

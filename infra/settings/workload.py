@@ -49,6 +49,8 @@ class Workload(Model):
     """What the trainer runs: any framework that writes bundles below HOLDFAST_VOLUME."""
     run: RunName
     """The training run. A new name is a new start from step 0, by intent."""
+    node_group: Name | None = None
+    """Target eks: the training group that runs it. Default: the first that can."""
     nodes: int = Field(default=1, ge=1, le=1024)
     """Nodes that train together."""
     gpus_per_node: int = Field(default=0, ge=0, le=16)
@@ -107,10 +109,14 @@ class Workload(Model):
                 f"volume '{self.volume.kind}' cannot be shared by {self.nodes} nodes: "
                 f"use {SHAREABLE} with access mode ReadWriteMany, or nodes: 1"
             )
-        if self.nodes > 1:
+        return self
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> "Workload":
+        if self.gpus_per_node and self.ranks > self.gpus_per_node:
             raise ValueError(
-                f"nodes {self.nodes}: a Job of several nodes is not part of this version: "
-                "use nodes: 1 with more ranks"
+                f"ranks {self.ranks} share {self.gpus_per_node} GPUs on each node: "
+                f"use ranks {self.gpus_per_node}, one for each"
             )
         return self
 
