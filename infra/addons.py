@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from infra import versions
 from infra.iam import Document, Role, disks_use_key, lustre_driver, managed, pod_trust
-from infra.settings.eks import EksSettings
+from infra.settings.eks import EksStack
 
 #: The drivers' ServiceAccounts, all in kube-system.
 DRIVERS = {
@@ -39,7 +39,7 @@ class Addons(pulumi.ComponentResource):
         self,
         name: str,
         names: list[str],
-        settings: EksSettings,
+        settings: EksStack,
         data_key: aws.kms.Key,
         opts: pulumi.ResourceOptions,
     ) -> None:

@@ -1,5 +1,7 @@
 """The backup bucket, and which pods may do what in it."""
 
+from functools import partial
+
 import pulumi
 import pulumi_aws as aws
 
@@ -7,7 +9,7 @@ from infra.iam import Role, json_of, pod_trust
 from infra.names import backup_account, task_account
 from infra.settings import Workload
 from infra.settings.bucket import LOGS_SUFFIX, CreatedStore
-from infra.settings.eks import AwsSettings, EksSettings
+from infra.settings.eks import AwsSettings, EksStack
 from infra.store_policy import Identity, Place, bucket_policy, identity_policy
 
 #: Days after which the parts of an upload that never ended go.
@@ -22,7 +24,7 @@ class Bucket(pulumi.ComponentResource):
     """
 
     name: pulumi.Output[str]
-    """The bucket's name, known when all that protects it is in place."""
+    """The bucket's name."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class Bucket(pulumi.ComponentResource):
             keep: whether destroy must leave it, with all that is in it.
         """
         super().__init__("holdfast:store:Bucket", name, {}, opts)
-        self._own = pulumi.ResourceOptions(parent=self)
+        self._keep = keep
         self._kept = pulumi.ResourceOptions(parent=self, protect=keep, retain_on_delete=keep)
         lock = settings.object_lock
         bucket = aws.s3.Bucket(
@@ -65,8 +67,7 @@ class Bucket(pulumi.ComponentResource):
         place = key.arn.apply(
             lambda arn: Place(cloud.partition, cloud.region, settings.name, prefix, arn)
         )
-        encryption = {"sse_algorithm": "aws:kms", "kms_master_key_id": key.arn}
-        self._private(name, bucket, encryption, place.apply(bucket_policy))
+        self._private(name, bucket, place.apply(bucket_policy), key)
         aws.s3.BucketLifecycleConfiguration(
             f"{name}-lifecycle",
             bucket=bucket.id,
@@ -106,8 +107,8 @@ class Bucket(pulumi.ComponentResource):
         self,
         name: str,
         bucket: aws.s3.Bucket,
-        encryption: dict[str, pulumi.Input[str]],
         policy: pulumi.Input[dict],
+        key: aws.kms.Key | None = None,
     ) -> None:
         """No ACLs, no public access, default encryption, a policy."""
         aws.s3.BucketOwnershipControls(
@@ -129,7 +130,13 @@ class Bucket(pulumi.ComponentResource):
             f"{name}-encryption",
             bucket=bucket.id,
             rules=[
-                {"apply_server_side_encryption_by_default": encryption, "bucket_key_enabled": True}
+                {
+                    "apply_server_side_encryption_by_default": {
+                        "sse_algorithm": "aws:kms" if key else "AES256",
+                        "kms_master_key_id": key.arn if key else None,
+                    },
+                    "bucket_key_enabled": key is not None,
+                }
             ],
             opts=self._kept,
         )
@@ -150,13 +157,10 @@ class Bucket(pulumi.ComponentResource):
         logs = aws.s3.Bucket(
             f"{name}-access-logs",
             bucket=logs_name,
-            force_destroy=source.force_destroy,
+            force_destroy=not self._keep,
             opts=self._kept,
         )
-        encryption = {"sse_algorithm": "AES256"}
-        self._private(
-            f"{name}-access-logs", logs, encryption, _log_policy(cloud, settings.name, logs_name)
-        )
+        self._private(f"{name}-access-logs", logs, _log_policy(cloud, settings.name, logs_name))
         aws.s3.BucketLifecycleConfiguration(
             f"{name}-access-logs-lifecycle",
             bucket=logs.id,
@@ -218,7 +222,7 @@ class StoreAccess(pulumi.ComponentResource):
         self,
         name: str,
         workload: Workload,
-        settings: EksSettings,
+        settings: EksStack,
         place: pulumi.Input[Place],
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -243,7 +247,7 @@ class StoreAccess(pulumi.ComponentResource):
                 pulumi.ResourceOptions(parent=self),
                 description=f"{settings.cluster.name}: {identity} of {name}'s backups",
                 inline=pulumi.Output.from_input(place).apply(
-                    lambda where, identity=identity: identity_policy(identity, name, where)
+                    partial(identity_policy, identity, name)
                 ),
             )
             aws.eks.PodIdentityAssociation(

@@ -1,6 +1,5 @@
 """The AWS half of a stack as a table of contents: keys, network, cluster, nodes, stores."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pulumi
@@ -10,17 +9,20 @@ import pulumi_kubernetes as k8s
 from infra import security_groups, versions
 from infra.addons import Addons, after_nodes
 from infra.backup_store import Bucket, StoreAccess
+from infra.classes import Classes
 from infra.cluster import Cluster
+from infra.devices import Devices
 from infra.environment import Project
 from infra.file_systems import Disk, ElasticFileSystem, Lustre
 from infra.keys import Keys
 from infra.manifests import Manifest
 from infra.network import Endpoints, Network
 from infra.node_groups import ManagedNodes, NodeRole
+from infra.platform import CONFIG_MAPS_IN_PLACE, Platform
 from infra.registry import Registry
 from infra.security_groups import SecurityGroups
 from infra.settings import NfsVolume, Volume
-from infra.settings.eks import EksSettings
+from infra.settings.eks import EksStack
 from infra.settings.network import PRIVATE
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
 from infra.store_policy import Place
@@ -28,21 +30,7 @@ from infra.store_policy import Place
 Options = pulumi.ResourceOptions
 
 
-@dataclass(frozen=True)
-class Platform:
-    """What the Kubernetes half of the stack builds on."""
-
-    provider: k8s.Provider
-    """The cluster's provider."""
-    ready: list[pulumi.Resource]
-    """What must exist before pods can run, and so outlives them on destroy."""
-    sources: dict[str, Manifest]
-    """What is behind each volume that the stack made, by the claim's name."""
-    exports: dict[str, pulumi.Input[Any]]
-    """For people and for later stacks."""
-
-
-def build(settings: EksSettings, project: Project) -> Platform:
+def build(settings: EksStack, project: Project) -> Platform:
     """Declare everything in AWS."""
     cloud = aws.Provider(
         "aws",
@@ -74,7 +62,7 @@ def build(settings: EksSettings, project: Project) -> Platform:
         "traffic", network.vpc, _flows(settings), in_aws, outward=_outward(settings)
     )
     registry = Registry("registry", settings.registry, keys.cluster, in_aws)
-    kinds = {volume.kind for _, _, volume in settings.volumes()}
+    kinds: set[str] = {volume.kind for _, _, volume in settings.volumes()}
     before: list[pulumi.Resource] = [network, groups]
     if settings.network.interface_endpoints:
         before.append(
@@ -90,7 +78,9 @@ def build(settings: EksSettings, project: Project) -> Platform:
         _after(in_aws, *before),
     )
     on_cluster = _after(in_aws, cluster)
-    first = Addons("addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, on_cluster)
+    first = Addons(
+        "base-addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, on_cluster
+    )
     nodes = _nodes(settings, network, groups, keys, _after(on_cluster, first))
     rest = Addons("addons", after_nodes(kinds), settings, keys.data, _after(on_cluster, *nodes))
     sources = {
@@ -98,9 +88,9 @@ def build(settings: EksSettings, project: Project) -> Platform:
         for _, _, volume in settings.volumes()
         if (source := _source(volume, settings, network, groups, keys, in_aws)) is not None
     }
-    place = _store(settings, project, keys, in_aws)
-    ready: list[pulumi.Resource] = [cluster, first, *nodes, rest]
-    if place is not None and settings.images is not None:
+    place, made = _store(settings, project, keys, in_aws)
+    ready: list[pulumi.Resource] = [cluster, first, *nodes, rest, *made]
+    if place is not None and settings.deploys:
         ready += [
             StoreAccess(name, workload, settings, place, _after(in_aws, cluster, first))
             for name, workload in settings.workloads.items()
@@ -111,9 +101,10 @@ def build(settings: EksSettings, project: Project) -> Platform:
         # Known from the start, and the same whatever the kubeconfig's text: a changed token
         # command or certificate then never plans to replace everything in the cluster.
         cluster_identifier=settings.cluster_arn,
+        enable_config_map_mutable=CONFIG_MAPS_IN_PLACE,
         opts=Options(depends_on=ready),
     )
-    exports = {
+    exports: dict[str, pulumi.Input[Any]] = {
         "kubeconfig": cluster.kubeconfig,
         "cluster_name": cluster.name,
         "cluster_arn": settings.cluster_arn,
@@ -125,14 +116,18 @@ def build(settings: EksSettings, project: Project) -> Platform:
     }
     if place is not None:
         exports["backup_bucket"] = pulumi.Output.from_input(place).apply(lambda p: p.bucket)
-    return Platform(provider, ready, sources, exports)
+    in_cluster = Options(providers={"kubernetes": provider})
+    if any(group.gpus or group.efa for group in settings.node_groups.training.values()):
+        Devices("devices", settings.node_groups.training, in_cluster)
+    Classes("classes", keys.data.arn, in_cluster)
+    return Platform(provider, sources, exports)
 
 
 def _after(opts: Options, *first: pulumi.Resource) -> Options:
     return Options.merge(opts, Options(depends_on=list(first)))
 
 
-def _tags(settings: EksSettings, project: Project) -> dict[str, str]:
+def _tags(settings: EksStack, project: Project) -> dict[str, str]:
     ours = {
         "holdfast:project": project.project,
         "holdfast:stack": project.stack,
@@ -141,7 +136,7 @@ def _tags(settings: EksSettings, project: Project) -> dict[str, str]:
     return {**settings.aws.tags, **ours}
 
 
-def _flows(settings: EksSettings) -> list[security_groups.Flow]:
+def _flows(settings: EksStack) -> list[security_groups.Flow]:
     """The traffic that this stack's settings need."""
     kinds = {volume.kind for _, _, volume in settings.volumes()}
     flows = [*security_groups.CONTROL_PLANE, *security_groups.NODES]
@@ -156,7 +151,7 @@ def _flows(settings: EksSettings) -> list[security_groups.Flow]:
     return flows
 
 
-def _outward(settings: EksSettings) -> list[tuple[int, str, str]]:
+def _outward(settings: EksStack) -> list[tuple[int, str, str]]:
     """What nodes reach outside: HTTPS, and private networks' NFS servers where one is used."""
     outward = [security_groups.OUTWARD]
     if any(isinstance(volume, NfsVolume) for _, _, volume in settings.volumes()):
@@ -165,7 +160,7 @@ def _outward(settings: EksSettings) -> list[tuple[int, str, str]]:
 
 
 def _nodes(
-    settings: EksSettings, network: Network, groups: SecurityGroups, keys: Keys, opts: Options
+    settings: EksStack, network: Network, groups: SecurityGroups, keys: Keys, opts: Options
 ) -> list[pulumi.Resource]:
     role = NodeRole("nodes", settings, opts)
     made: list[pulumi.Resource] = [role]
@@ -180,7 +175,7 @@ def _nodes(
 
 def _source(
     volume: Volume,
-    settings: EksSettings,
+    settings: EksStack,
     network: Network,
     groups: SecurityGroups,
     keys: Keys,
@@ -209,22 +204,24 @@ def _source(
 
 
 def _store(
-    settings: EksSettings, project: Project, keys: Keys, opts: Options
-) -> pulumi.Input[Place] | None:
-    """Where the backups are; None where the bucket is not one that IAM decides about."""
+    settings: EksStack, project: Project, keys: Keys, opts: Options
+) -> tuple[pulumi.Input[Place] | None, list[pulumi.Resource]]:
+    """Where the backups are, None where the bucket is not one that IAM decides about; and what the
+    stack makes there."""
     store, cloud = settings.backup_store, settings.aws
     prefix = store.prefix or project.owner
     if store.create is not None and keys.store is not None:
         bucket = Bucket(
             "store", store.create, cloud, prefix, keys.store, opts, keep=settings.keeps_data
         )
-        return pulumi.Output.all(bucket.name, keys.store.arn).apply(
+        place = pulumi.Output.all(bucket.name, keys.store.arn).apply(
             lambda known: Place(cloud.partition, cloud.region, known[0], prefix, known[1])
         )
+        return place, [bucket]
     existing = store.existing
     if existing is None or existing.endpoint or existing.credentials_secret:
-        return None
+        return None, []
     bucket_name, _, path = existing.url.removeprefix("s3://").partition("/")
     whole = "/".join(part for part in (path, prefix) if part)
     region = existing.region or cloud.region
-    return Place(cloud.partition, region, bucket_name, whole, existing.key_arn)
+    return Place(cloud.partition, region, bucket_name, whole, existing.key_arn), []

@@ -5,8 +5,9 @@ Paths that differ from pod to pod are not in the ConfigMap but in the container 
 
 from dataclasses import dataclass
 
+from infra.distributed import fabric_environment, rendezvous_environment
 from infra.names import BLUEPRINT, STORE_MOUNT, WORK_MOUNT
-from infra.settings import BackupStore, Settings, Workload
+from infra.settings import Settings, Workload
 
 DECISION = f"{WORK_MOUNT}/decision.json"
 METRICS = f"{WORK_MOUNT}/metrics.jsonl"
@@ -28,19 +29,23 @@ class Project:
         return f"{self.project}/{self.stack}"
 
 
-def store_environment(store: BackupStore, project: Project) -> dict[str, str]:
+def store_environment(settings: Settings, project: Project) -> dict[str, str]:
     """How to reach the store and whose it is."""
+    store = settings.backup_store
     prefix = store.prefix or project.owner
-    if store.existing is None:
+    if store.create is not None:
+        values = {"HOLDFAST_STORE": f"s3://{store.create.name}/{prefix}"}
+    elif store.existing is None:
         values = {"HOLDFAST_STORE": f"file://{STORE_MOUNT}/{prefix}"}
     else:
         values = {"HOLDFAST_STORE": f"{store.existing.url}/{prefix}"}
-        if store.existing.region:
-            values["AWS_REGION"] = store.existing.region
         if store.existing.endpoint:
             values["AWS_ENDPOINT_URL"] = store.existing.endpoint
             if store.existing.endpoint.startswith("http://"):
                 values["AWS_ALLOW_HTTP"] = "true"
+    region = (store.existing.region if store.existing else None) or settings.region
+    if region and store.volume is None:
+        values["AWS_REGION"] = region
     return {**values, "HOLDFAST_OWNER": store.owner or project.owner}
 
 
@@ -50,7 +55,7 @@ def workload_environment(
     """The ConfigMap ``holdfast-<claim>``."""
     retention = workload.retention
     return {
-        **store_environment(settings.backup_store, project),
+        **store_environment(settings, project),
         "HOLDFAST_WORKLOAD": name,
         "HOLDFAST_RUN": workload.run,
         "HOLDFAST_KEEP": str(workload.keep),
@@ -77,9 +82,10 @@ def recover_environment(workload: Workload) -> dict[str, str]:
     return {"HOLDFAST_VOLUME": workload.mount_path, "HOLDFAST_DECISION": DECISION}
 
 
-def trainer_environment(workload: Workload, image: str) -> dict[str, str]:
+def trainer_environment(name: str, settings: Settings, image: str) -> dict[str, str]:
     """What the trainer adds: its paths, its ranks, its image for the fingerprint; the user's own
     come last and win."""
+    workload = settings.workloads[name]
     values = {
         **recover_environment(workload),
         "HOLDFAST_METRICS": METRICS,
@@ -88,6 +94,8 @@ def trainer_environment(workload: Workload, image: str) -> dict[str, str]:
         "HOLDFAST_IMAGE": image,
         "HOLDFAST_TRAINING_SHUTDOWN_TIMEOUT": str(max(1, workload.save_seconds - EXIT_SECONDS)),
     }
+    values |= rendezvous_environment(name, workload)
+    values |= fabric_environment(name, settings)
     if workload.interval is not None:
         values["HOLDFAST_TRAINING_SAVE_EVERY"] = str(workload.interval)
     return {**values, **workload.env}

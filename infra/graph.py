@@ -17,12 +17,15 @@ from typing import Any
 
 import pulumi
 from pulumi.runtime import mocks, rpc
+from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import run_pulumi_func
 
+from infra.likeness import outputs_of
 from infra.settings import Settings, SettingsError, load
 from infra.stack import Outputs, build
 
 PROJECT = "holdfast"
+RESOURCE_REFERENCES = resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES
 HOOKS = (
     "before_create",
     "after_create",
@@ -83,6 +86,7 @@ class Graph:
     stack: str
     resources: list[Resource]
     outputs: dict[str, Any]
+    secret_outputs: tuple[str, ...] = ()
 
     def kubernetes(self) -> list[dict[str, Any]]:
         """Complete manifests of the cluster's objects, in the order of their kind and name."""
@@ -108,8 +112,13 @@ class Graph:
 class _Mocks(mocks.Mocks):
     """Every resource is created as asked, with its logical name as id."""
 
+    def __init__(self, preview: bool) -> None:
+        self._preview = preview
+
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
-        return f"{args.name}-id", args.inputs
+        # What a cloud says only after creation is unknown in a preview.
+        likely = {} if self._preview else outputs_of(args.typ, args.name, args.inputs)
+        return f"{args.name}-id", {**args.inputs, **likely}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict, list[tuple[str, str]] | None]:
         raise LookupError(f"the program calls {args.token}, which the graph has no answer for")
@@ -118,9 +127,16 @@ class _Mocks(mocks.Mocks):
 class _Monitor(mocks.MockMonitor):
     """Records what the engine would be asked to register."""
 
-    def __init__(self) -> None:
-        super().__init__(_Mocks())
+    def __init__(self, preview: bool) -> None:
+        super().__init__(_Mocks(preview))
         self.registered: list[Resource] = []
+
+    def GetDeploymentInfo(self, request: Any) -> Any:  # noqa: N802
+        """Resources as inputs come as their ids: reading references back makes resources in the
+        recorder's own threads, which the program's event loop never hears of, and waits for."""
+        info = super().GetDeploymentInfo(request)
+        features = [f for f in info.supportedFeatures if f != RESOURCE_REFERENCES]
+        return resource_pb2.DeploymentInfo(supportedFeatures=features)
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the name of the gRPC method)
         response = super().RegisterResource(request)
@@ -141,7 +157,7 @@ def _resource(urn: str, request: Any) -> Resource:
         options=Options(
             parent=request.parent or None,
             depends_on=tuple(sorted(request.dependencies)),
-            provider=(request.provider.rpartition("::")[0] or None),
+            provider=_provider(request),
             protect=request.protect,
             retain_on_delete=request.retainOnDelete,
             delete_before_replace=request.deleteBeforeReplace,
@@ -155,6 +171,12 @@ def _resource(urn: str, request: Any) -> Resource:
         remote=request.remote,
         secrets=secrets,
     )
+
+
+def _provider(request: Any) -> str | None:
+    """The provider's URN; a remote component gets one for each package and here has one."""
+    given = [request.provider, *(request.providers.values() if request.remote else ())]
+    return next((each.rpartition("::")[0] for each in given if each), None)
 
 
 def _value(value: Any) -> Any:
@@ -204,23 +226,29 @@ def collect(
 async def _collect(
     settings: Settings, stack: str, preview: bool, program: Callable[[Settings], Outputs]
 ) -> Graph:
-    monitor = _Monitor()
+    monitor = _Monitor(preview)
     quiet = logging.getLogger("infra.graph.engine")
     mocks.set_mocks(
-        _Mocks(), project=PROJECT, stack=stack, preview=preview, monitor=monitor, logger=quiet
+        _Mocks(preview),
+        project=PROJECT,
+        stack=stack,
+        preview=preview,
+        monitor=monitor,
+        logger=quiet,
     )
     exports: dict[str, Any] = {}
+    secret: list[str] = []
 
     async def run() -> None:
         declared = program(settings).exports()
-        exports.update({name: await _plain(value) for name, value in declared.items()})
+        for name, value in declared.items():
+            output = pulumi.Output.from_input(value)
+            exports[name] = await output.future()
+            if await output.is_secret():
+                secret.append(name)
 
     await run_pulumi_func(run)
-    return Graph(stack, sorted(monitor.registered, key=lambda r: r.urn), exports)
-
-
-async def _plain(value: Any) -> Any:
-    return await pulumi.Output.from_input(value).future()
+    return Graph(stack, sorted(monitor.registered, key=lambda r: r.urn), exports, tuple(secret))
 
 
 def main(arguments: list[str] | None = None) -> int:

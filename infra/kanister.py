@@ -8,6 +8,7 @@ import pulumi_kubernetes as k8s
 
 from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
 from infra.names import BLUEPRINT
+from infra.placement import task_placement
 from infra.pods import user, with_store
 from infra.settings import KanisterSettings, Settings
 
@@ -157,7 +158,7 @@ def blueprint(settings: Settings) -> Manifest:
 
 
 def _task(phase: str, arguments: Manifest, settings: Settings) -> Manifest:
-    pod = merge(arguments["podOverride"], user(settings.run_as))
+    pod = merge(arguments["podOverride"], {**user(settings.run_as), **task_placement(settings)})
     if phase not in NO_STORE:
         pod = with_store(pod, settings.backup_store, {"container": phase in READS_ONLY})
     return {**arguments, "image": settings.images.tools, "podOverride": pod}

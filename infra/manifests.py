@@ -7,6 +7,7 @@ never into its text, so that no value can change the structure.
 import functools
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -94,17 +95,13 @@ def register(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> pul
     kind = _sdk_type(manifest["apiVersion"], manifest["kind"])
     if kind is None:
         return CustomObject(name, manifest, opts)
-    arguments = {_ARGUMENTS.get(key, key): value for key, value in fields.items()}
+    arguments = {_argument(key): value for key, value in fields.items()}
     return kind(name, opts=opts, **arguments)
 
 
-#: Top-level fields whose name in the SDK is not the one in YAML.
-_ARGUMENTS = {
-    "roleRef": "role_ref",
-    "automountServiceAccountToken": "automount_service_account_token",
-    "stringData": "string_data",
-    "binaryData": "binary_data",
-}
+def _argument(field: str) -> str:
+    """What the SDK calls a top-level field of YAML: ``role_ref`` for roleRef."""
+    return re.sub(r"([A-Z])", r"_\1", field).lower()
 
 
 def _sdk_type(api_version: str, kind: str) -> type[pulumi.CustomResource] | None:

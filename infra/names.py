@@ -9,6 +9,8 @@ WORKLOAD_LABEL = "holdfast.dev/workload"
 
 SYSTEM_NAMESPACE = "holdfast-system"
 BLUEPRINT = "checkpoints"
+#: Of training pods, where the cluster is the stack's own.
+PRIORITY_CLASS = "holdfast-training"
 
 #: Where the store's volume and the scratch directory appear in our containers.
 STORE_MOUNT = "/var/lib/holdfast/store"
@@ -23,6 +25,16 @@ def workload_labels(workload: str) -> dict[str, str]:
 def config_map_name(claim: str) -> str:
     """The ConfigMap with a workload's environment: a Blueprint knows only the claim's name."""
     return f"holdfast-{claim}"
+
+
+def task_account(claim: str) -> str:
+    """The ServiceAccount of Kanister's tasks on a claim: a Blueprint knows only the claim."""
+    return f"holdfast-{claim}"
+
+
+def members_service(workload: str) -> str:
+    """The headless Service in front of the pods of a training over several nodes."""
+    return f"{workload}-members"
 
 
 def backup_account(workload: str) -> str:

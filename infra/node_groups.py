@@ -6,7 +6,6 @@ replaced whenever AWS publishes an image.
 """
 
 import base64
-from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -14,7 +13,7 @@ import pulumi_aws as aws
 from infra import versions
 from infra.iam import Role, managed, service_trust
 from infra.network import Network
-from infra.settings.eks import EksSettings
+from infra.settings.eks import EksStack
 from infra.settings.instances import INSTANCES
 from infra.settings.node_groups import GROUP_LABEL, NodeGroup, TrainingGroup
 
@@ -60,7 +59,7 @@ class NodeRole(pulumi.ComponentResource):
     arn: pulumi.Output[str]
     """The role's ARN."""
 
-    def __init__(self, name: str, settings: EksSettings, opts: pulumi.ResourceOptions) -> None:
+    def __init__(self, name: str, settings: EksStack, opts: pulumi.ResourceOptions) -> None:
         super().__init__("holdfast:nodes:NodeRole", name, {}, opts)
         role = Role(
             name,
@@ -86,7 +85,7 @@ class ManagedNodes(pulumi.ComponentResource):
         self,
         name: str,
         group: NodeGroup,
-        settings: EksSettings,
+        settings: EksStack,
         role: NodeRole,
         network: Network,
         security_groups: list[aws.ec2.SecurityGroup],
@@ -177,9 +176,7 @@ class ManagedNodes(pulumi.ComponentResource):
             network_interfaces=_fabric(group.instance_types[0], ids) if efa else None,
             placement=self._placement(name, training),
             capacity_reservation_specification=_reservation(training),
-            instance_market_options=(
-                {"market_type": "capacity-block"} if _in_block(training) else None
-            ),
+            instance_market_options=_market(training),
             tag_specifications=[
                 {"resource_type": kind, "tags": {"Name": f"{cluster}-{name}"}}
                 for kind in ("instance", "volume", "network-interface")
@@ -189,7 +186,7 @@ class ManagedNodes(pulumi.ComponentResource):
 
     def _placement(
         self, name: str, training: TrainingGroup | None
-    ) -> dict[str, pulumi.Output[str]] | None:
+    ) -> aws.ec2.LaunchTemplatePlacementArgsDict | None:
         if training is None or not training.placement_group:
             return None
         together = aws.ec2.PlacementGroup(f"{name}-nodes", strategy="cluster", opts=self._own)
@@ -210,16 +207,23 @@ def _in_block(training: TrainingGroup | None) -> bool:
     return training is not None and training.capacity == "capacity-block"
 
 
+def _market(
+    training: TrainingGroup | None,
+) -> aws.ec2.LaunchTemplateInstanceMarketOptionsArgsDict | None:
+    return {"market_type": "capacity-block"} if _in_block(training) else None
+
+
 def _reservation(
     training: TrainingGroup | None,
-) -> dict[str, dict[str, str]] | None:
+) -> aws.ec2.LaunchTemplateCapacityReservationSpecificationArgsDict | None:
     if training is None or training.reservation_id is None:
         return None
-    target = {"capacity_reservation_id": training.reservation_id}
-    return {"capacity_reservation_target": target}
+    return {"capacity_reservation_target": {"capacity_reservation_id": training.reservation_id}}
 
 
-def _fabric(instance_type: str, groups: list[pulumi.Output[str]]) -> list[dict[str, Any]]:
+def _fabric(
+    instance_type: str, groups: list[pulumi.Output[str]]
+) -> list[aws.ec2.LaunchTemplateNetworkInterfaceArgsDict]:
     """One EFA on each network card; only the first carries IP too."""
     return [
         {

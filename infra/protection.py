@@ -3,7 +3,7 @@
 import pulumi
 
 from infra.manifests import Manifest, load, load_all, merge, register
-from infra.names import backup_account, config_map_name, workload_labels
+from infra.names import backup_account, config_map_name, task_account, workload_labels
 from infra.pods import user, with_store
 from infra.settings import Settings, Workload
 from infra.storage import name_of
@@ -12,9 +12,9 @@ from infra.storage import name_of
 class Protection(pulumi.ComponentResource):
     """The schedule that backs one workload up.
 
-    Produces: ServiceAccount and CronJob ``<workload>-backup``; in Kanister's namespace a Role and
-    RoleBinding that let the account create ActionSets, within the admission policy; in its own
-    those that let it see the training Job.
+    Produces: ServiceAccount and CronJob ``<workload>-backup``, ServiceAccount ``holdfast-<claim>``
+    of Kanister's tasks; in Kanister's namespace a Role and RoleBinding that let the first create
+    ActionSets, within the admission policy; in its own those that let it see the training Job.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -42,6 +42,13 @@ class Protection(pulumi.ComponentResource):
         self.account = register(
             f"{account}-account",
             merge(load("backup-service-account"), {"metadata": metadata}),
+            options,
+        )
+
+        tasks = task_account(workload.volume.claim)
+        self.task_account = register(
+            f"{name}-task-account",
+            merge(load("task-service-account"), {"metadata": {**metadata, "name": tasks}}),
             options,
         )
 
@@ -80,7 +87,9 @@ class Protection(pulumi.ComponentResource):
         self.cron_job = register(
             f"{account}-schedule",
             backup_cron_job(name, workload, settings),
-            pulumi.ResourceOptions(parent=self, depends_on=[self.binding, self.job_binding]),
+            pulumi.ResourceOptions(
+                parent=self, depends_on=[self.binding, self.job_binding, self.task_account]
+            ),
         )
         self.cron_job_name = name_of(self.cron_job)
         self.register_outputs({"cron_job_name": self.cron_job_name})

@@ -9,6 +9,14 @@ from infra.graph import Graph, Resource
 
 #: What a layer's component is called in the tree, from its type token.
 LAYERS = {
+    "keys": "Keys",
+    "network": "Network",
+    "cluster": "Cluster",
+    "nodes": "Nodes",
+    "addons": "Add-ons",
+    "devices": "Devices",
+    "registry": "Registry",
+    "store": "Backup store",
     "kanister": "Kanister",
     "storage": "Storage",
     "training": "Training",
@@ -30,7 +38,10 @@ def tree(graph: Graph) -> str:
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     total = sum(kinds.values())
     lines += ["", f"{total} resources: {counts}", "", "exports"]
-    lines += [f"  {name} = {_text(value)}" for name, value in graph.outputs.items()]
+    lines += [
+        f"  {name} = {'(secret)' if name in graph.secret_outputs else _text(value)}"
+        for name, value in graph.outputs.items()
+    ]
     return "\n".join(lines)
 
 
@@ -39,7 +50,7 @@ def as_json(graph: Graph) -> str:
     document = {
         "stack": graph.stack,
         "resources": [asdict(resource) for resource in graph.resources],
-        "outputs": graph.outputs,
+        "outputs": {n: v for n, v in graph.outputs.items() if n not in graph.secret_outputs},
     }
     return json.dumps(document, indent=2)
 

@@ -127,23 +127,26 @@ class SecurityGroups(pulumi.ComponentResource):
 
     def _let(self, name: str, flow: Flow) -> None:
         source, target = self.groups[flow.source], self.groups[flow.target]
-        ports = {} if flow.protocol == ALL else {"from_port": flow.first, "to_port": flow.last}
+        # A rule for every protocol has no ports.
+        first, last = (None, None) if flow.protocol == ALL else (flow.first, flow.last)
         own = pulumi.ResourceOptions(parent=self)
         aws.vpc.SecurityGroupEgressRule(
             f"{name}-{flow.name}",
             security_group_id=source.id,
             referenced_security_group_id=target.id,
             ip_protocol=flow.protocol,
+            from_port=first,
+            to_port=last,
             description=flow.what,
             opts=own,
-            **ports,
         )
         aws.vpc.SecurityGroupIngressRule(
             f"{name}-{flow.name}",
             security_group_id=target.id,
             referenced_security_group_id=source.id,
             ip_protocol=flow.protocol,
+            from_port=first,
+            to_port=last,
             description=flow.what,
             opts=own,
-            **ports,
         )

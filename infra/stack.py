@@ -1,16 +1,22 @@
 """The stack as a table of contents: settings in, outputs out."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes as k8s
 
 from infra.environment import Project
 from infra.kanister import Kanister, KanisterAccess
 from infra.names import backup_account
+from infra.platform import Platform, on_kubernetes
 from infra.protection import Protection
-from infra.settings import HostPathVolume, Settings
+from infra.settings import (
+    EksStack,
+    FsxLustreVolume,
+    HostPathVolume,
+    KubernetesStack,
+    Settings,
+)
 from infra.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
 from infra.training import Training, WorkloadNamespace
 
@@ -21,29 +27,35 @@ Options = pulumi.ResourceOptions
 class Outputs:
     """The stack's exports: the first workload's names, and maps of all workloads' by name."""
 
-    persistent_volume_name: pulumi.Output[str] | None
-    persistent_volume_claim_name: pulumi.Output[str]
-    training_job_name: pulumi.Output[str]
-    persistent_volumes: dict[str, pulumi.Output[str]]
-    persistent_volume_claims: dict[str, pulumi.Output[str]]
-    training_jobs: dict[str, pulumi.Output[str]]
-    services: dict[str, pulumi.Output[str]]
-    backup_schedules: dict[str, pulumi.Output[str]]
-    namespaces: dict[str, str]
+    persistent_volume_name: pulumi.Output[str] | None = None
+    persistent_volume_claim_name: pulumi.Output[str] | None = None
+    training_job_name: pulumi.Output[str] | None = None
+    persistent_volumes: dict[str, pulumi.Output[str]] | None = None
+    persistent_volume_claims: dict[str, pulumi.Output[str]] | None = None
+    training_jobs: dict[str, pulumi.Output[str]] | None = None
+    services: dict[str, pulumi.Output[str]] | None = None
+    backup_schedules: dict[str, pulumi.Output[str]] | None = None
+    namespaces: dict[str, str] | None = None
+    platform: dict[str, pulumi.Input[Any]] = field(default_factory=dict)
+    """What the target adds, by name: on EKS the kubeconfig, the cluster's name and more."""
 
     def exports(self) -> dict[str, Any]:
         """Name and value of each export; a claim that was there before has no volume of ours."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
+        named |= named.pop("platform")
         return {name: value for name, value in named.items() if value is not None}
 
 
 def build(settings: Settings) -> Outputs:
     """Declare every resource of the stack."""
     project = Project(pulumi.get_project(), pulumi.get_stack())
-    stack = Options(providers={"kubernetes": _provider(settings)})
+    platform = _platform(settings, project)
+    if not settings.deploys:
+        return Outputs(platform=platform.exports)
+    stack = Options(providers={"kubernetes": platform.provider})
 
     kanister = Kanister("kanister", settings, _accounts(settings), stack)
-    directories = _prepared_directories(settings, stack)
+    directories = _prepared_directories(settings, platform, stack)
     volumes: dict[str, ClaimedVolume] = {}
     trainings: dict[str, Training] = {}
     protections: dict[str, Protection] = {}
@@ -58,25 +70,31 @@ def build(settings: Settings) -> Outputs:
             if workload.namespace != namespace:
                 continue
             volumes[name] = ClaimedVolume(
-                f"{name}-volume", workload.volume, namespace, _after(here, *directories)
+                f"{name}-volume",
+                workload.volume,
+                namespace,
+                _after(here, *directories),
+                source=platform.sources.get(workload.volume.claim),
             )
             ready = _after(here, volumes[name], *store)
             trainings[name] = Training(name, workload, settings, project, ready)
             protections[name] = Protection(
                 name, workload, settings, _after(ready, kanister, access)
             )
-    return _outputs(list(settings.workloads), settings, volumes, trainings, protections)
+    outputs = _outputs(list(settings.workloads), settings, volumes, trainings, protections)
+    return replace(outputs, platform=platform.exports)
 
 
-def _provider(settings: Settings) -> k8s.Provider:
-    return k8s.Provider(
-        "kubernetes",
-        context=settings.kubernetes.context,
-        kubeconfig=settings.kubernetes.kubeconfig,
-        cluster_identifier=settings.cluster_identifier,
-        # In place: a replaced one would be missing for a moment, to a pod that starts just then.
-        enable_config_map_mutable=True,
-    )
+def _platform(settings: Settings, project: Project) -> Platform:
+    """The cluster, made or found."""
+    if isinstance(settings, EksStack):
+        # Here, since the AWS SDK takes a second that other targets need not wait.
+        from infra import eks
+
+        return eks.build(settings, project)
+    if isinstance(settings, KubernetesStack):
+        return on_kubernetes(settings)
+    raise TypeError(f"no platform is made for {type(settings).__name__}")
 
 
 def _after(opts: Options, *first: pulumi.Resource) -> Options:
@@ -92,9 +110,12 @@ def _accounts(settings: Settings) -> dict[str, str]:
     }
 
 
-def _prepared_directories(settings: Settings, opts: Options) -> list[pulumi.Resource]:
-    """Directories on nodes, given to the pods' user; nothing where no volume is a host path."""
-    volumes = [v for _, _, v in settings.volumes() if isinstance(v, HostPathVolume)]
+def _prepared_directories(
+    settings: Settings, platform: Platform, opts: Options
+) -> list[pulumi.Resource]:
+    """Directories that would be root's, given to the pods' user; nothing where there are none."""
+    kinds = HostPathVolume | FsxLustreVolume
+    volumes = [v for _, _, v in settings.volumes() if isinstance(v, kinds)]
     if not volumes:
         return []
     system = SystemNamespace("system", opts)
@@ -105,6 +126,7 @@ def _prepared_directories(settings: Settings, opts: Options) -> list[pulumi.Reso
             settings.images.tools,
             settings.run_as,
             _after(opts, system),
+            source=platform.sources.get(volume.claim),
         )
         for volume in volumes
     ]

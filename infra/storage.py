@@ -2,14 +2,25 @@
 
 ``host-path`` is a directory on one named node. The kubelet would leave it to root, and Kubernetes
 does not apply fsGroup to it, so a job in holdfast-system gives the directory to the pods' user
-first. ``existing-claim`` declares nothing: someone else made it.
+first. ``nfs`` and ``iscsi`` are servers of yours; what AWS provides is made in file_systems.py.
+``existing-claim`` declares nothing: someone else made it.
 """
 
 import pulumi
 
-from infra.manifests import load, merge, register
+from infra.manifests import Manifest, load, merge, register
 from infra.names import PART_OF, SYSTEM_NAMESPACE
-from infra.settings import HostPathVolume, Volume
+from infra.settings import (
+    ExistingClaim,
+    FsxLustreVolume,
+    HostPathVolume,
+    IscsiVolume,
+    NfsVolume,
+    Volume,
+)
+
+#: Where the example PersistentVolume of manifests/ says what is behind it.
+SOURCES = ("hostPath", "nodeAffinity")
 
 
 class SystemNamespace(pulumi.ComponentResource):
@@ -27,49 +38,112 @@ class SystemNamespace(pulumi.ComponentResource):
 
 
 class PreparedDirectory(pulumi.ComponentResource):
-    """A directory on a node that belongs to the pods' user.
+    """A directory that belongs to the pods' user: of a node, or the root of a file system.
 
-    Produces: one Job that runs once, in holdfast-system.
+    Produces: one Job that runs once, in holdfast-system; for a file system also a PersistentVolume
+    and claim of its own there.
     """
 
     def __init__(
         self,
         name: str,
-        volume: HostPathVolume,
+        volume: HostPathVolume | FsxLustreVolume,
         image: str,
         run_as: int,
         opts: pulumi.ResourceOptions,
+        *,
+        source: Manifest | None = None,
     ) -> None:
+        """
+        Args:
+            name: the Pulumi name.
+            volume: which directory.
+            image: of the tools.
+            run_as: whose the directory shall be.
+            opts: the parent, and what must exist first.
+            source: what is behind it, where another layer made it.
+        """
         super().__init__("holdfast:storage:PreparedDirectory", name, {}, opts)
+        self.claimed: ClaimedVolume | None = None
+        if isinstance(volume, HostPathVolume):
+            place = {"nodeSelector": {"kubernetes.io/hostname": volume.node}}
+            mounted = {"hostPath": {"path": volume.path, "type": "DirectoryOrCreate"}}
+        else:
+            self.claimed = ClaimedVolume(
+                name,
+                volume,
+                SYSTEM_NAMESPACE,
+                pulumi.ResourceOptions(parent=self),
+                volume_name=f"prepare-{volume.name}-vol",
+                source=source,
+            )
+            place = {}
+            mounted = {"persistentVolumeClaim": {"claimName": volume.claim}}
+        container = {
+            "name": "prepare",
+            "image": image,
+            "env": [{"name": "OWNER", "value": str(run_as)}],
+        }
         job = merge(
-            load("prepare-job"),
+            _without_place(load("prepare-job")),
             {
                 "metadata": {"name": f"prepare-{volume.name}", "namespace": SYSTEM_NAMESPACE},
                 "spec": {
                     "template": {
                         "spec": {
-                            "nodeSelector": {"kubernetes.io/hostname": volume.node},
-                            "containers": [
-                                {
-                                    "name": "prepare",
-                                    "image": image,
-                                    "env": [{"name": "OWNER", "value": str(run_as)}],
-                                }
-                            ],
-                            "volumes": [{"name": "volume", "hostPath": {"path": volume.path}}],
+                            **place,
+                            "containers": [container],
+                            "volumes": [{"name": "volume", **mounted}],
                         }
                     }
                 },
             },
         )
-        self.job = register(f"{name}-job", job, pulumi.ResourceOptions(parent=self))
+        after = [self.claimed] if self.claimed is not None else None
+        self.job = register(
+            f"{name}-job", job, pulumi.ResourceOptions(parent=self, depends_on=after)
+        )
         self.register_outputs({})
+
+
+def _without_place(job: Manifest) -> Manifest:
+    """The example's node and directory are one of two kinds."""
+    spec = job["spec"]["template"]["spec"]
+    del spec["nodeSelector"], spec["volumes"]
+    return job
+
+
+def source_of(volume: Volume) -> Manifest | None:
+    """What a PersistentVolume's spec says of a volume that is there already; None for a claim."""
+    match volume:
+        case HostPathVolume():
+            on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [volume.node]}
+            term = {"matchExpressions": [on_node]}
+            return {
+                "hostPath": {"path": volume.path, "type": "DirectoryOrCreate"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+            }
+        case NfsVolume():
+            return {
+                "nfs": {"server": volume.server, "path": volume.path},
+                "mountOptions": list(volume.mount_options),
+            }
+        case IscsiVolume():
+            return {
+                "iscsi": {
+                    "targetPortal": volume.portal,
+                    "iqn": volume.iqn,
+                    "lun": volume.lun,
+                    "fsType": "ext4",
+                }
+            }
+    return None
 
 
 class ClaimedVolume(pulumi.ComponentResource):
     """A volume as one namespace's pods mount it.
 
-    Produces, for ``host-path``: a PersistentVolume and a PersistentVolumeClaim; otherwise nothing.
+    Produces a PersistentVolume and a PersistentVolumeClaim; for ``existing-claim`` nothing.
     """
 
     claim_name: pulumi.Output[str]
@@ -85,6 +159,7 @@ class ClaimedVolume(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions,
         *,
         volume_name: str | None = None,
+        source: Manifest | None = None,
     ) -> None:
         """
         Args:
@@ -94,9 +169,11 @@ class ClaimedVolume(pulumi.ComponentResource):
             opts: the parent, and what must exist first.
             volume_name: the PersistentVolume's name; default ``<volume.name>-vol``. A directory
                 that several namespaces mount needs one PersistentVolume in each.
+            source: what is behind it, where another layer made it.
         """
         super().__init__("holdfast:storage:ClaimedVolume", name, {}, opts)
-        if not isinstance(volume, HostPathVolume):
+        source = source or source_of(volume)
+        if source is None or isinstance(volume, ExistingClaim):
             self.volume_name, self.claim_name = None, pulumi.Output.from_input(volume.claim)
             self.register_outputs({"claim_name": self.claim_name})
             return
@@ -106,21 +183,16 @@ class ClaimedVolume(pulumi.ComponentResource):
             "storageClassName": volume.storage_class,
             "accessModes": list(volume.access_modes),
         }
-        term = {
-            "matchExpressions": [
-                {"key": "kubernetes.io/hostname", "operator": "In", "values": [volume.node]}
-            ]
-        }
+        claim_reference = {"namespace": namespace, "name": volume.claim}
         persistent_volume = merge(
-            load("persistent-volume"),
+            _without_source(load("persistent-volume")),
             {
                 "metadata": {"name": volume_name, "labels": PART_OF},
                 "spec": {
                     **shape,
+                    **source,
                     "capacity": {"storage": volume.size},
-                    "claimRef": {"namespace": namespace, "name": volume.claim},
-                    "hostPath": {"path": volume.path},
-                    "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+                    "claimRef": claim_reference,
                 },
             },
         )
@@ -144,6 +216,12 @@ class ClaimedVolume(pulumi.ComponentResource):
         self.volume_name = name_of(self.persistent_volume)
         self.claim_name = name_of(self.claim)
         self.register_outputs({"volume_name": self.volume_name, "claim_name": self.claim_name})
+
+
+def _without_source(persistent_volume: Manifest) -> Manifest:
+    """The example's own source is one of many kinds."""
+    kept = {k: v for k, v in persistent_volume["spec"].items() if k not in SOURCES}
+    return {**persistent_volume, "spec": kept}
 
 
 def name_of(resource: pulumi.CustomResource) -> pulumi.Output[str]:

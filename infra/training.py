@@ -4,6 +4,7 @@ from typing import Any
 
 import pulumi
 
+from infra.distributed import devices, members, several_nodes
 from infra.environment import (
     Project,
     recover_environment,
@@ -13,14 +14,18 @@ from infra.environment import (
 from infra.hooks import wait_until_gone
 from infra.manifests import Manifest, load, merge, register
 from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, config_map_name, workload_labels
+from infra.placement import training_placement
 from infra.pods import env, user, with_store
 from infra.settings import Settings, Workload
 from infra.storage import name_of
 
-GPU = "nvidia.com/gpu"
-
 #: What cannot be changed in a Job, beside its template.
-IMMUTABLE = ["spec.podFailurePolicy", "spec.completions", "spec.completionMode"]
+IMMUTABLE = [
+    "spec.podFailurePolicy",
+    "spec.completions",
+    "spec.completionMode",
+    "spec.backoffLimitPerIndex",
+]
 
 
 class WorkloadNamespace(pulumi.ComponentResource):
@@ -42,7 +47,8 @@ class WorkloadNamespace(pulumi.ComponentResource):
 class Training(pulumi.ComponentResource):
     """One training run on its volume.
 
-    Produces: ServiceAccount without a token, ConfigMap ``holdfast-<claim>``, Job, Service.
+    Produces: ServiceAccount without a token, ConfigMap ``holdfast-<claim>``, Job, Service; for
+    several nodes a headless Service ``<workload>-members``.
     """
 
     job_name: pulumi.Output[str]
@@ -89,12 +95,16 @@ class Training(pulumi.ComponentResource):
             },
         }
         self.service = register(f"{name}-service", merge(load("service"), service), options)
+        before = [self.account, self.config_map]
+        if workload.nodes > 1:
+            headless = merge(members(name, workload), {"metadata": {"labels": labels}})
+            before.append(register(f"{name}-members", headless, options))
         self.job = register(
             f"{name}-job",
             training_job(name, workload, settings),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[self.account, self.config_map],
+                depends_on=before,
                 ignore_changes=_left_alone(workload),
                 # Replaced for these too, where the provider would try an update that the API server
                 # refuses; and never created first, since the name is taken.
@@ -118,7 +128,7 @@ def _left_alone(workload: Workload) -> list[str]:
 
 def _replacement_hook(name: str, workload: Workload, settings: Settings) -> pulumi.ResourceHook:
     wait = wait_until_gone(
-        settings.kubernetes,
+        settings.access,
         workload.namespace,
         name,
         f"{WORKLOAD_LABEL}={name},app.kubernetes.io/component=trainer",
@@ -146,13 +156,14 @@ def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
         "image": image,
         "command": list(workload.command),
         "envFrom": source,
-        "env": env(trainer_environment(workload, image)),
+        "env": env(trainer_environment(name, settings, image)),
         "ports": [{"name": "metrics", "containerPort": workload.port}],
-        "resources": _resources(workload),
+        "resources": _resources(name, settings),
         "volumeMounts": mounts,
     }
     pod: dict[str, Any] = {
         **user(settings.run_as),
+        **training_placement(name, settings),
         "serviceAccountName": name,
         "terminationGracePeriodSeconds": workload.termination_grace_seconds,
         "initContainers": [recover],
@@ -162,8 +173,6 @@ def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
             {"name": "shared-memory", "emptyDir": {"sizeLimit": workload.shared_memory}},
         ],
     }
-    if workload.gpus_per_node:
-        pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
     job = merge(
         load("training-job"),
         {
@@ -174,14 +183,16 @@ def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
             },
         },
     )
+    if workload.nodes > 1:
+        job = merge(job, several_nodes(name, workload))
+        del job["spec"]["backoffLimit"]
     # The trainer, which runs user code, gets no way to the store.
     template = job["spec"]["template"]
     template["spec"] = with_store(template["spec"], settings.backup_store, {"recover": True})
     return job
 
 
-def _resources(workload: Workload) -> dict[str, dict[str, str]]:
-    amount = {"cpu": workload.resources.cpu, "memory": workload.resources.memory}
-    if workload.gpus_per_node:
-        amount[GPU] = str(workload.gpus_per_node)
+def _resources(name: str, settings: Settings) -> dict[str, dict[str, str]]:
+    wanted = settings.workloads[name].resources
+    amount = {"cpu": wanted.cpu, "memory": wanted.memory, **devices(name, settings)}
     return {"requests": amount, "limits": amount}
