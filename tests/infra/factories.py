@@ -1,6 +1,7 @@
 """Settings for tests: one valid set, and ways to change one thing in it."""
 
 import functools
+import json
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -55,12 +56,13 @@ def settings(**changes: Any) -> Settings:
 
 def graph(stack: str = "test", /, **changes: Any) -> Graph:
     """The graph of the changed settings. Read it only: equal settings share one."""
-    return _graph(stack, settings(**changes).model_dump_json())
+    return collected(stack, json.dumps(valid(**changes)))
 
 
 @functools.cache
-def _graph(stack: str, data: str) -> Graph:
-    return collect(Settings.model_validate_json(data), stack)
+def collected(stack: str, data: str) -> Graph:
+    """The graph of settings as JSON."""
+    return collect(parse(json.loads(data)), stack)
 
 
 def problems(**changes: Any) -> list[str]:

@@ -13,8 +13,13 @@ GOLDEN = Path(__file__).parent / "golden" / "local.yaml"
 
 
 def test_the_local_graph_is_the_reviewed_one(local: Graph):
-    documents = [_document(resource, local) for resource in local.resources]
-    compare(GOLDEN, yaml.safe_dump(documents, sort_keys=False, width=110, allow_unicode=True))
+    compare(GOLDEN, as_text(local))
+
+
+def as_text(graph: Graph) -> str:
+    """Every resource with its options and inputs."""
+    documents = [_document(resource, graph) for resource in graph.resources]
+    return yaml.safe_dump(documents, sort_keys=False, width=110, allow_unicode=True)
 
 
 def _document(resource: Any, graph: Graph) -> dict[str, Any]:

@@ -118,13 +118,15 @@ def test_objects_wait_for_what_they_need_and_go_before_it(local: Graph):
 
 
 def everything_before(graph: Graph, urn: str) -> set[str]:
-    """What exists before ``urn`` does: dependencies, and those of the components around it."""
+    """What exists before ``urn`` does: dependencies, those of the components around it, and of its
+    provider."""
     found: set[str] = set()
     todo = [urn]
     while todo:
         options = graph[todo.pop()].options
         parents = [options.parent] if options.parent in {r.urn for r in graph.resources} else []
-        for other in {*options.depends_on, *parents} - found:
+        provider = [options.provider] if options.provider else []
+        for other in {*options.depends_on, *parents, *provider} - found:
             found.add(other)
             todo.append(other)
     return found

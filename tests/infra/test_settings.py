@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from infra.graph import collect, main
 from infra.settings import (
     PROJECT_DIRECTORY,
-    Settings,
+    TARGETS,
     SettingsError,
     from_config,
     load,
     parse,
+    said,
 )
 from infra.settings.fields import size_bytes, size_text
+from tests.infra import eks_factories
 from tests.infra.factories import BUCKET, HOST_PATH, REMOVED, STORE, WORKLOAD, problems, valid
 
 W = "workloads__gpt__"
@@ -37,26 +39,25 @@ W = "workloads__gpt__"
          "write a whole number and a unit, such as 10Gi"),
         ({f"{W}volume__size": -1}, "workloads.gpt.volume.size: -1 is a number: write text"),
         ({f"{W}nodes": 2}, "workloads.gpt: volume 'host-path' cannot be shared by 2 nodes: "
-         "use existing-claim with access mode ReadWriteMany, or nodes: 1"),
+         "use existing-claim, nfs, efs, fsx-lustre with access mode ReadWriteMany, or nodes: 1"),
         ({f"{W}nodes": 0}, "workloads.gpt.nodes: 0 is too small: use at least 1"),
-        ({"target": "docker"}, "target: 'docker' is not known: use one of kubernetes"),
-        ({"target": REMOVED}, "target: missing: give target (``kubernetes``: any cluster that a "
-         "kubeconfig context reaches)"),
+        ({"target": "docker"}, "target: 'docker' is not known: use one of eks, kubernetes"),
+        ({"target": REMOVED}, "target: missing: give one of eks, kubernetes"),
         ({f"{W}start": "maybe"}, "workloads.gpt.start: 'maybe' is not known: "
          "use one of auto, fresh, require"),
-        ({f"{W}volume__kind": "nfs"}, "workloads.gpt.volume.kind: 'nfs' is not known: "
-         "use one of host-path, existing-claim"),
+        ({f"{W}volume__kind": "cephfs"}, "workloads.gpt.volume.kind: 'cephfs' is not known: "
+         "use one of host-path, existing-claim, nfs, iscsi, ebs, efs, fsx-lustre"),
         ({f"{W}volume__kind": REMOVED}, "workloads.gpt.volume.kind: missing: "
-         "give one of existing-claim, host-path"),
+         "give one of ebs, efs, existing-claim, fsx-lustre, host-path, iscsi, nfs"),
         ({f"{W}volume__node": REMOVED}, "workloads.gpt.volume.node: missing: give node (the "
          "node's ``kubernetes.io/hostname`` label: pods run there, as nowhere else has the data)"),
         ({"backup_store": {"existing": {"url": "file:///var/backups"}}},
          "backup_store.existing.url: file:///var/backups would be one pod's own disk, gone with "
          "the pod: use backup_store.volume, which every pod mounts"),
         ({"backup_store": {**BUCKET, "volume": STORE}}, "backup_store: existing and volume is "
-         "given: give exactly one of existing and volume"),
+         "given: give exactly one of create, existing and volume"),
         ({"backup_store": {}}, "backup_store: nothing is given: "
-         "give exactly one of existing and volume"),
+         "give exactly one of create, existing and volume"),
         ({"backup_store": {"existing": {"url": "https://x"}}}, "backup_store.existing.url: "
          "'https://x' is not a store: write s3://bucket or s3://bucket/prefix"),
         ({"backup_store__volume__name": "checkpoints"}, "settings: backup_store.volume.name "
@@ -112,9 +113,9 @@ def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(changes, 
 
 
 def test_every_wrong_setting_of_a_file_is_reported_at_once():
-    found = problems(workloads__gpt__nodes="2", workloads__gpt__keep=0, target="x", runas=1)
+    found = problems(workloads__gpt__nodes="2", workloads__gpt__keep=0, runas=1)
 
-    assert len(found) == 4
+    assert len(found) == 3
     assert all("\n" not in line and line.count(": ") >= 2 for line in found)
 
 
@@ -180,17 +181,24 @@ def test_the_engine_and_the_file_give_the_same_settings():
 def test_the_project_declares_each_setting_with_its_type_and_default():
     """`pulumi config set` and the engine check types; a default there must be the model's."""
     declared = yaml.safe_load((PROJECT_DIRECTORY / "Pulumi.yaml").read_text())["config"]
+    known = {name: [m.model_fields.get(name) for m in TARGETS.values()]
+             for model in TARGETS.values() for name in model.model_fields}  # fmt: skip
 
-    assert declared.keys() == Settings.model_fields.keys()
+    assert declared.keys() == known.keys()
     for name, entry in declared.items():
-        assert ("default" not in entry) == Settings.model_fields[name].is_required(), name
+        # The engine demands what has no default, whatever the target: only what all demand.
+        everywhere = all(field is not None and field.is_required() for field in known[name])
+        assert ("default" not in entry) == everywhere, name
     defaults = {key: entry["default"] for key, entry in declared.items() if "default" in entry}
-    assert parse(valid(**defaults)) == parse(valid())
+    for data in (valid(), eks_factories.valid()):
+        assert parse(said({**defaults, **data})) == parse(data)
 
 
 def test_every_setting_is_described():
-    schema = Settings.model_json_schema()
-    models = {"Settings": schema, **schema["$defs"]}
+    models = {}
+    for target in TARGETS.values():
+        schema = target.model_json_schema()
+        models |= {target.__name__: schema, **schema["$defs"]}
 
     bare = [
         f"{model}.{name}"

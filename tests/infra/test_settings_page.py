@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from infra.settings import PROJECT_DIRECTORY, Settings
+from infra.settings import PROJECT_DIRECTORY, EksStack, KubernetesStack
 from tests.golden import compare
 
 PAGE = PROJECT_DIRECTORY / "docs" / "settings.md"
@@ -13,12 +13,18 @@ START = "<!-- written by tests/infra/test_settings_page.py -->\n"
 
 def test_the_settings_page_is_what_the_models_say():
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else START
-    compare(PAGE, text.partition(START)[0] + START + "\n".join(_page(Settings.model_json_schema())))
+    compare(PAGE, text.partition(START)[0] + START + "\n".join(_page()))
 
 
-def _page(schema: dict[str, Any]) -> Iterator[str]:
-    models = {"Settings": schema, **schema["$defs"]}
-    for name in _in_order_of_use(models, "Settings"):
+def _page() -> Iterator[str]:
+    models: dict[str, Any] = {}
+    for target in (KubernetesStack, EksStack):
+        schema = target.model_json_schema()
+        models |= {target.__name__: schema, **schema["$defs"]}
+    used = [
+        n for root in (KubernetesStack, EksStack) for n in _in_order_of_use(models, root.__name__)
+    ]
+    for name in dict.fromkeys(used):
         model = models[name]
         required = set(model.get("required", ()))
         yield f"\n## {_heading(name)}\n"
@@ -39,7 +45,25 @@ def _in_order_of_use(models: dict[str, Any], name: str) -> list[str]:
 
 def _heading(name: str) -> str:
     return {
-        "Settings": "The stack",
+        "KubernetesStack": "A stack with target kubernetes",
+        "EksStack": "A stack with target eks",
+        "AwsSettings": "aws",
+        "NetworkSettings": "network",
+        "ClusterSettings": "cluster",
+        "ApiAccess": "cluster.api_access",
+        "AccessEntry": "cluster.access.<name>",
+        "NodeGroups": "node_groups",
+        "SystemGroup": "node_groups.system",
+        "TrainingGroup": "node_groups.training.<name>",
+        "Scaling": "node_groups.….scaling",
+        "Registry": "registry",
+        "CreatedStore": "backup_store.create",
+        "ObjectLock": "backup_store.create.object_lock",
+        "NfsVolume": "volume of kind nfs",
+        "IscsiVolume": "volume of kind iscsi",
+        "EbsVolume": "volume of kind ebs",
+        "EfsVolume": "volume of kind efs",
+        "FsxLustreVolume": "volume of kind fsx-lustre",
         "KubernetesSettings": "kubernetes",
         "Images": "images",
         "KanisterSettings": "kanister",
@@ -65,7 +89,8 @@ def _type(field: dict[str, Any]) -> str:
     if "anyOf" in field or "oneOf" in field:
         options = field.get("anyOf", field.get("oneOf"))
         return " or ".join(dict.fromkeys(_type(o) for o in options if o != {"type": "null"}))
-    words = {"string": "text", "integer": "number", "array": "list", "object": "mapping"}
+    words = {"string": "text", "integer": "number", "array": "list", "object": "mapping",
+             "boolean": "true or false"}  # fmt: skip
     limits = {"minimum": "≥ {}", "maximum": "≤ {}"}
     rules = [text.format(field[key]) for key, text in limits.items() if key in field]
     return ", ".join([words[field["type"]], *rules])
