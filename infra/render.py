@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from infra.cost import monthly
 from infra.graph import Graph, Resource
 
 #: What a layer's component is called in the tree, from its type token.
@@ -37,7 +38,13 @@ def tree(graph: Graph) -> str:
     kinds = Counter(_kind(resource) for resource in graph.resources if resource.custom)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     total = sum(kinds.values())
-    lines += ["", f"{total} resources: {counts}", "", "exports"]
+    lines += ["", f"{total} resources: {counts}"]
+    if costs := monthly(graph):
+        width = max(len(what) for what, _ in costs)
+        lines += ["", "US dollars a month, without traffic, requests and logs"]
+        lines += [f"  {what:{width}}  {dollars:10,.2f}" for what, dollars in costs]
+        lines += [f"  {'together':{width}}  {sum(dollars for _, dollars in costs):10,.2f}"]
+    lines += ["", "exports"]
     lines += [
         f"  {name} = {'(secret)' if name in graph.secret_outputs else _text(value)}"
         for name, value in graph.outputs.items()

@@ -159,9 +159,11 @@ class EksStack(Settings):
     def _ranges_are_apart(self) -> "EksStack":
         services = IPv4Network(self.cluster.service_cidr)
         if services.overlaps(self.network.network):
+            usual = ("172.20.0.0/16", "10.100.0.0/16")
+            free = [u for u in usual if not IPv4Network(u).overlaps(self.network.network)]
             raise ValueError(
                 f"cluster.service_cidr: {services} overlaps network.cidr {self.network.cidr}: "
-                "use another, such as 172.20.0.0/16 or 10.100.0.0/16"
+                f"use another, such as {free[0]}"
             )
         return self
 

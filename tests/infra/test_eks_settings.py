@@ -68,7 +68,7 @@ def test_the_valid_settings_are_valid():
         ({"network__cidr": "10.0.0.0/24"}, "network.cidr: 10.0.0.0/24 is too small: use a prefix "
          "from /16 to /21, such as 10.0.0.0/16"),
         ({"network__cidr": "172.20.0.0/16"}, "cluster.service_cidr: 172.20.0.0/16 overlaps "
-         "network.cidr 172.20.0.0/16: use another, such as 172.20.0.0/16 or 10.100.0.0/16"),
+         "network.cidr 172.20.0.0/16: use another, such as 10.100.0.0/16"),
         ({"network__zones": ["use1-az1", "use1-az2", "use1-az3"]}, "network.zones.2: EKS runs no "
          "control plane in use1-az3: use another zone of the region"),
         ({"network__zones": ["us-east-1a", "use1-az2", "use1-az4"]}, "network.zones.0: "
