@@ -127,32 +127,48 @@ class _Push:
             found = self.volume.bundles()
             if not found:
                 return self._nothing()
-            latest = None
-            for bundle in reversed(found if select is Select.ALL else found[:1]):
-                latest = self._protect(bundle, newest=bundle is found[0]) or latest
-            if latest is not None and latest.bundles[0].digest == found[0].manifest.digest:
+            bad = self.catalog.known_bad(self.workload)
+            if select is Select.ALL:
+                for bundle in self._unprotected(found, bad):
+                    self._protect(bundle, bad)
+            latest = self._latest(found[0], bad) or self._protect(found[0], bad)
+            if latest is not None:
                 return self._report(latest)
         raise HoldfastError(
             f"run '{self.volume.run}': its newest bundle was removed {ATTEMPTS} times while it was"
             " copied: keep more bundles, or save less often"
         )
 
-    def _protect(self, bundle: Bundle, *, newest: bool) -> Snapshot | None:
-        """The snapshot that names the bundle, made now if need be; None when it is skipped."""
-        known = self.catalog.snapshots(self.workload, self.volume.run)
-        bad = self._known_bad(known)
-        sound = [s for s in known if not bad.intersection(ref.path for ref in s.bundles)]
-        if newest:
-            generation = self.volume.present()
-            for snapshot in sound[:1] if known[:1] == sound[:1] else []:
-                if snapshot.generation == generation and _names(snapshot, bundle):
-                    return snapshot
-        else:
-            if any(_names(snapshot, bundle) for snapshot in sound):
-                return None
-            if self._dropped(bundle, known):
+    def _latest(self, newest: Bundle, bad: set[str]) -> Snapshot | None:
+        """The run's last snapshot, if it protects the newest bundle."""
+        for snapshot in self.catalog.newest_first(self.workload, self.volume.run):
+            present = snapshot.generation == self.volume.present()
+            if present and _names(snapshot, newest) and _sound(snapshot, bad):
+                return snapshot
+            break
+        return None
+
+    def _unprotected(self, found: list[Bundle], bad: set[str]) -> list[Bundle]:
+        """The bundles behind the newest that no snapshot names or named before, oldest first.
+
+        Reads snapshots only until all bundles are found in them.
+        """
+        missing = {bundle.manifest.digest: bundle for bundle in reversed(found[1:])}
+        present, greatest = self.volume.present(), ""
+        snapshots = self.catalog.newest_first(self.workload, self.volume.run)
+        while missing and (snapshot := next(snapshots, None)):
+            for ref in snapshot.bundles:
+                if _sound(snapshot, bad):
+                    missing.pop(ref.digest, None)
+                if snapshot.generation == present:
+                    greatest = max(greatest, ref.name)
+        for bundle in missing.values():
+            if bundle.name <= greatest:
                 self._skip(bundle.name, "retention dropped it before")
-                return None
+        return [bundle for bundle in missing.values() if bundle.name > greatest]
+
+    def _protect(self, bundle: Bundle, bad: set[str]) -> Snapshot | None:
+        """A new snapshot that names the bundle; None when it is skipped."""
         for _ in range(ATTEMPTS):
             try:
                 return self._copy_and_snapshot(bundle, bad)
@@ -252,23 +268,6 @@ class _Push:
         found = self.store.list(f"{kind}/{parent}/")
         return {info.key.removeprefix(f"{kind}/").removesuffix(".json") for info in found}
 
-    def _known_bad(self, known: list[Snapshot]) -> set[str]:
-        """Paths whose bytes in the store failed verification: as good as absent."""
-        if not known:
-            return set()
-        records = self.catalog.verifications(self.workload).values()
-        return {path for record in records if not record.ok for path in record.bad}
-
-    def _dropped(self, bundle: Bundle, known: list[Snapshot]) -> bool:
-        """Whether an older bundle has no snapshot because retention removed it."""
-        names = [
-            ref.name
-            for snapshot in known
-            if snapshot.generation == self.volume.present()
-            for ref in snapshot.bundles
-        ]
-        return bundle.name <= max(names, default="")
-
     def _check_time(self, began: datetime, now: datetime) -> None:
         if now - began > self.grace / 2:
             raise _TooLate(f"took {now - began}, more than half of the grace period {self.grace}")
@@ -285,11 +284,11 @@ class _Push:
                 f"run '{run}' has no readable bundle to push, only"
                 f" {', '.join(sorted(self.skipped))}: see `holdfast verify`"
             )
-        if known := self.catalog.snapshots(self.workload, run):
+        if latest := next(self.catalog.newest_first(self.workload, run), None):
             raise EmptyVolume(
-                f"run '{run}' has no bundle on the volume '{self.volume.root}', but {len(known)}"
-                f" snapshots in the store (latest {known[0].id}): mount the right volume, or refill"
-                " it with `holdfast pull --if-empty`"
+                f"run '{run}' has no bundle on the volume '{self.volume.root}', but snapshots in"
+                f" the store (latest {latest.id}): mount the right volume, or refill it with"
+                " `holdfast pull --if-empty`"
             )
         return self._report(None)
 
@@ -313,3 +312,7 @@ class _Push:
 
 def _names(snapshot: Snapshot, bundle: Bundle) -> bool:
     return any(ref.digest == bundle.manifest.digest for ref in snapshot.bundles)
+
+
+def _sound(snapshot: Snapshot, bad: set[str]) -> bool:
+    return not bad.intersection(ref.path for ref in snapshot.bundles)

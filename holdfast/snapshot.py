@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,12 +29,13 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.manifest import Manifest, canonical
-from holdfast.store import Store
+from holdfast.store import ObjectInfo, Store
 
 __all__ = ["BundleRef", "Catalog", "Listing", "Snapshot", "Verification"]
 
 OWNER = "OWNER.json"
 READERS = 8  # small objects read at once
+NOTHING_BAD = 200  # bytes: a verification record that names a bad bundle is longer
 
 
 @dataclass
@@ -105,20 +107,9 @@ class Catalog:
 
     def listing(self, workload: str, run: str | None = None) -> Listing:
         """The snapshots of a workload (and of one run), newest first, with the damaged ones."""
-        prefix = f"snapshots/{check_name(workload)}/"
-        infos = list(self.store.list(prefix))
-        ids = [info.key.removeprefix(prefix).removesuffix(".json") for info in infos]
-        found = Listing(written=dict(zip(ids, (info.modified for info in infos), strict=True)))
-
-        def read(snapshot_id: str) -> Snapshot | Mismatch | None:
-            try:
-                return self.read(workload, snapshot_id)
-            except NoSnapshot:  # pruned since it was listed
-                return None
-            except Mismatch as error:
-                return error
-
-        for snapshot_id, result in zip(ids, in_threads(read, ids, READERS), strict=True):
+        found = Listing(written=self._written(workload))
+        ids = list(found.written)
+        for snapshot_id, result in zip(ids, self._read_all(workload, ids), strict=True):
             if isinstance(result, Mismatch):
                 found.damaged[snapshot_id] = str(result)
             elif result is not None and run in (None, result.run):
@@ -128,7 +119,41 @@ class Catalog:
 
     def snapshots(self, workload: str, run: str | None = None) -> list[Snapshot]:
         """The readable snapshots of a workload (and of one run), newest first."""
-        return self.listing(workload, run).snapshots
+        return list(self.newest_first(workload, run))
+
+    def newest_first(self, workload: str, run: str | None = None) -> Iterator[Snapshot]:
+        """The readable snapshots of a workload (and of one run), read while they are asked for.
+
+        Their order is in their keys, so the newest costs one list and one read, however many there
+        are: one is read at first, then twice as many at a time.
+        """
+        ids, count = list(self._written(workload)), 1
+        while ids:
+            for result in self._read_all(workload, ids[: -count - 1 : -1]):
+                if isinstance(result, Snapshot) and run in (None, result.run):
+                    yield result
+            ids, count = ids[:-count], min(2 * count, 8 * READERS)
+
+    def _written(self, workload: str) -> dict[str, datetime]:
+        """The IDs of a workload's snapshots in their order, and when the store got each."""
+        prefix = f"snapshots/{check_name(workload)}/"
+        return {
+            info.key.removeprefix(prefix).removesuffix(".json"): info.modified
+            for info in self.store.list(prefix)
+        }
+
+    def _read_all(self, workload: str, ids: Sequence[str]) -> list[Snapshot | Mismatch | None]:
+        """The snapshots of these IDs, or why one is damaged; None for one that is gone."""
+
+        def read(snapshot_id: str) -> Snapshot | Mismatch | None:
+            try:
+                return self.read(workload, snapshot_id)
+            except NoSnapshot:  # pruned since it was listed
+                return None
+            except Mismatch as error:
+                return error
+
+        return in_threads(read, ids, READERS)
 
     def read(self, workload: str, snapshot_id: str) -> Snapshot:
         """One snapshot. Raises NoSnapshot when there is none, Mismatch when it is damaged."""
@@ -157,17 +182,15 @@ class Catalog:
                     f" {snapshot.run} if you mean it"
                 )
             return snapshot
-        found = self.snapshots(workload, run)
-        if which.startswith("before="):
-            moment = _moment(which.removeprefix("before="))
-            found = [snapshot for snapshot in found if snapshot.created <= moment]
-        if not found:
-            raise NoSnapshot(
-                f"store {self.store.url} has no snapshot of workload '{workload}', run '{run}'"
-                + (f", {which}" if which != "latest" else "")
-                + ": see `holdfast list`"
-            )
-        return found[0]
+        moment = None if which == "latest" else _moment(which.removeprefix("before="))
+        for snapshot in self.newest_first(workload, run):
+            if moment is None or snapshot.created <= moment:
+                return snapshot
+        raise NoSnapshot(
+            f"store {self.store.url} has no snapshot of workload '{workload}', run '{run}'"
+            + (f", {which}" if which != "latest" else "")
+            + ": see `holdfast list`"
+        )
 
     def manifest(self, ref: BundleRef) -> Manifest:
         """The manifest of a bundle in the store. Raises Mismatch when it is missing or another."""
@@ -236,16 +259,28 @@ class Catalog:
 
     def verifications(self, workload: str) -> dict[str, Verification]:
         """The last verification of each snapshot that had one."""
-        keys = [info.key for info in self.store.list(f"verified/{check_name(workload)}/")]
+        records = self._records([info.key for info in self._verified(workload)])
+        return {record.snapshot: record for record in records}
 
+    def known_bad(self, workload: str) -> set[str]:
+        """Paths of bundles whose bytes in the store failed verification: as good as absent.
+
+        Reads only the records that are long enough to name one.
+        """
+        keys = [info.key for info in self._verified(workload) if info.size > NOTHING_BAD]
+        return {path for record in self._records(keys) if not record.ok for path in record.bad}
+
+    def _verified(self, workload: str) -> Iterator[ObjectInfo]:
+        return self.store.list(f"verified/{check_name(workload)}/")
+
+    def _records(self, keys: Sequence[str]) -> list[Verification]:
         def read(key: str) -> Verification | None:
             try:
                 return Verification.model_validate_json(self.store.get(key))
             except (NotFound, ValidationError):  # removed, or of no use: as if never verified
                 return None
 
-        found = in_threads(read, keys, READERS)
-        return {record.snapshot: record for record in found if record}
+        return [record for record in in_threads(read, keys, READERS) if record]
 
 
 def _moment(text: str) -> datetime:
