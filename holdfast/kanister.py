@@ -148,8 +148,9 @@ class ActionSet:
         artifacts = action.get("artifacts") or {} if state is State.COMPLETE else {}
         outputs: dict[str, str] = {}
         if state is State.COMPLETE or all_done:
-            for phase in every:
-                outputs |= {k: str(v) for k, v in (phase.get("output") or {}).items()}
+            for found in (phase.get("output") or {} for phase in every):
+                if "apiVersion" not in found:  # KubeOps reports the object it patched
+                    outputs |= {key: str(value) for key, value in found.items()}
         return cls(
             name=metadata["name"],
             action=spec.get("name", ""),

@@ -76,6 +76,16 @@ def test_outputs_are_not_readable_before_the_state_is_complete(api):
     assert actionsets.get("a").artifacts == {}
 
 
+def test_what_kubeops_says_about_the_job_is_no_output(api):
+    status = complete(generation="2")
+    patched = {"apiVersion": "v1", "group": "batch", "resource": "jobs", "name": "gpt", "kind": ""}
+    status["actions"][0]["phases"].append(
+        {"name": "resume", "state": "complete", "output": patched}
+    )
+    api.add("a", status)
+    assert ActionSets(KubernetesAPI(api.url), "kanister").get("a").outputs == {"generation": "2"}
+
+
 def test_a_failed_action_raises_kanisters_message_on_one_line(api):
     api.scripts = [[running(), failed("push: exit code 1\nbucket is\tmissing")]]
     with pytest.raises(ActionFailed, match="push: exit code 1 bucket is missing"):
