@@ -1,74 +1,95 @@
 """What a stack costs a month, of the few things that decide it, before any traffic or request.
 
-On demand, in US dollars in us-east-1, as of 2026-07-20 (instances: infra/settings/instances.py).
-Other regions, savings plans, spot and reservations differ: an order of magnitude, not a bill.
+On demand, in US dollars, in us-east-1. Sources: instances from the price table of
+karpenter-provider-aws, generated on PRICES_OF (infra/settings/instances.py); the rest from the
+price pages of EKS, VPC, PrivateLink, EBS and FSx. Other regions, savings plans, spot and
+reservations differ: an order of magnitude, not a bill. What has no price here is named, not
+guessed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from infra.graph import Graph, Resource
+from infra.graph import Graph
 from infra.settings.instances import INSTANCES
 
+REGION, PRICES_OF = "us-east-1", "2026-07-20"
 HOURS = 730
 CONTROL_PLANE = 0.10
 NAT_GATEWAY = 0.045
+#: For each zone that an endpoint has an address in.
 ENDPOINT = 0.01
-#: For each GiB and month.
-DISK = {"gp3": 0.08, "io2": 0.125}
+#: For each GiB and month: gp3 at its base speed, and FSx for Lustre by MB/s for each TiB.
+DISK = 0.08
 LUSTRE = {125: 0.145, 250: 0.21, 500: 0.34, 1000: 0.60}
+PURCHASE = {"SPOT": "spot", "CAPACITY_BLOCK": "Capacity Block"}
 
 
-def monthly(graph: Graph) -> list[tuple[str, float]]:
-    """Each thing that costs by the hour or by its size, and its dollars a month."""
-    return [
-        (what, round(dollars, 2))
-        for resource in graph.resources
-        if (price := _PRICES.get(resource.type)) is not None
-        for what, dollars in price(resource, graph)
-    ]
+@dataclass(frozen=True)
+class Cost:
+    """One line of the estimate."""
+
+    what: str
+    dollars: float | None
+    """A month; None where this file has no price."""
 
 
-def _control_plane(resource: Resource, graph: Graph) -> Iterator[tuple[str, float]]:
-    yield "control plane", CONTROL_PLANE * HOURS
+def monthly(graph: Graph) -> list[Cost]:
+    """Each thing that costs by the hour or by its size."""
+    return [*_control_plane(graph), *_nodes(graph), *_network(graph), *_storage(graph)]
 
 
-def _nat(resource: Resource, graph: Graph) -> Iterator[tuple[str, float]]:
-    yield f"NAT gateway {resource.name}", NAT_GATEWAY * HOURS
+def total(costs: list[Cost]) -> float:
+    """Dollars a month of all that has a price."""
+    return round(sum(cost.dollars for cost in costs if cost.dollars is not None), 2)
 
 
-def _endpoint(resource: Resource, graph: Graph) -> Iterator[tuple[str, float]]:
-    zones = len(resource.inputs.get("subnetIds", []))
-    if zones:
-        yield f"{resource.name} in {zones} zones", ENDPOINT * HOURS * zones
+def _control_plane(graph: Graph) -> Iterator[Cost]:
+    for cluster in graph.find("eks:index:Cluster"):
+        yield Cost(f"control plane {cluster.inputs['name']}", CONTROL_PLANE * HOURS)
 
 
-def _nodes(resource: Resource, graph: Graph) -> Iterator[tuple[str, float]]:
-    (template,) = graph.find("aws:ec2/launchTemplate:LaunchTemplate", resource.name)
-    kind = (resource.inputs.get("instanceTypes") or [template.inputs["instanceType"]])[0]
-    (disk,) = template.inputs["blockDeviceMappings"]
-    count = resource.inputs["scalingConfig"]["desiredSize"]
-    each = INSTANCES[kind].dollars * HOURS + DISK["gp3"] * disk["ebs"]["volumeSize"]
-    yield f"{resource.name}: {count} × {kind}", count * each
+def _nodes(graph: Graph) -> Iterator[Cost]:
+    for group in graph.find("aws:eks/nodeGroup:NodeGroup"):
+        (template,) = graph.find("aws:ec2/launchTemplate:LaunchTemplate", group.name)
+        (disk,) = template.inputs["blockDeviceMappings"]
+        kind = (group.inputs.get("instanceTypes") or [template.inputs.get("instanceType")])[0]
+        count = group.inputs["scalingConfig"]["desiredSize"]
+        bought = PURCHASE.get(group.inputs["capacityType"])
+        facts = INSTANCES.get(kind)
+        yield Cost(
+            f"{group.name}: {count} × {kind}" + (f" ({bought}, at the full price)" * bool(bought)),
+            count * (facts.dollars * HOURS + DISK * disk["ebs"]["volumeSize"])
+            if facts is not None and facts.dollars is not None
+            else None,
+        )
 
 
-def _disk(resource: Resource, graph: Graph) -> Iterator[tuple[str, float]]:
-    yield (
-        f"{resource.name}: {resource.inputs['size']} GiB {resource.inputs['type']}",
-        DISK[resource.inputs["type"]] * resource.inputs["size"],
-    )
+def _network(graph: Graph) -> Iterator[Cost]:
+    if gateways := len(graph.find("aws:ec2/natGateway:NatGateway")):
+        yield Cost(_count(gateways, "NAT gateway"), gateways * NAT_GATEWAY * HOURS)
+    endpoints = [e.inputs for e in graph.find("aws:ec2/vpcEndpoint:VpcEndpoint")]
+    closed = [len(e["subnetIds"]) for e in endpoints if e["vpcEndpointType"] == "Interface"]
+    if closed:
+        what = f"{_count(len(closed), 'interface endpoint')} in {_count(max(closed), 'zone')}"
+        yield Cost(what, sum(closed) * ENDPOINT * HOURS)
 
 
-def _lustre(resource: Resource, graph: Graph) -> Iterator[tuple[str, float]]:
-    size = resource.inputs["storageCapacity"]
-    price = LUSTRE[resource.inputs["perUnitStorageThroughput"]]
-    yield f"{resource.name}: {size} GiB", price * size
+def _storage(graph: Graph) -> Iterator[Cost]:
+    for disk in graph.find("aws:ebs/volume:Volume"):
+        size, kind = disk.inputs["size"], disk.inputs["type"]
+        # Of io2 the operations cost more than the bytes.
+        price = DISK * size if kind == "gp3" else None
+        yield Cost(f"{disk.name}: {size} GiB {kind}", price)
+    for system in graph.find("aws:fsx/lustreFileSystem:LustreFileSystem"):
+        size = system.inputs["storageCapacity"]
+        price = LUSTRE.get(system.inputs["perUnitStorageThroughput"])
+        yield Cost(f"{system.name}: {size} GiB", price * size if price is not None else None)
+    for system in graph.find("aws:efs/fileSystem:FileSystem"):
+        yield Cost(f"{system.name}: by what it holds, reads and writes", None)
+    for bucket in graph.find("aws:s3/bucket:Bucket"):
+        yield Cost(f"{bucket.name}: by what it holds", None)
 
 
-_PRICES: dict[str, Callable[[Resource, Graph], Iterator[tuple[str, float]]]] = {
-    "eks:index:Cluster": _control_plane,
-    "aws:ec2/natGateway:NatGateway": _nat,
-    "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
-    "aws:eks/nodeGroup:NodeGroup": _nodes,
-    "aws:ebs/volume:Volume": _disk,
-    "aws:fsx/lustreFileSystem:LustreFileSystem": _lustre,
-}
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

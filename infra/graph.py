@@ -9,6 +9,7 @@ Used by the tests, by ``make plan`` and by the sandbox:
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -109,16 +110,26 @@ class Graph:
         return next(resource for resource in self.resources if resource.urn == urn)
 
 
-class _Mocks(mocks.Mocks):
-    """Every resource is created as asked, with its logical name as id."""
+#: What makes a resource: type token, Pulumi name and inputs in; its id and further outputs out.
+Creator = Callable[[str, str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-    def __init__(self, preview: bool) -> None:
+
+def _as_asked(kind: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return f"{name}-id", outputs_of(kind, name, inputs)
+
+
+class _Mocks(mocks.Mocks):
+    """Every resource has the outputs that it was asked for, and those that its creator adds."""
+
+    def __init__(self, preview: bool, create: Creator = _as_asked) -> None:
         self._preview = preview
+        self._create = create
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
-        # What a cloud says only after creation is unknown in a preview.
-        likely = {} if self._preview else outputs_of(args.typ, args.name, args.inputs)
-        return f"{args.name}-id", {**args.inputs, **likely}
+        if self._preview:  # What a cloud says only after creation is unknown.
+            return f"{args.name}-id", args.inputs
+        identifier, outputs = self._create(args.typ, args.name, _value(args.inputs))
+        return identifier, {**args.inputs, **outputs}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict, list[tuple[str, str]] | None]:
         raise LookupError(f"the program calls {args.token}, which the graph has no answer for")
@@ -127,8 +138,8 @@ class _Mocks(mocks.Mocks):
 class _Monitor(mocks.MockMonitor):
     """Records what the engine would be asked to register."""
 
-    def __init__(self, preview: bool) -> None:
-        super().__init__(_Mocks(preview))
+    def __init__(self, preview: bool, create: Creator) -> None:
+        super().__init__(_Mocks(preview, create))
         self.registered: list[Resource] = []
 
     def GetDeploymentInfo(self, request: Any) -> Any:  # noqa: N802
@@ -196,6 +207,7 @@ def collect(
     *,
     preview: bool = False,
     program: Callable[[Settings], Outputs] = build,
+    create: Creator = _as_asked,
 ) -> Graph:
     """Run the program and return what it declares. Safe to call again and again.
 
@@ -204,13 +216,14 @@ def collect(
         stack: its name, which is part of URNs and of the store's prefix.
         preview: as `pulumi preview` runs it: what is only known after creation stays unknown.
         program: what to run.
+        create: what makes the resources. Default: nothing does, and outputs are only likely.
     """
     result: list[Graph] = []
     problem: list[BaseException] = []
 
     def run() -> None:
         try:
-            result.append(asyncio.run(_collect(settings, stack, preview, program)))
+            result.append(asyncio.run(_collect(settings, stack, preview, program, create)))
         except BaseException as error:
             problem.append(error)
 
@@ -224,9 +237,13 @@ def collect(
 
 
 async def _collect(
-    settings: Settings, stack: str, preview: bool, program: Callable[[Settings], Outputs]
+    settings: Settings,
+    stack: str,
+    preview: bool,
+    program: Callable[[Settings], Outputs],
+    create: Creator,
 ) -> Graph:
-    monitor = _Monitor(preview)
+    monitor = _Monitor(preview, create)
     quiet = logging.getLogger("infra.graph.engine")
     mocks.set_mocks(
         _Mocks(preview),
@@ -266,7 +283,11 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    print(RENDERERS[options.output](graph))
+    try:
+        print(RENDERERS[options.output](graph), flush=True)
+    except BrokenPipeError:
+        # Whoever reads has seen enough (`| head`). Python would complain once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

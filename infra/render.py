@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from infra.cost import monthly
+from infra.cost import PRICES_OF, REGION, monthly, total
 from infra.graph import Graph, Resource
 
 #: What a layer's component is called in the tree, from its type token.
@@ -37,13 +37,7 @@ def tree(graph: Graph) -> str:
             lines += ["", layer, *_branches(graph, layers[layer], "")]
     kinds = Counter(_kind(resource) for resource in graph.resources if resource.custom)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    total = sum(kinds.values())
-    lines += ["", f"{total} resources: {counts}"]
-    if costs := monthly(graph):
-        width = max(len(what) for what, _ in costs)
-        lines += ["", "US dollars a month, without traffic, requests and logs"]
-        lines += [f"  {what:{width}}  {dollars:10,.2f}" for what, dollars in costs]
-        lines += [f"  {'together':{width}}  {sum(dollars for _, dollars in costs):10,.2f}"]
+    lines += ["", f"{sum(kinds.values())} resources: {counts}", *_costs(graph)]
     lines += ["", "exports"]
     lines += [
         f"  {name} = {'(secret)' if name in graph.secret_outputs else _text(value)}"
@@ -53,11 +47,19 @@ def tree(graph: Graph) -> str:
 
 
 def as_json(graph: Graph) -> str:
-    """Everything that is known of each resource."""
+    """Everything that is known of each resource, and what they cost."""
+    costs = monthly(graph)
     document = {
         "stack": graph.stack,
         "resources": [asdict(resource) for resource in graph.resources],
         "outputs": {n: v for n, v in graph.outputs.items() if n not in graph.secret_outputs},
+        "monthly_cost": {
+            "currency": "USD",
+            "region": REGION,
+            "prices_of": PRICES_OF,
+            "items": [asdict(cost) for cost in costs],
+            "total": total(costs),
+        },
     }
     return json.dumps(document, indent=2)
 
@@ -83,6 +85,22 @@ def mermaid(graph: Graph) -> str:
 
 
 RENDERERS: dict[str, Callable[[Graph], str]] = {"tree": tree, "json": as_json, "mermaid": mermaid}
+
+
+def _costs(graph: Graph) -> Iterator[str]:
+    costs = monthly(graph)
+    if not costs:
+        return
+    width = max(len(cost.what) for cost in costs)
+    yield ""
+    yield (
+        f"US dollars a month, on demand in {REGION}, prices of {PRICES_OF}; "
+        "without traffic, requests and logs"
+    )
+    for cost in costs:
+        price = "not priced" if cost.dollars is None else f"{cost.dollars:,.2f}"
+        yield f"  {cost.what:{width}}  {price:>12}"
+    yield f"  {'together':{width}}  {total(costs):12,.2f}"
 
 
 def _children(graph: Graph, parent: Resource) -> list[Resource]:

@@ -10,13 +10,14 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class InstanceType:
-    """One instance type. ``efa`` is the number of network cards that speak EFA."""
+    """One instance type. ``efa`` is the number of network cards that speak EFA; a type without
+    ``dollars`` is named in the plan as not priced."""
 
     vcpus: int
     memory_gib: int
     gpus: int
     efa: int
-    dollars: float
+    dollars: float | None = None
 
     @property
     def allocatable_cpu(self) -> float:

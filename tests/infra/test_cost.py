@@ -1,31 +1,57 @@
 """The monthly cost in the plan: counted from what is declared."""
 
+import json
+import re
+import subprocess
+import sys
+
 import pytest
 
 from infra import render
-from infra.cost import monthly
+from infra.cost import monthly, total
 from infra.graph import Graph
-from tests.infra.eks_factories import GPU_GROUP, LUSTRE, graph
+from infra.settings.instances import INSTANCES, InstanceType
+from tests.infra.eks_factories import EFS, GPU_GROUP, LUSTRE, graph
+
+
+def costs(declared: Graph) -> dict[str, float | None]:
+    return {cost.what: cost.dollars for cost in monthly(declared)}
 
 
 def test_a_small_cluster_costs_what_its_parts_cost():
-    costs = dict(monthly(graph()))
-
-    assert costs == {
-        "control plane": 73.0,
-        "NAT gateway network-nat-use1-az1": 32.85,
-        "system-nodes: 2 × m7i.large": pytest.approx(2 * (0.1008 * 730 + 0.08 * 50), abs=0.01),
-        "cpu-nodes: 2 × m7i.xlarge": pytest.approx(2 * (0.2016 * 730 + 0.08 * 100), abs=0.01),
+    assert costs(graph()) == {
+        "control plane test": 73.0,
+        "cpu-nodes: 2 × m7i.xlarge": pytest.approx(2 * (0.2016 * 730 + 0.08 * 100)),
+        "system-nodes: 2 × m7i.large": pytest.approx(2 * (0.1008 * 730 + 0.08 * 50)),
+        "1 NAT gateway": pytest.approx(32.85),
         "checkpoints-disk: 20 GiB gp3": 1.6,
+        "store-bucket: by what it holds": None,
+        "store-access-logs: by what it holds": None,
     }
 
 
 def test_nodes_that_are_not_there_yet_cost_nothing_and_shared_storage_by_its_size():
-    declared = graph(node_groups__training__gpu=GPU_GROUP, workloads__gpt__volume=LUSTRE)
-    costs = dict(monthly(declared))
+    found = costs(graph(node_groups__training__gpu=GPU_GROUP, workloads__gpt__volume=LUSTRE))
 
-    assert costs["gpu-nodes: 0 × g5.12xlarge"] == 0
-    assert costs["fast-lustre: 1200 GiB"] == 174.0
+    assert found["gpu-nodes: 0 × g5.12xlarge"] == 0
+    assert found["fast-lustre: 1200 GiB"] == 174.0
+
+
+def test_what_has_no_price_is_named_and_not_guessed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(INSTANCES, "m7i.xlarge", InstanceType(4, 16, 0, 0))
+    declared = graph(workloads__gpt__volume=EFS)
+    found = costs(declared)
+
+    assert found["cpu-nodes: 2 × m7i.xlarge"] is None
+    assert found["shared-efs: by what it holds, reads and writes"] is None
+    assert re.search(r"2 × m7i.xlarge +not priced\n", render.tree(declared))
+
+
+def test_the_price_of_nodes_that_are_bought_otherwise_is_said_to_be_the_full_one():
+    spot = {**GPU_GROUP, "capacity": "spot"}
+    found = costs(graph(node_groups__training__gpu=spot))
+
+    assert "gpu-nodes: 0 × g5.12xlarge (spot, at the full price)" in found
 
 
 def test_a_cluster_that_is_there_already_has_no_cost_of_ours(local: Graph):
@@ -33,7 +59,19 @@ def test_a_cluster_that_is_there_already_has_no_cost_of_ours(local: Graph):
     assert "dollars" not in render.tree(local)
 
 
-def test_the_plan_adds_up(prod: Graph):
-    total = sum(dollars for _, dollars in monthly(prod))
+def test_the_plan_adds_up_as_text_and_as_json(prod: Graph):
+    sum_of_all = total(monthly(prod))
+    document = json.loads(render.as_json(prod))["monthly_cost"]
 
-    assert f"{total:,.2f}" in render.tree(prod)
+    assert f"{sum_of_all:,.2f}" in render.tree(prod)
+    assert document["total"] == sum_of_all
+    assert sum(item["dollars"] or 0 for item in document["items"]) == pytest.approx(sum_of_all)
+
+
+def test_a_reader_that_stops_early_sees_no_traceback():
+    plan = f"{sys.executable} -m infra.graph plan --stack local --output json | head -1"
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", plan], capture_output=True, text=True, check=True
+    )
+
+    assert (ended.stdout, ended.stderr) == ("{\n", "")
