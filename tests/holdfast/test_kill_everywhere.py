@@ -48,6 +48,10 @@ def write(place: Place, step: int) -> None:
     commit_directory(source, path, f"step-{step:08d}", "checkpoint", labels, move=True)
 
 
+def nothing(place: Place) -> None:
+    """A volume that nobody has written to."""
+
+
 def two(place: Place) -> None:
     for step in (100, 200):
         write(place, step)
@@ -105,6 +109,18 @@ def prune_to_one(place: Place) -> None:
     prune(place.catalog, WORKLOAD, ONE, grace=GRACE, patience=0)
 
 
+def keep(place: Place) -> None:
+    place.volume.keep(1)
+
+
+def push_all(place: Place) -> None:
+    push(place.volume, place.catalog, WORKLOAD, select=Select.ALL, patience=0)
+
+
+def pull(place: Place) -> None:
+    pull_if_empty(place.volume, place.catalog, WORKLOAD, Start.REQUIRE)
+
+
 def look(place: Place) -> None:
     place.volume.newest_valid(quarantine=True)
 
@@ -133,18 +149,18 @@ class Scene:
 
 SCENES = {
     "save": Scene(lambda place: write(place, 100), save, tidy_volume, 15),
-    "keep": Scene(two, lambda place: place.volume.keep(1), tidy_volume, 5),
+    "keep": Scene(two, keep, tidy_volume, 5),
     "quarantine": Scene(damaged, look, tidy_volume, 5, whole=False),
     "push": Scene(
         lambda place: write(place, 100),
-        lambda place: push(place.volume, place.catalog, WORKLOAD, patience=0),
+        push_all,
         tidy_store,
         40,
     ),
     "pull": Scene(
         lost,
-        lambda place: pull_if_empty(place.volume, place.catalog, WORKLOAD, Start.REQUIRE),
-        lambda place: pull_if_empty(place.volume, place.catalog, WORKLOAD, Start.REQUIRE),
+        pull,
+        pull,
         10,
     ),
     "restore": Scene(pushed, restore, tidy_volume, 15),
