@@ -87,7 +87,7 @@ class Addons(pulumi.ComponentResource):
         match addon:
             case "aws-ebs-csi-driver":
                 # V2 acts only on resources tagged ebs.csi.aws.com/cluster=true, ours included.
-                policies = [managed(partition, "service-role/AmazonEBSCSIDriverPolicyV2")]
+                policies = [managed(partition, "AmazonEBSCSIDriverPolicyV2")]
                 inline = data_key.arn.apply(disks_use_key)
             case "aws-efs-csi-driver":
                 policies = [managed(partition, "service-role/AmazonEFSCSIDriverPolicy")]

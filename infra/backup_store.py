@@ -109,8 +109,8 @@ class Bucket(pulumi.ComponentResource):
         bucket: aws.s3.Bucket,
         policy: pulumi.Input[dict],
         key: aws.kms.Key | None = None,
-    ) -> None:
-        """No ACLs, no public access, default encryption, a policy."""
+    ) -> aws.s3.BucketPolicy:
+        """No ACLs, no public access, default encryption, and the policy, which it returns."""
         aws.s3.BucketOwnershipControls(
             f"{name}-ownership",
             bucket=bucket.id,
@@ -140,7 +140,7 @@ class Bucket(pulumi.ComponentResource):
             ],
             opts=self._kept,
         )
-        aws.s3.BucketPolicy(
+        return aws.s3.BucketPolicy(
             f"{name}-policy",
             bucket=bucket.id,
             policy=json_of(policy),
@@ -160,7 +160,8 @@ class Bucket(pulumi.ComponentResource):
             force_destroy=not self._keep,
             opts=self._kept,
         )
-        self._private(f"{name}-access-logs", logs, _log_policy(cloud, settings.name, logs_name))
+        policy = _log_policy(cloud, settings.name, logs_name)
+        delivery = self._private(f"{name}-access-logs", logs, policy)
         aws.s3.BucketLifecycleConfiguration(
             f"{name}-access-logs-lifecycle",
             bucket=logs.id,
@@ -179,7 +180,10 @@ class Bucket(pulumi.ComponentResource):
             bucket=source.id,
             target_bucket=logs.id,
             target_prefix="access/",
-            opts=self._kept,
+            # S3 refuses a target that its log delivery may not write to.
+            opts=pulumi.ResourceOptions.merge(
+                self._kept, pulumi.ResourceOptions(depends_on=[delivery])
+            ),
         )
 
 

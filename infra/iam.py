@@ -150,16 +150,21 @@ def logs_use_key(partition: str, region: str, account: str) -> Statement:
 
 
 def autoscaling_uses_key(partition: str, account: str) -> list[Statement]:
-    """Node groups launch through Auto Scaling, whose own role opens the nodes' encrypted disks."""
+    """Node groups launch through Auto Scaling, whose own role opens the nodes' encrypted disks.
+
+    The role is named in a condition: as a principal KMS would refuse it in an account that has
+    never had an Auto Scaling group, where the role is not there before the first node group.
+    """
     role = (
         f"arn:{partition}:iam::{account}:role/aws-service-role/autoscaling.amazonaws.com/"
         "AWSServiceRoleForAutoScaling"
     )
+    is_role = {"StringEquals": {"kms:CallerAccount": account, "aws:PrincipalArn": role}}
     return [
         {
             "Sid": "NodeDisks",
             "Effect": "Allow",
-            "Principal": {"AWS": role},
+            "Principal": {"AWS": "*"},
             "Action": [
                 "kms:Encrypt",
                 "kms:Decrypt",
@@ -168,14 +173,15 @@ def autoscaling_uses_key(partition: str, account: str) -> list[Statement]:
                 "kms:DescribeKey",
             ],
             "Resource": "*",
+            "Condition": is_role,
         },
         {
             "Sid": "NodeDisksAttached",
             "Effect": "Allow",
-            "Principal": {"AWS": role},
+            "Principal": {"AWS": "*"},
             "Action": "kms:CreateGrant",
             "Resource": "*",
-            "Condition": {"Bool": {"kms:GrantIsForAWSResource": "true"}},
+            "Condition": {**is_role, "Bool": {"kms:GrantIsForAWSResource": "true"}},
         },
     ]
 

@@ -141,7 +141,11 @@ def test_every_key_is_the_accounts_to_administer_and_no_strangers_to_use(eks: Gr
     for key in eks.find("aws:kms/key:Key"):
         for statement in json.loads(key.inputs["policy"])["Statement"]:
             principal = statement["Principal"]
-            if "AWS" in principal:
+            if principal == {"AWS": "*"}:
+                only = statement["Condition"]["StringEquals"]
+                assert only["kms:CallerAccount"] == "123456789012", key.name
+                assert only["aws:PrincipalArn"].startswith("arn:aws:iam::123456789012:"), key.name
+            elif "AWS" in principal:
                 assert principal["AWS"].startswith("arn:aws:iam::123456789012:"), key.name
             else:
                 assert principal == {"Service": "logs.us-east-1.amazonaws.com"}
