@@ -73,7 +73,7 @@ def write_durably(path: Path, data: bytes) -> None:
 def create_file(path: Path, data: bytes) -> None:
     """Write and sync a new file under its final name: for a directory that is itself temporary."""
     with path.open("xb", buffering=0) as file:
-        _write_all(file.fileno(), memoryview(data))
+        write_all(file.fileno(), memoryview(data))
         os.fsync(file.fileno())
 
 
@@ -153,7 +153,7 @@ def copy_file(src: Path, dst: Path) -> tuple[str, int]:
     block = memoryview(bytearray(BLOCK))
     with open_regular(src) as source, dst.open("xb", buffering=0) as target:
         while read := source.readinto(block):
-            _write_all(target.fileno(), block[:read])
+            write_all(target.fileno(), block[:read])
             digest.update(block[:read])
             size += read
         os.fsync(target.fileno())
@@ -167,6 +167,12 @@ def open_regular(path: Path) -> io.FileIO:
         os.close(descriptor)
         raise OSError(errno.ENXIO, "not a regular file", str(path))
     return open(descriptor, "rb", buffering=0)  # noqa: PTH123
+
+
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Write every byte: the kernel may take fewer at once, as it does when a disk fills up."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
@@ -207,8 +213,3 @@ def _draft(path: Path, data: bytes) -> Path:
         draft.unlink(missing_ok=True)
         raise
     return draft
-
-
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]

@@ -21,7 +21,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import BinaryIO
 
-from holdfast.durable import fsync_directory, make_directories
+from holdfast.durable import fsync_directory, make_directories, write_all
 from holdfast.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -89,8 +89,8 @@ class DirectoryStore:
     ) -> ObjectInfo:
         path = self._path(key)
         with self._errors(key), self._temporary() as (temporary, file):
-            file.write(data)
-            _sync(file)
+            write_all(file.fileno(), memoryview(data))
+            os.fsync(file.fileno())
             if if_absent:
                 try:
                     self._publish(temporary, path, os.link)
@@ -116,11 +116,12 @@ class DirectoryStore:
             for chunk in chunks:  # its errors are the caller's, so they are not translated
                 self._check_deadline()
                 with self._errors(key):
-                    written += file.write(chunk)
+                    write_all(file.fileno(), memoryview(chunk))
+                    written += len(chunk)
             if written != size:
                 raise StoreError(f"{self.url}: '{key}' got {written} bytes instead of {size}")
             with self._errors(key):
-                _sync(file)
+                os.fsync(file.fileno())
                 self._publish(temporary, path, os.replace)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -242,11 +243,6 @@ class DirectoryStore:
             if error.errno in (errno.ENOTDIR, errno.EISDIR):
                 raise NotFound(f"store {self.url} has no '{key}'") from error
             raise StoreUnreachable(f"{reason}: check the disk or the mount") from error
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _time(nanoseconds: int) -> datetime:
