@@ -22,7 +22,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := holdfast infra policy sandbox training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-light lint format plan images lock clean
+.PHONY: help setup setup-light demo test test-light lint format plan pictures images lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
 
 plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluster: make plan STACK=local
 	@$(BIN)/python -m infra.graph plan --stack $(STACK) --output $(OUTPUT)
+
+pictures: $(BIN)/.dev ## Draw docs/pictures anew from the plans of the three stacks
+	$(foreach stack,local dev prod,$(BIN)/python -m infra.graph plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
 
 images: ## Build the tools and training images (CONTAINER=docker|podman|"buildah")
 	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from infra.cost import PRICES_OF, REGION, monthly, total
 from infra.graph import Graph, Resource
+from infra.render_svg import svg
 
 #: What a layer's component is called in the tree, from its type token.
 LAYERS = {
@@ -35,7 +36,7 @@ def tree(graph: Graph) -> str:
     for layer in [*LAYERS.values(), *sorted(layers.keys() - set(LAYERS.values()))]:
         if layer in layers:
             lines += ["", layer, *_branches(graph, layers[layer], "")]
-    kinds = Counter(_kind(resource) for resource in graph.resources if resource.custom)
+    kinds = Counter(_kind(each) for each in graph.resources if each.custom or each.remote)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     lines += ["", f"{sum(kinds.values())} resources: {counts}", *_costs(graph)]
     lines += ["", "exports"]
@@ -84,7 +85,12 @@ def mermaid(graph: Graph) -> str:
     return "\n".join(lines)
 
 
-RENDERERS: dict[str, Callable[[Graph], str]] = {"tree": tree, "json": as_json, "mermaid": mermaid}
+RENDERERS: dict[str, Callable[[Graph], str]] = {
+    "tree": tree,
+    "json": as_json,
+    "mermaid": mermaid,
+    "svg": svg,
+}
 
 
 def _costs(graph: Graph) -> Iterator[str]:
