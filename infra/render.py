@@ -8,6 +8,7 @@ from dataclasses import asdict
 from infra.cost import PRICES_OF, REGION, monthly, total
 from infra.graph import Graph, Resource
 from infra.render_svg import svg
+from infra.rights import policy
 
 #: What a layer's component is called in the tree, from its type token.
 LAYERS = {
@@ -90,6 +91,7 @@ RENDERERS: dict[str, Callable[[Graph], str]] = {
     "json": as_json,
     "mermaid": mermaid,
     "svg": svg,
+    "rights": policy,
 }
 
 
