@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -260,8 +261,7 @@ def test_without_the_right_to_write_a_store_says_so_with_the_remedy(
 def test_other_peoples_files_on_the_volume_and_in_the_store_are_neither_used_nor_touched(
     volume: Volume, catalog: Catalog, save: Callable[..., Bundle], store_directory: Path
 ) -> None:
-    """Shown to fail: with a `sweep` that removes every hidden name, and with a prune that deletes
-    what is no bundle path."""
+    """Shown to fail: with a prune that takes what is no bundle path for one."""
     foreign = {
         volume.root / "lost+found/x": b"1",
         volume.root / "another-run/gen-0001/step-00000900/weights": b"2",
@@ -310,8 +310,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
 
         class Wrong(datetime, metaclass=Kind):
             @classmethod
-            def now(cls, tz: tzinfo | None = None) -> datetime:
-                return datetime.now(tz) + by
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                return super().now(tz) + by
 
         for module in (manifest, snapshot, lock):
             monkeypatch.setattr(module, "datetime", Wrong, raising=False)
@@ -328,8 +328,7 @@ def test_a_clock_that_jumps_changes_neither_what_is_newest_nor_what_is_kept(
     store_directory: Path,
     days: int,
 ) -> None:
-    """Shown to fail: with `Volume.bundles` ordered by `created`, and with `Catalog.snapshots`
-    ordered by `created`."""
+    """Shown to fail: with the bundles of `Volume` ordered by `created`."""
     save(100)
     push(volume, catalog, WORKLOAD)
     clock(timedelta(days=days))
