@@ -17,12 +17,14 @@ ACTIONLINT_MODULE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 CHECKERS := $(S3) $(ACTIONLINT) policy/.venv/.ready
 CONTAINER ?= docker
 PYTEST_ARGS ?=
+# How often `make soak` kills a training: each time takes about ten seconds.
+CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
 CODE := holdfast infra policy sandbox training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-light lint format plan pictures images lock clean
+.PHONY: help setup setup-light demo test test-light soak lint format plan pictures images lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +42,9 @@ test: lint $(BIN)/.training $(CHECKERS) ## Lint, type-check and run every test
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch
 	$(BIN)/python -m pytest -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
 	  tests/test_workflows.py $(PYTEST_ARGS)
+
+soak: $(BIN)/.training ## Train, kill at random, go on, many times (about an hour): make soak CYCLES=300
+	$(BIN)/python -m tests.soak --cycles $(CYCLES)
 
 lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check $(CODE)
