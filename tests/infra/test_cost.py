@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,12 @@ def test_the_plan_adds_up_as_text_and_as_json(prod: Graph):
     assert f"{sum_of_all:,.2f}" in render.tree(prod)
     assert document["total"] == sum_of_all
     assert sum(item["dollars"] or 0 for item in document["items"]) == pytest.approx(sum_of_all)
+
+
+def test_the_guide_quotes_what_the_plan_says(eks: Graph):
+    guide = (Path(__file__).parents[2] / "docs/eks.md").read_text()
+
+    assert f"| ${total(monthly(eks)):,.0f} |" in guide
 
 
 def test_a_reader_that_stops_early_sees_no_traceback():
