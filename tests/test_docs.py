@@ -22,9 +22,10 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     assert not missing, f"{page.name} links to what is not there: {missing}"
 
 
-def test_every_test_that_the_feature_table_names_exists() -> None:
+@pytest.mark.parametrize("page", ["features", "faults"])
+def test_every_test_that_a_table_of_tests_names_exists(page: str) -> None:
     missing = []
-    for file, name in _TEST.findall((ROOT / "docs/features.md").read_text()):
+    for file, name in _TEST.findall((ROOT / f"docs/{page}.md").read_text()):
         path = ROOT / "tests" / file
         if not path.is_file() or (name and f"def {name}(" not in path.read_text()):
             missing.append(f"{file}::{name}" if name else file)

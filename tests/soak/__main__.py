@@ -65,7 +65,7 @@ class Soak:
         return self.place.root / "metrics.jsonl"
 
     def reference(self) -> None:
-        alone = Place(self.place.root / "undisturbed")
+        alone = Place(self.place.root.with_name("undisturbed"))
         if train(alone, self.steps, keep=100_000).wait():
             raise Violation("the undisturbed training failed")
         for bundle in alone.volume.bundles():
@@ -181,6 +181,7 @@ def train(place: Place, steps: int, failpoint: str = "", keep: int = 3) -> subpr
     settings = {
         "volume": place.root / "volume",
         "run": "run-a",
+        "data": corpus(place),
         "metrics": place.root / "metrics.jsonl",
         "preset": "tiny",
         "ranks": 2,
@@ -199,6 +200,16 @@ def train(place: Place, steps: int, failpoint: str = "", keep: int = 3) -> subpr
         return subprocess.Popen(
             command, env=environment, start_new_session=True, stdout=log, stderr=log
         )
+
+
+def corpus(place: Place) -> Path:
+    """What it learns from: a text of its own, which nobody edits during a long run."""
+    folder = place.root.with_name("corpus")
+    if not folder.exists():
+        folder.mkdir()
+        words = random.Random(7).choices(["hold", "fast", "rope", "knot", "sail", "keel"], k=8000)
+        (folder / "words.txt").write_text(" ".join(words))
+    return folder
 
 
 def end_all(root: Path) -> None:
@@ -270,11 +281,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="to repeat the choices of a run")
     given = parser.parse_args()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
-    root = Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
-    place = Place(root)
+    work = Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
+    place = Place(work / "disturbed")
     place.store.parents[1].mkdir(parents=True)
     soak = Soak(place, given.cycles * STEPS_PER_CYCLE + 2 * EVERY, random.Random(seed))
-    print(f"soak: {given.cycles} cycles, {soak.steps} steps, seed {seed}, in {root}", flush=True)
+    print(f"soak: {given.cycles} cycles, {soak.steps} steps, seed {seed}, in {work}", flush=True)
     began = time.monotonic()
     try:
         soak.reference()
@@ -285,9 +296,9 @@ def main() -> int:
         if soak.newest() != soak.steps:
             raise Violation(f"ended at step {soak.newest()} instead of {soak.steps}")
     except (Violation, AssertionError) as error:
-        print(f"soak: VIOLATION: {error} (seed {seed}; all is kept in {root})", flush=True)
+        print(f"soak: VIOLATION: {error} (seed {seed}; all is kept in {work})", flush=True)
         return 1
-    shutil.rmtree(root)
+    shutil.rmtree(work)
     told = ", ".join(f"{count} {name}" for name, count in soak.counts.most_common())
     minutes = (time.monotonic() - began) / 60
     print(f"soak: {given.cycles} cycles in {minutes:.1f} minutes, bit-identical at the end: {told}")
