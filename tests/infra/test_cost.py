@@ -14,6 +14,8 @@ from infra.graph import Graph
 from infra.settings.instances import INSTANCES, InstanceType
 from tests.infra.eks_factories import EFS, GPU_GROUP, LUSTRE, graph
 
+ROOT = Path(__file__).parents[2]
+
 
 def costs(declared: Graph) -> dict[str, float | None]:
     return {cost.what: cost.dollars for cost in monthly(declared)}
@@ -69,10 +71,12 @@ def test_the_plan_adds_up_as_text_and_as_json(prod: Graph):
     assert sum(item["dollars"] or 0 for item in document["items"]) == pytest.approx(sum_of_all)
 
 
-def test_the_guide_quotes_what_the_plan_says(eks: Graph):
-    guide = (Path(__file__).parents[2] / "docs/eks.md").read_text()
+def test_the_documents_quote_what_the_plan_says(dev: Graph, prod: Graph):
+    guide, readme = ((ROOT / page).read_text() for page in ("docs/eks.md", "README.md"))
 
-    assert f"| ${total(monthly(eks)):,.0f} |" in guide
+    assert f"| ${total(monthly(dev)):,.0f} |" in guide
+    assert f"| ${total(monthly(prod)):,.0f} |" in guide
+    assert f"about ${total(monthly(dev)):,.0f} a month" in readme
 
 
 def test_a_reader_that_stops_early_sees_no_traceback():
