@@ -80,8 +80,8 @@ class AccessEntry(Model):
 
     principal: Annotated[str, AfterValidator(_principal)]
     """The role's or user's ARN."""
-    policy: Literal["cluster-admin", "admin", "edit", "view"] = "view"
-    """Its rights; ``cluster-admin`` is everything."""
+    policy: Literal["cluster-admin", "admin", "edit", "view", "admin-view"] = "view"
+    """Its rights; ``cluster-admin`` is everything, ``admin-view`` reads everything, Secrets too."""
     namespaces: tuple[Name, ...] = ()
     """Only in these namespaces. Default: everywhere."""
 

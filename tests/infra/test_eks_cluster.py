@@ -119,6 +119,14 @@ def test_access_entries_give_what_the_settings_say(prod: Graph):
     assert people.inputs["accessScope"] == {"type": "namespace", "namespaces": ["training"]}
 
 
+def test_a_pipelines_role_can_read_everything_and_change_nothing():
+    role = "arn:aws:iam::123456789012:role/holdfast-preview"
+    entry = {"principal": role, "policy": "admin-view"}
+    (association,) = graph(cluster__access={"preview": entry}).find("AccessPolicyAssociation")
+
+    assert association.inputs["policyArn"].endswith("/AmazonEKSAdminViewPolicy")
+
+
 def test_every_addon_and_chart_is_pinned(eks: Graph):
     for addon in eks.find(ADDON):
         assert addon.inputs["addonVersion"] == versions.ADDONS[addon.inputs["addonName"]]
