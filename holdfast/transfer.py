@@ -78,7 +78,7 @@ def read_local(
 
 def read_remote(
     store: Store, ref: BundleRef, entry: FileEntry, progress: Progress, stop: threading.Event
-) -> Iterator[bytes]:
+) -> Iterator[bytes | memoryview]:
     """The bytes of a bundle's file in the store; raises Mismatch unless they are the right ones."""
     digest, size = hashlib.sha256(), 0
     try:
@@ -99,7 +99,7 @@ def read_remote(
         raise Mismatch(f"bundle {ref.name}, {printable(entry.path)} in the store: {problem}")
 
 
-def write_local(path: Path, chunks: Iterator[bytes]) -> None:
+def write_local(path: Path, chunks: Iterator[bytes | memoryview]) -> None:
     """Write a new file and make its bytes durable."""
     with path.open("xb", buffering=0) as file:
         for chunk in chunks:

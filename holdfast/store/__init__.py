@@ -59,7 +59,7 @@ class Store(Protocol):
         """The bytes of a small object. Raises `NotFound`."""
         ...
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str) -> Iterator[bytes | memoryview]:
         """The bytes of an object of any size, in pieces. Raises `NotFound`."""
         ...
 

@@ -140,8 +140,13 @@ def test_a_file_that_is_missing_or_of_another_size_is_refused(
 
 
 def test_an_interrupted_push_goes_on_with_what_is_there(
-    volume: Volume, store: Store, save: Callable[..., Bundle], flip: Callable[..., None]
+    volume: Volume,
+    store: Store,
+    save: Callable[..., Bundle],
+    flip: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(store, "parallel", 1)  # the good file first, then the bad one
     catalog = Catalog(store, OWNER)
     bundle = save(100)
     flip(bundle.path / "rank-0/model.bin")
