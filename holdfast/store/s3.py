@@ -10,17 +10,15 @@ rule aborts them (``holdfast doctor`` looks for the rule).
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import os
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -49,7 +47,6 @@ from holdfast.errors import (
 from holdfast.store import MEMORY, ObjectInfo, check_key
 
 if TYPE_CHECKING:
-    from obstore import BytesStream
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 MIB = 1024 * 1024
@@ -107,8 +104,8 @@ class S3:
 
     def stream(self, key: str) -> Iterator[bytes | memoryview]:
         check_key(key)
-        chunks = self._await(key, lambda: _chunks(self._download, key, self._chunk))
-        while (chunk := self._await(key, lambda: anext(chunks, None))) is not None:
+        chunks = self._call(key, lambda: iter(obstore.get(self._download, key).stream(self._chunk)))
+        while (chunk := self._call(key, lambda: next(chunks, None))) is not None:
             yield memoryview(chunk)
 
     def head(self, key: str) -> ObjectInfo:
@@ -227,30 +224,6 @@ class S3:
         self._proven.set()
         return result
 
-    def _await(self, key: str, step: Callable[[], Awaitable[T]]) -> T:
-        """Like `_call`, for the pieces of a download.
-
-        These are put together by obstore's own threads. In a blocking call each 16 KiB of TLS would
-        wake the caller's thread, which took twice the processor time.
-        """
-
-        async def run() -> T:
-            return await step()
-
-        with self._errors(key, listing=False):
-            self._check_deadline()
-            future = asyncio.run_coroutine_threadsafe(run(), _loop())
-            left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
-            try:
-                result = future.result(left)
-            except TimeoutError:
-                if future.done():
-                    raise
-                future.cancel()
-                raise self._late() from None
-        self._proven.set()
-        return result
-
     @contextmanager
     def _errors(self, key: str, listing: bool) -> Iterator[None]:
         try:
@@ -348,18 +321,6 @@ def _settle(future: Future[T], request: Callable[[], T]) -> None:
         future.set_result(request())
     except BaseException as error:
         future.set_exception(error)
-
-
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all downloads of this process; it does nothing but hand over pieces."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="downloads", daemon=True).start()
-    return loop
-
-
-async def _chunks(store: S3Store, key: str, size: int) -> BytesStream:
-    return (await obstore.get_async(store, key)).stream(size)
 
 
 def connect(
