@@ -151,18 +151,8 @@ SCENES = {
     "save": Scene(lambda place: write(place, 100), save, tidy_volume, 15),
     "keep": Scene(two, keep, tidy_volume, 5),
     "quarantine": Scene(damaged, look, tidy_volume, 5, whole=False),
-    "push": Scene(
-        lambda place: write(place, 100),
-        push_all,
-        tidy_store,
-        40,
-    ),
-    "pull": Scene(
-        lost,
-        pull,
-        pull,
-        10,
-    ),
+    "push": Scene(lambda place: write(place, 100), push_all, tidy_store, 40),
+    "pull": Scene(lost, pull, pull, 10),
     "restore": Scene(pushed, restore, tidy_volume, 15),
     "undo": Scene(restored, undo, tidy_volume, 15),
     "bury": Scene(old, prune_to_one, tidy_store, 10),
@@ -204,7 +194,6 @@ def go_on(place: Place, scene: Scene, expected: dict[str, list[str]]) -> None:
     if scene.whole:
         place.check()
     scene.work(place)
-    place.check()
     scene.tidy(place)
     place.check()
     assert place.has() == expected

@@ -43,7 +43,7 @@ from tests.holdfast.stores import GRACE, WORKLOAD, age
 EVERY = 4  # steps between two saves
 STEPS_PER_CYCLE = 6
 KEEP = Policy(keep_last=4, hourly=0, daily=0, weekly=0, monthly=0)
-SAVING = [name for name in failpoints.FAILPOINTS if name.startswith(("save.", "commit."))]
+SAVING = sorted(n for n in failpoints.FAILPOINTS if n.startswith(("save.", "commit.")))
 
 
 class Violation(Exception):
