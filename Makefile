@@ -17,11 +17,12 @@ ACTIONLINT_MODULE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 CHECKERS := $(S3) $(ACTIONLINT) policy/.venv/.ready
 CONTAINER ?= docker
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # How often `make soak` kills a training: each time takes about ten seconds.
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
-CODE := holdfast infra policy sandbox training tests __main__.py
+CODE := bench holdfast infra policy sandbox training tests __main__.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-light demo test test-light soak lint format plan pictures images lock clean
@@ -45,6 +46,10 @@ test-light: lint $(CHECKERS) ## The tests that need no PyTorch
 
 soak: $(BIN)/.training ## Train, kill at random, go on, many times (about an hour): make soak CYCLES=300
 	$(BIN)/python -m tests.soak --cycles $(CYCLES)
+
+bench: $(BIN)/.training $(S3) ## Measure push, pull, memory and saves beside their peers (about 15 minutes): docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check $(CODE)
@@ -71,6 +76,7 @@ lock: $(BIN)/.dev ## Resolve the dependencies of pyproject.toml anew into the lo
 	$(COMPILE) --group policy -o policy/requirements.txt
 	$(COMPILE) -c requirements.txt --group infra --extra sandbox --extra dev -o requirements-dev.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt --extra training -o requirements-training.txt pyproject.toml
+	$(COMPILE) -c requirements-training.txt --extra bench -o requirements-bench.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
 
 clean: ## Remove what the commands above made, but not .venv

