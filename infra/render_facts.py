@@ -167,6 +167,9 @@ def _training(graph: Graph) -> Iterator[str]:
         yield f"Job {job.object_name}: {_count(nodes, 'node')} × {each}"
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
             yield f"   {container['name']}: {' '.join(container.get('command', []))}"
+    for deployment in graph.find("kubernetes:apps/v1:Deployment"):
+        if "holdfast:training" in (deployment.options.parent or ""):
+            yield f"Deployment {deployment.object_name}"
     for service in graph.find("kubernetes:core/v1:Service"):
         yield f"Service {service.object_name}"
     for kind in ("ConfigMap", "ServiceAccount"):
