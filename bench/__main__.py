@@ -29,7 +29,7 @@ def main() -> None:
             say(f"{name} is absent: its rows are left out")
     size, runs = options.size, options.runs
     questions: dict[str, Callable[[Path], list[Table]]] = {
-        "push": lambda work: transfer.push_question(work, runs, size),
+        "push": lambda work: transfer.push_question(work, runs, size, options.files),
         "pull": lambda work: transfer.pull_question(work, runs, size),
         "memory": lambda work: memory.question(work, options.memory),
         "catalog": lambda work: catalog.question(work, options.snapshots),
@@ -64,6 +64,9 @@ def _options() -> argparse.Namespace:
         nargs="+",
         default=[GIB // 2, 4 * GIB],
         help="sizes at which resident memory is taken; add 16GiB where 40 GiB are free",
+    )
+    parser.add_argument(
+        "--files", type=int, nargs="+", default=[8, 1], help="files that a push is split into"
     )
     parser.add_argument("--snapshots", type=int, default=10_000, help="to prune and list")
     parser.add_argument("--small-files", type=int, default=100_000, help="in one bundle")

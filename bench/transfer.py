@@ -20,10 +20,10 @@ HEADER = ("tool", "seconds", "MB/s", "client CPU s/GB", "runs", "holdfast is …
 WHERE = ["--run", "bench", "--workload", "bench", "--owner", "bench/bench"]
 
 
-def push_question(work: Path, runs: int, size: int) -> list[Table]:
-    """8 files and one file, over HTTP and TLS."""
+def push_question(work: Path, runs: int, size: int, splits: list[int]) -> list[Table]:
+    """Bundles of the same size in more and fewer files, over HTTP and TLS."""
     tables = []
-    for count in (8, 1):
+    for count in splits:
         with volume(work, count, size // count) as (root, bundle):
             for tls in (False, True):
                 with server(work, tls=tls) as s3:
