@@ -124,9 +124,7 @@ class Soak:
                 chosen.append(("bit flipped", partial(flip, seed=dice.random())))
             elif draw < 0.6:
                 number = (place.volume.present() or 0) + 1
-                chosen.append(
-                    ("restore", partial(restore, snapshot=dice.choice(known).id, to=number))
-                )
+                chosen.append(("restore", partial(restore, pick=dice.random(), to=number)))
             elif len(found := place.volume.generations()) > 1:
                 to = found[-1] + 1
                 chosen.append(("undo", partial(undo, to=to)))
@@ -264,10 +262,11 @@ def flip(place: Place, seed: float) -> None:
         draft.replace(path)
 
 
-def restore(place: Place, snapshot: str, to: int) -> None:
+def restore(place: Place, pick: float, to: int) -> None:
     if place.volume.present() != to:
-        found = place.catalog.read(WORKLOAD, snapshot)
-        switch(place.volume, stage(place.volume, place.catalog, found).id)
+        known = place.catalog.snapshots(WORKLOAD)
+        chosen = known[int(pick * len(known))]
+        switch(place.volume, stage(place.volume, place.catalog, chosen).id)
 
 
 def undo(place: Place, to: int) -> None:
