@@ -1,15 +1,16 @@
 """A training over several nodes: an Indexed Job whose pods find each other by name.
 
-The ranks of all nodes meet at index 0, which keeps torchrun's rendezvous store. What that costs:
-when index 0 is lost, the ranks of every node stop, their containers start again in place and wait
-until its next pod is there, and all go on from the newest bundle. The loss of any other index stops
-the ranks only until its next pod has joined. Nothing but the steps since the last save is lost.
+The ranks of all nodes meet in a small pod of its own, which is lost with none of them and runs no
+user code. When any node is lost, the ranks of the others stop, wait for its next pod (two minutes,
+where `min_nodes` others suffice) and go on from the newest bundle. When that small pod is lost, all
+wait for its next one. Nothing but the steps since the last save is lost.
 """
 
 from typing import Any
 
-from infra.manifests import Manifest, load, merge
-from infra.names import WORKLOAD_LABEL, members_service
+from infra.manifests import Manifest, load, load_all, merge
+from infra.names import WORKLOAD_LABEL, members_service, rendezvous, workload_labels
+from infra.pods import env, user
 from infra.settings import EksStack, Settings, Workload
 from infra.settings.node_groups import EFA, GPU
 
@@ -35,8 +36,9 @@ def several_nodes(name: str, workload: Workload) -> Manifest:
             "completions": workload.nodes,
             "parallelism": workload.nodes,
             "backoffLimitPerIndex": workload.backoff_limit,
-            # Without one of its nodes the training cannot end.
-            "maxFailedIndexes": 0,
+            "maxFailedIndexes": workload.nodes - workload.least_nodes,
+            # A node succeeds only when the last step of all is saved: none is waited for then.
+            "successPolicy": {"rules": [{"succeededCount": 1}]},
             "template": {
                 "spec": {
                     "subdomain": members_service(name),
@@ -55,20 +57,46 @@ def members(name: str, workload: Workload) -> Manifest:
             "metadata": {"name": members_service(name), "namespace": workload.namespace},
             "spec": {
                 "selector": {WORKLOAD_LABEL: name},
-                "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+                "ports": [{"name": "metrics", "port": workload.port}],
             },
         },
     )
+
+
+def meeting_place(name: str, workload: Workload, settings: Settings) -> list[Manifest]:
+    """Where the ranks meet: a Deployment of one pod with our image, and the Service before it."""
+    labels = {**workload_labels(name), "app.kubernetes.io/component": "rendezvous"}
+    metadata = {"name": rendezvous(name), "namespace": workload.namespace, "labels": labels}
+    container = {
+        "name": "rendezvous",
+        "image": settings.images.training,
+        "env": env({"HOLDFAST_RENDEZVOUS": _place(name, workload)}),
+    }
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {**user(settings.run_as), "serviceAccountName": name, "containers": [container]},
+    }
+    deployment = {
+        "metadata": metadata,
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    service = {"metadata": metadata, "spec": {"selector": labels}}
+    objects = load_all("rendezvous")
+    return [merge(objects["Deployment"], deployment), merge(objects["Service"], service)]
+
+
+def _place(name: str, workload: Workload) -> str:
+    return f"{rendezvous(name)}.{workload.namespace}.svc:{RENDEZVOUS_PORT}"
 
 
 def rendezvous_environment(name: str, workload: Workload) -> dict[str, str]:
     """How the trainer finds the others; nothing where there are none."""
     if workload.nodes == 1:
         return {}
-    host = f"{name}-0.{members_service(name)}.{workload.namespace}.svc"
     return {
         "HOLDFAST_NODES": str(workload.nodes),
-        "HOLDFAST_RENDEZVOUS": f"{host}:{RENDEZVOUS_PORT}",
+        "HOLDFAST_MIN_NODES": str(workload.least_nodes),
+        "HOLDFAST_RENDEZVOUS": _place(name, workload),
     }
 
 

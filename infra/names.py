@@ -37,6 +37,11 @@ def members_service(workload: str) -> str:
     return f"{workload}-members"
 
 
+def rendezvous(workload: str) -> str:
+    """The Deployment, and its Service, where the nodes of a training meet."""
+    return f"{workload}-rendezvous"
+
+
 def backup_account(workload: str) -> str:
     """The ServiceAccount, and the CronJob, that back a workload up."""
     return f"{workload}-backup"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pulumi
 
-from infra.distributed import devices, members, several_nodes
+from infra.distributed import devices, meeting_place, members, several_nodes
 from infra.environment import (
     Project,
     recover_environment,
@@ -25,6 +25,7 @@ IMMUTABLE = [
     "spec.completions",
     "spec.completionMode",
     "spec.backoffLimitPerIndex",
+    "spec.successPolicy",
 ]
 
 
@@ -48,7 +49,8 @@ class Training(pulumi.ComponentResource):
     """One training run on its volume.
 
     Produces: ServiceAccount without a token, ConfigMap ``holdfast-<claim>``, Job, Service; for
-    several nodes a headless Service ``<workload>-members``.
+    several nodes a headless Service ``<workload>-members``, and a Deployment and a Service
+    ``<workload>-rendezvous``.
     """
 
     job_name: pulumi.Output[str]
@@ -99,6 +101,10 @@ class Training(pulumi.ComponentResource):
         if workload.nodes > 1:
             headless = merge(members(name, workload), {"metadata": {"labels": labels}})
             before.append(register(f"{name}-members", headless, options))
+            deployment, place = meeting_place(name, workload, settings)
+            after = pulumi.ResourceOptions(parent=self, depends_on=[self.account])
+            before.append(register(f"{name}-rendezvous", deployment, after))
+            before.append(register(f"{name}-rendezvous-service", place, options))
         self.job = register(
             f"{name}-job",
             training_job(name, workload, settings),

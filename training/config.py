@@ -96,9 +96,15 @@ class Config(BaseModel):
         description="nodes that train together",
         json_schema_extra=_named("HOLDFAST_NODES"),
     )
+    min_nodes: int | None = Field(
+        None,
+        ge=1,
+        description="nodes that suffice when others are gone (default: all)",
+        json_schema_extra=_named("HOLDFAST_MIN_NODES"),
+    )
     rendezvous: str | None = Field(
         None,
-        description="host:port where several nodes meet",
+        description="host:port of `python -m training.rendezvous`, where several nodes meet",
         json_schema_extra=_named("HOLDFAST_RENDEZVOUS"),
     )
     metrics: Path | None = Field(
@@ -159,6 +165,12 @@ class Config(BaseModel):
     max_restarts: int = Field(
         3, ge=0, description="how often the ranks are started again before the process ends"
     )
+    rejoin: float = Field(
+        120, gt=0, description="seconds that nodes wait for a missing one if min_nodes suffice"
+    )
+    heartbeat: int = Field(
+        5, ge=1, description="seconds between a node's signs of life: without three it is gone"
+    )
     attempts: int = Field(
         5, ge=1, description="starts in a row without a newer bundle before giving up for good"
     )
@@ -178,10 +190,14 @@ class Config(BaseModel):
     def _fits_together(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
-        if self.batch % self.world_size:
+        if self.batch < self.world_size:
             raise ValueError(
-                f"batch {self.batch} cannot be shared evenly by {self.world_size} ranks: "
-                f"use a multiple of {self.world_size}"
+                f"batch {self.batch} leaves some of {self.world_size} ranks without a sample: "
+                f"use at least {self.world_size}"
+            )
+        if self.least_nodes > self.nodes:
+            raise ValueError(
+                f"min_nodes {self.min_nodes} is more than there are: use {self.nodes} at most"
             )
         if self.nodes > 1 and not self.rendezvous:
             raise ValueError(
@@ -191,8 +207,13 @@ class Config(BaseModel):
         return self
 
     @property
+    def least_nodes(self) -> int:
+        """Nodes that suffice."""
+        return self.min_nodes or self.nodes
+
+    @property
     def world_size(self) -> int:
-        """Ranks of all nodes."""
+        """Ranks of all nodes, when none is missing."""
         return self.nodes * self.ranks
 
     @property

@@ -12,13 +12,13 @@ from training.config import Config
 PREFIX = "fingerprint."
 
 
-def fingerprint(config: Config, corpus_digest: str) -> dict[str, str]:
+def fingerprint(config: Config, world_size: int, corpus_digest: str) -> dict[str, str]:
     """Every property that is known to change the results of the same code, as short strings."""
     found = {
         "image": os.environ.get("HOLDFAST_IMAGE", "none"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "layout": f"{config.parallel} nodes={config.nodes} ranks={config.ranks}",
+        "layout": f"{config.parallel} nodes={world_size // config.ranks} ranks={config.ranks}",
         "batch": f"{config.batch} dropout={config.dropout} rate={config.rate}"
         f" warmup={config.warmup} steps={config.steps} seed={config.seed}",
         "data": corpus_digest[:16],

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from training.config import Config
 from training.outcome import Outcome
-from training.stop import passed_on
+from training.stop import Asked, passed_on
 
-_KILL_AFTER = 10  # seconds that ranks have to end once the agent gave up on them
+_KILL_AFTER = 10  # seconds that ranks have to end, and other nodes to agree that all have ended
 
 
 def start_fork_server(config: Config) -> None:
@@ -29,6 +29,7 @@ def start_fork_server(config: Config) -> None:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",
         # Asks the driver, not CUDA, how many GPUs there are: CUDA would not survive the fork.
@@ -47,43 +48,57 @@ def start_fork_server(config: Config) -> None:
 def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
     """Train on this node's ranks. Raises nothing: a failure is said and is Outcome.RETRY."""
     start_fork_server(config)
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed import DistError
+    from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     from training import worker
+    from training.meeting import meet
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
-    agent = elastic_launch(
-        LaunchConfig(
-            min_nodes=config.nodes,
-            max_nodes=config.nodes,
-            nproc_per_node=config.ranks,
-            run_id=config.run,
-            rdzv_backend="c10d",
-            rdzv_endpoint=config.rendezvous or "localhost:0",
-            local_addr=None if config.nodes > 1 else "localhost",
-            max_restarts=config.max_restarts,
-            start_method="forkserver",
-            signals_to_handle="SIGHUP,SIGQUIT",
-            shutdown_timeout=_KILL_AFTER,
-        ),
-        worker.main,
-    )
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
         stop_file = Path(folder) / "stop"
+        ours = {k: v for k, v in environment.items() if k.startswith("HOLDFAST_")}
         try:
-            with passed_on(stop_file, config.shutdown_timeout):
-                ours = {k: v for k, v in environment.items() if k.startswith("HOLDFAST_")}
-                results = agent(config.model_dump_json(), ours, str(stop_file))
-        except ChildFailedError as error:
-            failed = ", ".join(_describe(rank, f) for rank, f in sorted(error.failures.items()))
-            print(f"failed: {failed}", file=sys.stderr, flush=True)
+            meeting = meet(config, stop_file)
+            spec = WorkerSpec(
+                role="trainer",
+                local_world_size=config.ranks,
+                rdzv_handler=meeting,
+                entrypoint=worker.main,
+                args=(config.model_dump_json(), ours, str(stop_file)),
+                max_restarts=config.max_restarts,
+                monitor_interval=0.1,
+            )
+            agent = LocalElasticAgent(
+                spec,
+                logs_specs=DefaultLogsSpecs(),
+                start_method="forkserver",
+                exit_barrier_timeout=_KILL_AFTER,
+                shutdown_timeout=_KILL_AFTER,
+            )
+            with passed_on(stop_file, config.shutdown_timeout, lambda: meeting.waiting):
+                try:
+                    result = agent.run()
+                finally:
+                    meeting.shutdown()
+        except Asked:
+            return Outcome.STOPPED
+        except (RendezvousError, DistError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            print(f"failed: where the nodes meet: {reason}", file=sys.stderr, flush=True)
             return Outcome.RETRY
         except TimeoutError as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             return Outcome.RETRY
-    return Outcome(next(iter(results.values())))
+    if result.is_failed():
+        failed = ", ".join(_describe(rank, f) for rank, f in sorted(result.failures.items()))
+        print(f"failed: {failed}", file=sys.stderr, flush=True)
+        return Outcome.RETRY
+    return Outcome(next(iter(result.return_values.values())))
 
 
 def _describe(rank: int, failure: object) -> str:

@@ -71,9 +71,16 @@ class State:
         del self._batches, self._loader
 
     def train_step(self) -> float:
-        """One step on the next batch of all ranks; returns this rank's loss."""
+        """One step on the next batch of all ranks; returns this rank's loss.
+
+        Ranks that got more samples than others, as when a node is gone, count for more: the mean
+        over the ranks is the mean over the batch.
+        """
         inputs, targets = (tensor.to(self.ranks.device) for tensor in next(self._batches))
         loss: Tensor = next_byte_loss(self.model(inputs), targets)
+        share = len(inputs) * self.ranks.world_size / self.config.batch
+        if share != 1:
+            loss = loss * share
         loss.backward()
         self.optimizer.step()
         self.schedule.step()

@@ -6,12 +6,16 @@ reduced over all ranks: a rank that stops on its own flag alone leaves the other
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Asked(Exception):
+    """The entry process was asked to stop while it had no ranks that could save."""
 
 
 class Stop:
@@ -32,13 +36,18 @@ class Stop:
 
 
 @contextmanager
-def passed_on(file: Path, patience: float) -> Iterator[None]:
-    """In the entry process: a signal makes `file` appear; TimeoutError `patience` seconds later."""
+def passed_on(file: Path, patience: float, idle: Callable[[], bool]) -> Iterator[None]:
+    """In the entry process: a signal makes `file` appear; TimeoutError `patience` seconds later.
+
+    Asked is raised at once where `idle` says that no ranks are there to see the file.
+    """
 
     def ask(number: int, frame: FrameType | None) -> None:
         if not file.exists():
             file.touch()
             signal.setitimer(signal.ITIMER_REAL, patience)
+        if idle():
+            raise Asked
 
     def give_up(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"the ranks did not stop within {patience:g} s: raise shutdown_timeout")

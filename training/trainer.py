@@ -49,7 +49,7 @@ class Trainer:
         self.ranks = ranks
         self.state = state
         self.saver = saver
-        self.fingerprint = fingerprint(config, state.corpus.digest)
+        self.fingerprint = fingerprint(config, ranks.world_size, state.corpus.digest)
 
     def run(self, recovery: Recovery, generation: int, metrics: Metrics, stop: Stop) -> Outcome:
         config, state, saver = self.config, self.state, self.saver

@@ -32,7 +32,10 @@ def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
     try:
-        return train(config, Stop(Path(stop_file)))
+        outcome = train(config, Stop(Path(stop_file)))
+        if outcome is not Outcome.STOPPED or config.nodes == 1 or Path(stop_file).exists():
+            return outcome
+        _tell("saved, since another node comes or goes: meeting again")
     except HoldfastError as error:
         _tell(str(error))
         if error.exit_code in (Outcome.REFUSED.exit_code, 2):

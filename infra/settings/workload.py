@@ -53,6 +53,8 @@ class Workload(Model):
     """Target eks: the training group that runs it. Default: the first that can."""
     nodes: int = Field(default=1, ge=1, le=1024)
     """Nodes that train together."""
+    min_nodes: int | None = Field(default=None, ge=1, le=1024)
+    """Nodes that suffice while others are gone; what is lost then is speed. Default: all."""
     gpus_per_node: int = Field(default=0, ge=0, le=16)
     """NVIDIA GPUs on each node."""
     ranks: int = Field(default=1, ge=1, le=1024)
@@ -102,12 +104,26 @@ class Workload(Model):
     """``replace``: a changed pod template stops, saves and resumes the run at the next ``up``.
     ``manual``: it is ignored until this says ``replace`` again."""
 
+    @property
+    def least_nodes(self) -> int:
+        """Nodes that suffice."""
+        return self.min_nodes or self.nodes
+
     @model_validator(mode="after")
     def _one_volume_many_nodes(self) -> "Workload":
         if self.nodes > 1 and "ReadWriteMany" not in self.volume.access_modes:
             raise ValueError(
                 f"volume '{self.volume.kind}' cannot be shared by {self.nodes} nodes: "
                 f"use {SHAREABLE} with access mode ReadWriteMany, or nodes: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_nodes(self) -> "Workload":
+        if self.least_nodes > self.nodes:
+            raise ValueError(
+                f"min_nodes {self.min_nodes} is more than nodes {self.nodes}: "
+                f"use {self.nodes} at most"
             )
         return self
 

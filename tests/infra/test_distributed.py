@@ -6,8 +6,9 @@ import pytest
 
 from infra.graph import Graph
 from tests.infra import eks_factories, factories, schemas
-from tests.infra.eks_factories import EFA_GROUP, EFS, GPU_GROUP
+from tests.infra.eks_factories import DIGEST, EFA_GROUP, EFS, GPU_GROUP
 from tests.infra.factories import environment
+from tests.infra.test_pods import restricted_violations
 from training.config import load as training_config
 
 NFS = {"kind": "nfs", "name": "shared", "size": "1Ti", "server": "nfs.example", "path": "/a"}
@@ -29,6 +30,14 @@ def trainer(declared: Graph) -> dict[str, Any]:
     return container
 
 
+def meeting_place(declared: Graph) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The Deployment, its pod and its container."""
+    (deployment,) = declared.find("Deployment")
+    pod = deployment.inputs["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    return deployment.inputs, pod, container
+
+
 def test_each_node_is_an_index_with_a_name_before_it_is_ready():
     declared = several()
     spec = job(declared)["spec"]
@@ -44,12 +53,46 @@ def test_each_node_is_an_index_with_a_name_before_it_is_ready():
     schemas.check(job(declared))
 
 
-def test_the_ranks_meet_at_the_first_pod_by_the_name_that_the_trainer_reads():
-    given = environment(trainer(several()))
+def test_the_ranks_meet_in_a_pod_of_its_own_by_the_name_that_the_trainer_reads():
+    declared = several()
+    given = environment(trainer(declared))
     config = training_config([], {**given, "HOLDFAST_RUN": "demo", "HOLDFAST_KEEP": "3"})
+    deployment, pod, container = meeting_place(declared)
+    (service,) = declared.find("Service", "gpt-rendezvous-service")
 
-    assert config.nodes == 2
-    assert config.rendezvous == "gpt-0.gpt-members.training.svc:29400"
+    assert (config.nodes, config.least_nodes) == (2, 2)
+    assert config.rendezvous == "gpt-rendezvous.training.svc:29400"
+    assert environment(container) == {"HOLDFAST_RENDEZVOUS": config.rendezvous}
+    assert service.inputs["metadata"]["name"] == "gpt-rendezvous"
+    assert [port["port"] for port in service.inputs["spec"]["ports"]] == [29400]
+    assert service.inputs["spec"]["selector"] == pod["metadata"]["labels"]
+    assert deployment["spec"]["replicas"] == 1
+    ranks = several().find("Service", "gpt-members")[0].inputs["spec"]["selector"]
+    assert not ranks.items() <= pod["metadata"]["labels"].items()
+    schemas.check(deployment)
+
+
+def test_no_user_code_no_volume_and_no_node_that_trains_holds_the_meeting_place():
+    declared = eks_factories.graph(
+        workloads__gpt={"run": "x", "volume": EFS, "nodes": 2, "image": f"user/own{DIGEST}"}
+    )
+    _, pod, container = meeting_place(declared)
+
+    assert trainer(declared)["image"] == f"user/own{DIGEST}"
+    assert container["image"] == f"registry/training{DIGEST}"
+    assert restricted_violations(pod["spec"]) == []
+    assert "tolerations" not in pod["spec"]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert [list(volume) for volume in pod["spec"]["volumes"]] == [["name", "emptyDir"]]
+
+
+def test_min_nodes_is_what_the_ranks_and_the_job_can_do_without():
+    declared = several(nodes=5, min_nodes=3)
+
+    assert environment(trainer(declared))["HOLDFAST_MIN_NODES"] == "3"
+    assert job(declared)["spec"]["maxFailedIndexes"] == 2
+    # The last step is saved when any node says so: one that never came is not waited for.
+    assert job(declared)["spec"]["successPolicy"] == {"rules": [{"succeededCount": 1}]}
 
 
 def test_a_lost_pod_is_replaced_by_its_index_and_no_lost_index_ends_as_success():
@@ -74,10 +117,13 @@ def test_one_node_stays_simple():
     declared = several(nodes=1)
     spec = job(declared)["spec"]
 
-    assert "completionMode" not in spec
+    assert not {"completionMode", "successPolicy"} & spec.keys()
     assert spec["completions"] == 1
-    assert declared.find("Service", "gpt-members") == []
-    assert not {"HOLDFAST_NODES", "HOLDFAST_RENDEZVOUS"} & environment(trainer(declared)).keys()
+    assert declared.find("Service", "gpt-members") == declared.find("Deployment") == []
+    assert (
+        not {"HOLDFAST_NODES", "HOLDFAST_MIN_NODES", "HOLDFAST_RENDEZVOUS"}
+        & environment(trainer(declared)).keys()
+    )
 
 
 def test_nothing_hinders_a_drain(eks: Graph):

@@ -38,6 +38,8 @@ W = "workloads__gpt__"
         ({f"{W}volume__size": "10GB"}, "workloads.gpt.volume.size: '10GB' is not a size: "
          "write a whole number and a unit, such as 10Gi"),
         ({f"{W}volume__size": -1}, "workloads.gpt.volume.size: -1 is a number: write text"),
+        ({f"{W}min_nodes": 2}, "workloads.gpt: min_nodes 2 is more than nodes 1: "
+                               "use 1 at most"),
         ({f"{W}nodes": 2}, "workloads.gpt: volume 'host-path' cannot be shared by 2 nodes: "
          "use existing-claim, nfs, efs, fsx-lustre with access mode ReadWriteMany, or nodes: 1"),
         ({f"{W}nodes": 0}, "workloads.gpt.nodes: 0 is too small: use at least 1"),

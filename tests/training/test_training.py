@@ -81,22 +81,23 @@ def test_fsdp_killed_and_resumed_ends_with_the_weights_and_moments_of_ddp(
 
 
 def test_another_number_of_ranks_goes_on_with_the_very_same_samples(lab: Lab) -> None:
-    assert lab.train(ranks=1, dropout=0.0) is Outcome.DONE
+    assert lab.train(ranks=1, dropout=0.0, batch=9) is Outcome.DONE
     alone = losses(lab)
     for step in (8, 12):
         lab.volume.generation_path(1).joinpath(f"step-{step:08d}").rename(lab.root / f"old-{step}")
 
-    assert lab.train(ranks=2, dropout=0.0) is Outcome.DONE
+    assert lab.train(ranks=2, dropout=0.0, batch=9) is Outcome.DONE
 
     resumed = lab.events("resume")[0]
     assert resumed["step"] == 4
     assert [text.partition(":")[0] for text in resumed["differences"]] == ["layout"]
     together = losses(lab)
-    # The same batches, reduced in another order of additions; other batches differ by far more.
+    # The same batches of 9, 5 samples for one rank and 4 for the other, reduced in another order of
+    # additions; other batches differ by far more.
     assert together == pytest.approx(alone, abs=2e-4)
     assert max(abs(alone[s] - alone[s - 1]) for s in range(6, 13)) > 2e-3
     newest = lab.volume.bundles()[0]
-    assert newest.manifest.labels["samples"] == 96
+    assert newest.manifest.labels["samples"] == 108
     assert newest.manifest.labels["world_size"] == 2
 
 

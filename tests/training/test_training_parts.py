@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from training.metrics import Metrics
 from training.outcome import Outcome
 from training.recover import Pulled, judge, remember, shares
 from training.state import canonical_pickle
+from training.stop import Asked, passed_on
 
 pytestmark = pytest.mark.torch
 
@@ -206,7 +208,12 @@ def test_metrics_that_cannot_be_written_do_not_end_a_training(
         (["--parallel", "magic"], {}, "--parallel 'magic': input should be 'ddp' or 'fsdp'"),
         (["--preset", "huge"], {}, "preset 'huge' does not exist: use tiny, small, medium"),
         (["--heads", "5"], {}, "width 256 must be a multiple of heads (5)"),
-        (["--batch", "9", "--ranks", "2"], {}, "batch 9 cannot be shared evenly by 2 ranks"),
+        (["--batch", "1", "--ranks", "2"], {}, "batch 1 leaves some of 2 ranks without a sample"),
+        (
+            ["--nodes", "2", "--min-nodes", "3", "--rendezvous", "h:1"],
+            {},
+            "min_nodes 3 is more than there are: use 2 at most",
+        ),
         ([], {"HOLDFAST_NODES": "2"}, "set rendezvous to host:port"),
         ([], {"HOLDFAST_RUN": "My Run"}, "run name 'My Run' must be"),
     ],
@@ -253,3 +260,11 @@ def consumed(ranks: int, first: int, steps: int) -> list[list[int]]:
         for r in range(ranks)
     ]
     return [sorted(index for order in orders for index in next(order)) for _ in range(steps)]
+
+
+def test_who_is_asked_to_stop_while_no_ranks_run_stops_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Asked), passed_on(tmp_path / "stop", 60, idle=lambda: True):
+        signal.raise_signal(signal.SIGTERM)
+    with passed_on(tmp_path / "again", 60, idle=lambda: False):
+        signal.raise_signal(signal.SIGTERM)
+    assert (tmp_path / "again").exists()

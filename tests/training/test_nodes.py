@@ -1,0 +1,98 @@
+"""A training on two nodes: an agent of its own each, on loopback, killed together with its ranks.
+
+The loss of a pod that comes back is tested as Kubernetes runs it, in tests/sandbox.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.distributed import TCPStore
+
+from tests.training.lab import Lab
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+Process = subprocess.Popen[str]
+
+
+class Nodes:
+    """The meeting place, and the nodes of one training."""
+
+    def __init__(self, lab: Lab) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.place = f"127.0.0.1:{free.getsockname()[1]}"
+        self.lab = lab
+        self.processes: list[Process] = []
+        self._start("training.rendezvous", "")
+
+    def start(self, failpoint: str = "", **changed: Any) -> Process:
+        settings = self.lab.settings(
+            nodes=2, ranks=1, loaders=0, rejoin=3, heartbeat=1, max_restarts=3, **changed
+        )
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        return self._start("training", failpoint, *options)
+
+    def wait_until_one_came(self) -> None:
+        """The first that comes makes this key."""
+        host, _, port = self.place.partition(":")
+        TCPStore(host, int(port), timeout=timedelta(seconds=60)).get("torch.rendezvous.lab")
+
+    def _start(self, module: str, failpoint: str, *options: str) -> Process:
+        ours = {"HOLDFAST_RENDEZVOUS": self.place, "HOLDFAST_FAILPOINT": failpoint}
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *options],
+            env={**os.environ, **ours},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def nodes(lab: Lab) -> Iterator[Nodes]:
+    nodes = Nodes(lab)
+    yield nodes
+    for process in nodes.processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_node_that_never_comes_back_is_done_without_where_min_nodes_allow_it(
+    nodes: Nodes, lab: Lab, tmp_path: Path
+) -> None:
+    lost = nodes.start(f"save.shard-written@2=hold:{tmp_path / 'held'}", min_nodes=2)
+    nodes.wait_until_one_came()
+    left = nodes.start(min_nodes=1)
+    wait_for(tmp_path / "held")
+
+    lost.kill()
+
+    output, _ = left.communicate(timeout=90)
+    assert left.returncode == 0, output
+    assert lab.events("start")[0]["step"] == 0
+    (resumed,) = lab.events("resume")
+    assert resumed["step"] == 4
+    layout = "layout: ddp nodes=2 ranks=1 → ddp nodes=1 ranks=1"
+    assert resumed["differences"] == [layout]
+    assert f"differs: {layout}" in output
+    newest = lab.volume.bundles()[0]
+    assert (newest.step, newest.manifest.labels["samples"]) == (12, 96)
+    assert newest.manifest.labels["world_size"] == 1
