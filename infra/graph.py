@@ -19,6 +19,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
 from infra.likeness import outputs_of
@@ -253,6 +254,9 @@ async def _collect(
         monitor=monitor,
         logger=quiet,
     )
+    # A program that failed in this process left work behind, of an event loop that is closed.
+    SETTINGS.rpc_manager.clear()
+    SETTINGS.outputs.clear()
     exports: dict[str, Any] = {}
     secret: list[str] = []
 
