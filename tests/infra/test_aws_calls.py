@@ -212,14 +212,3 @@ def test_a_trust_for_more_than_taking_the_role_and_one_with_a_resource_are_refus
 def test_a_parameter_that_the_api_does_not_have_is_refused(empty: Account):
     with pytest.raises(ParamValidationError, match="Colour"):
         add(empty, "aws:ec2/vpc:Vpc", **VPC, colour="blue")
-
-
-def test_a_mistake_stops_the_program_with_what_aws_said(empty: Account):
-    """The refusal of one resource comes through the engine's stand-in to whoever runs it."""
-
-    def with_a_mistake(kind: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        wrong = {"cidrBlock": "10.9.0.0/18"} if kind == SUBNET else {}
-        return empty.create(kind, name, {**inputs, **wrong})
-
-    with pytest.raises(ClientError, match=r"InvalidSubnet.Range"):
-        collect(settings(), "test", create=with_a_mistake)
