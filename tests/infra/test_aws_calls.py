@@ -12,7 +12,6 @@ from botocore.exceptions import ClientError, ParamValidationError
 from infra.graph import Graph, collect
 from infra.iam import service_trust
 from infra.settings import EfsVolume, EksStack, FsxLustreVolume, load
-from tests.infra.eks_factories import settings
 from tests.infra.moto_mocks import Account, account
 
 #: What moto does not know. Of these only the references are looked up.
