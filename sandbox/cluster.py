@@ -5,6 +5,8 @@ Volumes are directories below the state folder, which also holds each pod's logs
 
 import json
 import shutil
+import socket
+import sys
 import threading
 import time
 import uuid
@@ -74,6 +76,8 @@ class Cluster:
         self.refused: list[str] = []
         self.jobs = {key[1:]: job for key, job in self._build("Job", self._job)}
         self.cronjobs = {key[1:]: cron for key, cron in self._build("CronJob", self._cron)}
+        self.deployments = {k[1:]: job for k, job in self._build("Deployment", self._deployment)}
+        self._addresses = dict(self._ports())
         self.blueprints: dict[str, Mapping[str, Any]] = {}
         for manifest in self.of_kind("Blueprint"):
             kanister.check(manifest)
@@ -84,8 +88,8 @@ class Cluster:
         self._server, self.url = serve(self)
 
     def start(self, cronjobs: bool = True) -> None:
-        """Start every Job, and the schedules unless told otherwise."""
-        for job in self.jobs.values():
+        """Start Deployments and Jobs, and the schedules unless told otherwise."""
+        for job in [*self.deployments.values(), *self.jobs.values()]:
             job.start()
         for cron in self.cronjobs.values() if cronjobs else ():
             cron.start()
@@ -96,7 +100,7 @@ class Cluster:
             cron.stop()
         for actionset in list(self.actionsets.values()):
             actionset.cancel()
-        for job in list(self.jobs.values()):
+        for job in [*self.jobs.values(), *self.deployments.values()]:
             job.delete(grace=0)
         processes.kill_tree(f"{self.identity}/")
         self._server.shutdown()
@@ -116,7 +120,7 @@ class Cluster:
             "pods": [
                 {"name": pod.name, "phase": pod.phase, "restarts": pod.restarts,
                  "exit_codes": pod.exit_codes}
-                for job in jobs for pod in job.pods
+                for job in [*self.deployments.values(), *jobs] for pod in job.pods
             ],
             "cronjobs": [
                 {"namespace": cron.namespace, "name": cron.name, "fired": len(cron.jobs),
@@ -141,7 +145,7 @@ class Cluster:
         """Objects of the graph that this sandbox cannot run, each with the reason where known."""
         kinds: dict[str, list[str]] = {}
         for kind, _, name in self.objects:
-            if kind not in (*_READ, "Job", "CronJob", "Blueprint"):
+            if kind not in (*_READ, "Job", "CronJob", "Deployment", "Blueprint"):
                 kinds.setdefault(kind, []).append(name)
         found = [f"{kind} {', '.join(sorted(names))}" for kind, names in sorted(kinds.items())]
         return found + self.refused
@@ -176,6 +180,12 @@ class Cluster:
             m for m in self.of_kind("ConfigMap") if m["metadata"].get("namespace") == namespace
         )
         return {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in found}
+
+    def reachable(self, value: str) -> str:
+        """`value` with the addresses of Services where this machine serves them."""
+        for address, port in self._addresses.items():
+            value = value.replace(address, f"127.0.0.1:{port}")
+        return value
 
     def extra_environment(self, pod: str) -> dict[str, str]:
         """What every container gets, and what a fault injection adds to the pod of this name."""
@@ -236,6 +246,26 @@ class Cluster:
 
     def _job(self, manifest: dict[str, Any]) -> Job:
         return Job(manifest, self)
+
+    def _deployment(self, manifest: dict[str, Any]) -> Job:
+        """A Job that never gives up does the same: one pod, and another when it is lost."""
+        name, spec = manifest["metadata"]["name"], manifest["spec"]
+        if spec.get("replicas", 1) != 1:
+            raise Unsupported(f"Deployment {name}: {spec['replicas']} replicas are not run here")
+        forever = {"template": spec["template"], "backoffLimit": sys.maxsize}
+        return Job({"metadata": manifest["metadata"], "spec": forever}, self)
+
+    def _ports(self) -> Iterator[tuple[str, int]]:
+        """A port of this machine for each that a Service has before a Deployment."""
+        for service in self.of_kind("Service"):
+            selector = service["spec"].get("selector", {}).items()
+            if not any(selector <= job.labels().items() for job in self.deployments.values()):
+                continue
+            name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+            for port in service["spec"]["ports"]:
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    yield f"{name}:{port['port']}", free.getsockname()[1]
 
     def _cron(self, manifest: dict[str, Any]) -> CronJob:
         return CronJob(manifest, self, self.clock)

@@ -19,7 +19,7 @@ _POLL = 0.05
 
 _JOB = {"template", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes", "podFailurePolicy",
         "suspend", "completionMode", "completions", "parallelism", "podReplacementPolicy",
-        "ttlSecondsAfterFinished", "activeDeadlineSeconds"}  # fmt: skip
+        "successPolicy", "ttlSecondsAfterFinished", "activeDeadlineSeconds"}  # fmt: skip
 
 
 class Clock:
@@ -37,11 +37,16 @@ class Clock:
 
 
 def problems(spec: Mapping[str, Any]) -> list[str]:
-    """What a Job's spec asks for that the sandbox's single node does not do."""
+    """What a Job's spec asks for that is not done here: pods side by side are those of indexes."""
     found = [f"Job field {name!r}" for name in sorted(set(spec) - _JOB)]
-    for name in ("completions", "parallelism"):
-        if spec.get(name, 1) != 1:
-            found.append(f"{name}: {spec[name]} (the sandbox has one node and one pod per Job)")
+    count = spec.get("completions", 1)
+    if count != 1 and spec.get("completionMode") != "Indexed":
+        found.append(f"completions: {count} without completionMode Indexed")
+    if spec.get("parallelism", 1) != count:
+        found.append(f"parallelism {spec.get('parallelism', 1)} that differs from completions")
+    rules = spec.get("successPolicy", {}).get("rules", [])
+    if any(set(rule) != {"succeededCount"} for rule in rules):
+        found.append("a successPolicy with anything but succeededCount")
     return found
 
 
@@ -61,7 +66,7 @@ def failure_action(policy: Mapping[str, Any], pod: Pod) -> str:
 
 
 class Job:
-    """One Job object. A thread runs its pods one after the other until it is finished."""
+    """One Job object. A thread for each index runs its pods, one after the other, to the end."""
 
     def __init__(self, manifest: Mapping[str, Any], node: Node) -> None:
         self.manifest, self.node = manifest, node
@@ -74,10 +79,23 @@ class Job:
         self.pods: list[Pod] = []
         self.finished: str | None = None  # Complete or Failed
         self.reason, self.failures = "", 0
-        self.active: Pod | None = None
+        indexed = self.spec.get("completionMode") == "Indexed"
+        self.indexes = list(range(self.spec.get("completions", 1))) if indexed else [None]
+        self._active: dict[int | None, Pod] = {}
+        self._succeeded: set[int | None] = set()
+        self._failed: set[int | None] = set()  # indexes that used up their tries
+        self._counted: dict[int | None, int] = {}  # failures of each
         self._deleted, self._lock = threading.Event(), threading.Lock()
         self._deadline: threading.Timer | None = None
-        self._thread = threading.Thread(target=self._run, name=f"job {self.name}", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=[index], name=f"job {self.name}", daemon=True)
+            for index in self.indexes
+        ]
+
+    @property
+    def active(self) -> Pod | None:
+        """The pod that runs, of several the one of the first index."""
+        return next(iter(self._running()), None)
 
     def start(self) -> None:
         """Run in the background. Deadlines and grace periods are seconds of the wall, as ever."""
@@ -85,12 +103,15 @@ class Job:
             self._deadline = threading.Timer(seconds, self._overdue)
             self._deadline.daemon = True
             self._deadline.start()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the Job is finished or deleted; whether it is."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        end = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def patch(self, change: Mapping[str, Any]) -> None:
         """Suspend or resume and annotate, as our Blueprints do; a finished Job stays so.
@@ -110,18 +131,19 @@ class Job:
                 return
             self.suspended = wanted
         self.node.record("job-suspended" if wanted else "job-resumed", job=self.name)
-        if wanted and self.active:
-            threading.Thread(target=self.active.stop, daemon=True).start()
+        if wanted:
+            self._stop_running()
 
     def delete(self, grace: float | None = None) -> None:
         """Stop the pod, by default with its own grace period, and end the Job's thread."""
         self._deleted.set()
         if self._deadline:
             self._deadline.cancel()
-        if pod := self.active:
-            pod.stop(grace)
-        if self._thread.ident:
-            self._thread.join()
+        for stopping in self._stop_running(grace):
+            stopping.join()
+        for thread in self._threads:
+            if thread.ident:
+                thread.join()
 
     def labels(self) -> Mapping[str, str]:
         """The labels of its pods."""
@@ -129,61 +151,113 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """`.status` as the API shows it: `active` is absent when zero, `terminating` is not."""
-        stopping = bool(self.active and self.active.terminating)
-        status: dict[str, Any] = {"terminating": int(stopping)}
-        if self.active and not stopping:
-            status["active"] = 1
-        if self.failures:
-            status["failed"] = self.failures
-        if self.finished == "Complete":
-            status["succeeded"] = 1
+        running = self._running()
+        stopping = sum(pod.terminating for pod in running)
+        counts = {"active": len(running) - stopping, "failed": self.failures,
+                  "succeeded": len(self._succeeded)}  # fmt: skip
+        status: dict[str, Any] = {"terminating": stopping}
+        status |= {name: count for name, count in counts.items() if count}
         if kind := self.finished or ("Suspended" if self.suspended else None):
             status["conditions"] = [{"type": kind, "status": "True", "reason": self.reason}]
         return status
 
-    def _run(self) -> None:
+    def _run(self, index: int | None) -> None:
         delay = 0.0
-        limit = self.spec.get("backoffLimitPerIndex", self.spec.get("backoffLimit", 6))
-        while self.finished is None and not self._deleted.wait(delay / self.node.speed):
+        while not self._over(index) and not self._deleted.wait(delay / self.node.speed):
             with self._lock:
                 ready = not self.suspended and self.node.schedulable.is_set()
-                pod = self._next_pod() if ready else None
+                pod = self._next_pod(index) if ready and not self.finished else None
             if pod is None:
                 delay = _POLL * self.node.speed
                 continue
             phase, delay = pod.run(), 0.0
-            self.active = None
+            self._active.pop(index)
             if self.finished:
                 return
             if phase == "Succeeded":
-                self._finish("Complete", "CompletionsReached")
+                self._succeed(index)
             elif not pod.terminating:  # a pod that was suspended or deleted did not fail
-                action = failure_action(self.spec.get("podFailurePolicy", {}), pod)
-                self.failures += action != "Ignore"
-                if action in ("FailJob", "FailIndex"):
-                    self._finish("Failed", f"PodFailurePolicy: {pod.exit_codes} {pod.message}")
-                elif self.failures > limit:
-                    self._finish("Failed", f"BackoffLimitExceeded: {pod.exit_codes} {pod.message}")
-                delay = min(BACKOFF * 2 ** (len(self._lost()) - 1), BACKOFF_LIMIT)
+                delay = self._fail(index, pod)
+
+    def _over(self, index: int | None) -> bool:
+        return self.finished is not None or index in self._succeeded | self._failed
+
+    def _succeed(self, index: int | None) -> None:
+        self._succeeded.add(index)
+        rules = self.spec.get("successPolicy", {}).get("rules", [])
+        if any(len(self._succeeded) >= rule["succeededCount"] for rule in rules):
+            self._finish("Complete", "SuccessPolicy")
+        self._settle()
+
+    def _settle(self) -> None:
+        """With every index at its end, so is the Job."""
+        if len(self._succeeded | self._failed) == len(self.indexes):
+            if self._failed:
+                self._finish("Failed", "FailedIndexes")
+            else:
+                self._finish("Complete", "CompletionsReached")
+
+    def _fail(self, index: int | None, pod: Pod) -> float:
+        """Count a failure; the seconds until the next pod."""
+        action = failure_action(self.spec.get("podFailurePolicy", {}), pod)
+        counts = action != "Ignore"
+        with self._lock:
+            self.failures += counts
+            self._counted[index] = self._counted.get(index, 0) + counts
+        limit = self.spec.get("backoffLimitPerIndex")
+        about = f"{pod.exit_codes} {pod.message}"
+        if action == "FailJob":
+            self._finish("Failed", f"PodFailurePolicy: {about}")
+        elif limit is None:
+            if self.failures > self.spec.get("backoffLimit", 6):
+                self._finish("Failed", f"BackoffLimitExceeded: {about}")
+        elif action == "FailIndex" or self._counted[index] > limit:
+            self._failed.add(index)
+            if len(self._failed) > self.spec.get("maxFailedIndexes", len(self.indexes)):
+                self._finish("Failed", f"MaxFailedIndexesExceeded: {about}")
+            self._settle()
+        lost = [p for p in self.pods if p.index == index and p.phase == "Failed"]
+        tries = sum(not p.terminating for p in lost)
+        return min(BACKOFF * 2 ** (tries - 1), BACKOFF_LIMIT)
+
+    def _running(self) -> list[Pod]:
+        return [pod for _, pod in sorted(self._active.copy().items())]
+
+    def _stop_running(self, grace: float | None = None) -> list[threading.Thread]:
+        """Stop all pods, in the background."""
+        stopping = [
+            threading.Thread(target=pod.stop, args=[grace], daemon=True) for pod in self._running()
+        ]
+        for thread in stopping:
+            thread.start()
+        return stopping
 
     def _overdue(self) -> None:
         if self.finished is None:
             self._finish("Failed", "DeadlineExceeded")
             self.delete()
 
-    def _lost(self) -> list[Pod]:
-        return [pod for pod in self.pods if pod.phase == "Failed" and not pod.terminating]
-
-    def _next_pod(self) -> Pod:
-        name = f"{self.name}-{self.node.number(self.name)}"
-        pod = Pod(name, self.namespace, self.spec["template"]["spec"], self.node, self.labels())
+    def _next_pod(self, index: int | None) -> Pod:
+        name = self.name if index is None else f"{self.name}-{index}"
+        pod = Pod(
+            f"{name}-{self.node.number(name)}",
+            self.namespace,
+            self.spec["template"]["spec"],
+            self.node,
+            self.labels(),
+            index,
+        )
         self.pods.append(pod)
-        self.active = pod
+        self._active[index] = pod
         return pod
 
     def _finish(self, kind: str, reason: str) -> None:
-        self.finished, self.reason = kind, reason
+        with self._lock:
+            if self.finished:
+                return
+            self.finished, self.reason = kind, reason
         self.node.record("job-finished", job=self.name, result=kind, reason=reason)
+        self._stop_running()
 
 
 class CronJob:

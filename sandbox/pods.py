@@ -42,6 +42,7 @@ class Node(Protocol):
     def number(self, job: str) -> int: ...
     def volume(self, namespace: str, claim: str) -> Path: ...
     def configmaps(self, namespace: str) -> Mapping[str, Mapping[str, str]]: ...
+    def reachable(self, value: str) -> str: ...
     def extra_environment(self, pod: str) -> dict[str, str]: ...
     def record(self, what: str, **details: Any) -> None: ...
 
@@ -98,6 +99,7 @@ class Pod:
     spec: Mapping[str, Any]
     node: Node
     labels: Mapping[str, str] = field(default_factory=dict)
+    index: int | None = None
 
     phase: str = "Pending"
     exit_codes: dict[str, int] = field(default_factory=dict)
@@ -212,13 +214,16 @@ class Pod:
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
         """The container's own variables, its paths re-pointed."""
         configmaps = self.node.configmaps(self.namespace)
-        return processes.environment(container, configmaps, self.mount(container))
+        found = processes.environment(container, configmaps, self.mount(container))
+        return {name: self.node.reachable(value) for name, value in found.items()}
 
     def _once(self, container: Mapping[str, Any]) -> int:
         name, base = container["name"], processes.inherited(self.node.project)
         tmp = str(self.mount(container).get("/tmp", "/" * 80))
         if len(tmp) < 70:  # Unix sockets in there end at 107 bytes
             base["TMPDIR"] = tmp
+        if self.index is not None:
+            base["JOB_COMPLETION_INDEX"] = str(self.index)
         environ = base | {"HOSTNAME": self.name} | self.environment(container)
         environ |= self.node.extra_environment(self.name) | {processes.TAG: f"{self.tag}{name}/"}
         words = [*container["command"], *container.get("args", [])]

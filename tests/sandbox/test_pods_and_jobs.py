@@ -235,11 +235,13 @@ def test_a_container_sees_nothing_of_this_shells_variables(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"parallelism": 2}, "parallelism: 2"),
-        ({"successPolicy": {}}, "successPolicy"),
+        ({"parallelism": 2}, "parallelism 2"),
+        ({"completions": 2, "parallelism": 2}, "completionMode Indexed"),
+        ({"successPolicy": {"rules": [{"succeededIndexes": "0"}]}}, "successPolicy"),
+        ({"managedBy": "someone"}, "managedBy"),
     ],
 )
-def test_a_job_that_needs_more_than_one_node_is_named_and_not_run(
+def test_a_job_that_needs_what_is_not_done_here_is_named_and_not_run(
     make_cluster: Factory, change: dict[str, Any], named: str
 ) -> None:
     cluster = make_cluster(job(container(shell("true")), **change))
