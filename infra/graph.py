@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 from pulumi.runtime import mocks, rpc
@@ -255,8 +255,8 @@ async def _collect(
         logger=quiet,
     )
     # A program that failed in this process left work behind, of an event loop that is closed.
-    SETTINGS.rpc_manager.clear()
-    SETTINGS.outputs.clear()
+    cast(Any, SETTINGS.rpc_manager).clear()
+    cast(Any, SETTINGS.outputs).clear()
     exports: dict[str, Any] = {}
     secret: list[str] = []
 

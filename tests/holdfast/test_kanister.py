@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_outputs_are_not_readable_before_the_state_is_complete(api):
 
 
 def test_what_kubeops_says_about_the_job_is_no_output(api):
-    status = complete(generation="2")
+    status = cast(dict[str, Any], complete(generation="2"))
     patched = {"apiVersion": "v1", "group": "batch", "resource": "jobs", "name": "gpt", "kind": ""}
     status["actions"][0]["phases"].append(
         {"name": "resume", "state": "complete", "output": patched}
