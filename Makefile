@@ -17,6 +17,8 @@ ACTIONLINT_MODULE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 CHECKERS := $(S3) $(ACTIONLINT) policy/.venv/.ready
 CONTAINER ?= docker
 PYTEST_ARGS ?=
+# One process per core of the smallest machine; a file stays in one process, with its fixtures.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 BENCH_ARGS ?=
 # How often `make soak` kills a training: each time takes about ten seconds.
 CYCLES ?= 300
@@ -38,10 +40,10 @@ demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing 
 	$(BIN)/python -m sandbox demo
 
 test: lint $(BIN)/.training $(CHECKERS) ## Lint, type-check and run every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch
-	$(BIN)/python -m pytest -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
+	$(PYTEST) -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
 	  tests/test_workflows.py $(PYTEST_ARGS)
 
 soak: $(BIN)/.training ## Train, kill at random, go on, many times (about an hour): make soak CYCLES=300
