@@ -14,7 +14,7 @@ PRIORITY_CLASS = "holdfast-training"
 
 #: Where the store's volume and the scratch directory appear in our containers.
 STORE_MOUNT = "/var/lib/holdfast/store"
-WORK_MOUNT = "/var/lib/holdfast/work"
+WORK_MOUNT = "/var/lib/holdfast/scratch"
 
 
 def workload_labels(workload: str) -> dict[str, str]:
