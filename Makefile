@@ -39,7 +39,7 @@ setup-light: $(BIN)/.dev ## Install what needs no PyTorch: infra, holdfast, the 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
 
-test: lint $(BIN)/.training $(CHECKERS) ## Lint, type-check and run every test
+test: $(BIN)/.training lint $(CHECKERS) ## Lint, type-check and run every test
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch
