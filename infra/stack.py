@@ -12,6 +12,7 @@ from infra.platform import Platform, on_kubernetes
 from infra.protection import Protection
 from infra.settings import (
     EksStack,
+    ExistingClaim,
     FsxLustreVolume,
     HostPathVolume,
     KubernetesStack,
@@ -60,8 +61,7 @@ def build(settings: Settings) -> Outputs:
     trainings: dict[str, Training] = {}
     protections: dict[str, Protection] = {}
     for namespace in settings.namespaces():
-        home = WorkloadNamespace(namespace, namespace, stack)
-        here = _after(stack, home)
+        here = _home(namespace, settings, stack)
         access = KanisterAccess(
             f"{namespace}-kanister", namespace, settings.kanister.namespace, here
         )
@@ -100,6 +100,15 @@ def _platform(settings: Settings, project: Project) -> Platform:
 def _after(opts: Options, *first: pulumi.Resource) -> Options:
     """``opts``, and only after all that is in ``first``."""
     return Options.merge(opts, Options(depends_on=list(first)))
+
+
+def _home(namespace: str, settings: Settings, opts: Options) -> Options:
+    """``opts``, and only after the namespace is there. One that holds a claim of someone else's is
+    theirs too: made here it would be in the way of theirs, and `destroy` would take the claim."""
+    for _, scope, volume in settings.volumes():
+        if isinstance(volume, ExistingClaim) and scope in (namespace, ""):
+            return opts
+    return _after(opts, WorkloadNamespace(namespace, namespace, opts))
 
 
 def _accounts(settings: Settings) -> dict[str, str]:

@@ -47,7 +47,11 @@ class HostPathVolume(Model):
 
 
 class ExistingClaim(Model):
-    """A PersistentVolumeClaim that is already in the workload's namespace, made by someone else."""
+    """A PersistentVolumeClaim that is already in the workload's namespace, made by someone else.
+
+    The stack neither makes nor deletes a namespace that holds one. A namespace that the stack made
+    before, for another kind of volume, it would delete with all that is in it: use a new one.
+    """
 
     shareable: ClassVar[bool] = True
 

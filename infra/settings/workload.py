@@ -42,7 +42,8 @@ class Workload(Model):
     """A training job and how it is protected."""
 
     namespace: Name = "training"
-    """The namespace of its objects; made by the stack, Pod Security ``restricted``."""
+    """The namespace of its objects; made by the stack, Pod Security ``restricted``, unless a claim
+    of kind ``existing-claim`` is in it."""
     image: Image | None = None
     """The trainer's image. Default: ``images.training``."""
     command: tuple[str, ...] = Field(default=("python", "-m", "training"), min_length=1)

@@ -169,6 +169,15 @@ def test_a_store_in_a_bucket_and_an_existing_claim_need_nothing_of_a_node():
     assert declared.find("Namespace", "holdfast-system") == []
 
 
+@pytest.mark.parametrize("place", ["workloads__gpt__volume", "backup_store"])
+def test_a_namespace_that_holds_a_claim_of_someone_elses_is_not_ours_to_make_or_destroy(place):
+    claim = {"kind": "existing-claim", "name": "shared", "size": "1Ti"}
+    declared = graph(**{place: claim if place != "backup_store" else {"volume": claim}})
+
+    assert declared.find("Namespace", "training") == []
+    assert declared.find("Job", "gpt")
+
+
 def test_several_namespaces_each_get_what_they_need_once():
     volumes = {n: {**HOST_PATH, "name": n, "path": f"/data/{n}"} for n in ("a", "b", "c")}
     workloads = {
