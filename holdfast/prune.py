@@ -10,21 +10,24 @@ about to name (see `holdfast.push` for its half):
    between looking and deleting looks again.
 3. The tombstone goes two grace periods after the data.
 
-Killed anywhere, the next prune goes on.
+Killed anywhere, the next prune goes on. Deletions share requests, with a look at the clock before
+each, so that what a dropped snapshot costs is two small writes: what its bundle's tombstone says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from holdfast.documents import BUNDLE_PATH, Snapshot, check_name
+from holdfast.documents import BUNDLE_PATH, check_name
+from holdfast.durable import in_threads
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
     Mismatch,
-    NotFound,
     PreconditionFailed,
     UsageError,
 )
@@ -36,8 +39,15 @@ from holdfast.retention import Policy, select_keep
 from holdfast.snapshot import Catalog
 from holdfast.store import ObjectInfo, Store
 
+# What a tombstone says: the sizes differ, so that a listing shows it.
 _DELETED = canonical({"format": 1, "state": "deleted"})
 _DYING = canonical({"format": 1, "state": "dying"})
+
+AT_ONCE = 100  # snapshots or bundles; a pin is too late while so many snapshots are deleted
+KEYS = 1000  # that S3 deletes by one request
+WRITERS = 8  # small objects written at once
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -68,6 +78,13 @@ class _Place:
     def add(self, info: ObjectInfo) -> None:
         self.size += info.size
         self.written = max(info.modified, self.written or info.modified)
+
+    @property
+    def since(self) -> datetime:
+        """When it got its tombstone; without one, when something was last written there."""
+        changed = self.tombstone.modified if self.tombstone else self.written
+        assert changed is not None
+        return changed
 
 
 def prune(
@@ -173,21 +190,18 @@ class _Prune:
         for name, why in select_keep(settled, self.policy, verified=verified).items():
             kept.setdefault(name, [f"{reason} before the grace period" for reason in why])
         for snapshot in snapshots:
-            if snapshot not in settled:
+            if self.decided - listing.written[snapshot.id] <= self.grace:
                 kept.setdefault(snapshot.id, ["younger than the grace period"])
-        for snapshot in reversed(snapshots):
-            if snapshot.id not in kept:
-                self._drop(snapshot)
-
-    def _drop(self, snapshot: Snapshot) -> None:
-        if not self.report.dry_run:
-            if self._stalled() or snapshot.id in self.catalog.pins(self.workload):
-                return
-            self.store.delete([snapshot.key])
-            self.store.delete([f"verified/{self.workload}/{snapshot.id}.json"])
-            failpoint("prune.snapshot-dropped")
-        self.report.dropped.append(snapshot.id)
-        self.progress.note(f"dropped snapshot {snapshot.id}")
+        for batch in _batches([s for s in reversed(snapshots) if s.id not in kept], AT_ONCE):
+            if not self.report.dry_run:
+                pins = self.catalog.pins(self.workload)  # one may have come meanwhile
+                batch = [snapshot for snapshot in batch if snapshot.id not in pins]
+                if not self._remove([snapshot.key for snapshot in batch]):
+                    return
+                failpoint("prune.snapshot-dropped")
+            for snapshot in batch:
+                self.report.dropped.append(snapshot.id)
+                self.progress.note(f"dropped snapshot {snapshot.id}")
 
     def _bury(self) -> None:
         """Tombstone what nobody names, delete what has been a tombstone for long enough."""
@@ -203,17 +217,23 @@ class _Prune:
             return
         gone = set(self.report.dropped)
         named = {ref.path for s in listing.snapshots if s.id not in gone for ref in s.bundles}
+        fresh: list[str] = []
+        dead: list[tuple[str, _Place]] = []
+        empty: list[ObjectInfo] = []
         for path, place in sorted(places.items()):
             if path in named:
                 continue
-            if place.tombstone is None:
-                self._tombstone(path, place)
-            elif self.decided - place.tombstone.modified <= self.grace:
+            if self.decided - place.since <= self.grace:  # perhaps a push is at it
                 self.report.waiting.append(path)
+            elif place.tombstone is None:
+                fresh.append(path)
             elif place.manifest or place.data:
-                self._delete(path, place)
+                dead.append((path, place))
             else:
-                self._forget(path, place.tombstone)
+                empty.append(place.tombstone)
+        self._tombstone(fresh)
+        self._delete(dead)
+        self._forget(empty)
 
     def _places(self) -> dict[str, _Place]:
         places: dict[str, _Place] = {}
@@ -234,41 +254,63 @@ class _Prune:
         self.report.problems += [f"'{path}' is no bundle path: left alone" for path in odd]
         return {path: place for path, place in places.items() if path not in odd}
 
-    def _tombstone(self, path: str, place: _Place) -> None:
-        assert place.written is not None
-        if self.decided - place.written <= self.grace:
-            self.report.waiting.append(path)  # perhaps a push is at it
-            return
-        if not self.report.dry_run:
+    def _tombstone(self, paths: Sequence[str]) -> None:
+        def write(path: str) -> None:
             with suppress(AlreadyExists):
                 self.store.put_small(_tombstone_key(path), _DYING, if_absent=True)
             failpoint("prune.tombstoned")
-        self.report.tombstoned.append(path)
 
-    def _delete(self, path: str, place: _Place) -> None:
         if not self.report.dry_run:
-            if self._stalled():
-                self.report.waiting.append(path)
-                return
-            if place.manifest:
-                self.store.delete([place.manifest])
-                failpoint("prune.manifest-deleted")
-            self.store.delete(place.data)
-            failpoint("prune.data-deleted")
-            self.store.put_small(_tombstone_key(path), _DELETED)
-        self.report.deleted.append(path)
-        self.report.deleted_bytes += place.size
-        self.progress.note(f"deleted {path}")
+            in_threads(write, paths, WRITERS)
+        self.report.tombstoned += paths
 
-    def _forget(self, path: str, tombstone: ObjectInfo) -> None:
-        """Remove the tombstone of a path that has been empty for two grace periods."""
-        if self.report.dry_run or self._stalled():
-            return
-        with suppress(NotFound, PreconditionFailed):  # another prune was quicker
-            if self.store.get(tombstone.key) != _DELETED:  # killed before it could say so
+    def _delete(self, dead: Sequence[tuple[str, _Place]]) -> None:
+        for batch in _batches(dead, AT_ONCE):
+            paths = [path for path, _ in batch]
+            if not self.report.dry_run:
+                if not self._delete_bytes([place for _, place in batch]):
+                    self.report.waiting += paths
+                    continue
+                in_threads(self._say_deleted, paths, WRITERS)
+            self.report.deleted += paths
+            self.report.deleted_bytes += sum(place.size for _, place in batch)
+            for path in paths:
+                self.progress.note(f"deleted {path}")
+
+    def _delete_bytes(self, places: Sequence[_Place]) -> bool:
+        """Remove manifests, then data, so that no reader takes what is left for a bundle."""
+        if not self._remove([place.manifest for place in places if place.manifest]):
+            return False
+        failpoint("prune.manifest-deleted")
+        if not self._remove([key for place in places for key in place.data]):
+            return False
+        failpoint("prune.data-deleted")
+        return True
+
+    def _say_deleted(self, path: str) -> None:
+        self.store.put_small(_tombstone_key(path), _DELETED)
+
+    def _forget(self, tombstones: Sequence[ObjectInfo]) -> None:
+        """Remove the tombstones of paths that have been empty for two grace periods."""
+
+        def correct(tombstone: ObjectInfo) -> None:
+            with suppress(PreconditionFailed):  # another prune was quicker
                 self.store.put_small(tombstone.key, _DELETED, if_match=tombstone.etag)
-            elif self.decided - tombstone.modified > 2 * self.grace:
-                self.store.delete([tombstone.key])
+
+        if self.report.dry_run or not tombstones or self._stalled():
+            return
+        said = [t for t in tombstones if t.size == len(_DELETED)]
+        killed_before = [t for t in tombstones if t.size != len(_DELETED)]
+        in_threads(correct, killed_before, WRITERS)
+        self._remove([t.key for t in said if self.decided - t.modified > 2 * self.grace])
+
+    def _remove(self, keys: Sequence[str]) -> bool:
+        """Delete objects, many by one request; False when it is too late to act."""
+        for batch in _batches(keys, KEYS):
+            if self._stalled():
+                return False
+            self.store.delete(batch)
+        return True
 
     def _sweep(self) -> None:
         """What is of no use any more: sequence numbers but the greatest, records of snapshots that
@@ -297,3 +339,7 @@ class _Prune:
 
 def _tombstone_key(path: str) -> str:
     return f"tombstones/{path}.json"
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

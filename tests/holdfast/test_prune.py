@@ -259,6 +259,36 @@ def test_a_prune_that_was_stopped_for_long_decides_anew(
     assert len(keys(catalog.store, "data")) == 6
 
 
+def test_a_prune_that_is_stopped_between_manifest_and_data_leaves_the_data_to_the_next(
+    catalog: Catalog,
+    snapshots: list[Snapshot],
+    run: Callable[..., PruneReport],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run()
+    delete, now = catalog.store.delete, catalog.store.now
+
+    def delete_then_stop(doomed: list[str]) -> None:
+        delete(doomed)
+        monkeypatch.setattr(catalog.store, "now", lambda: now() + GRACE)
+
+    monkeypatch.setattr(catalog.store, "delete", delete_then_stop)
+    stopped = run(LATER)
+    assert (stopped.deleted, stopped.waiting) == ([], paths(snapshots[:2]))
+    assert "too slow" in stopped.problems[0]
+    assert len(keys(catalog.store, "manifests")) == 1
+    assert len(keys(catalog.store, "data")) == 6
+
+    monkeypatch.undo()
+    assert run().deleted == paths(snapshots[:2])
+    assert len(keys(catalog.store, "data")) == 2
+    assert verify_snapshot(catalog, snapshots[2]).ok
+
+
+def test_a_listing_tells_what_a_tombstone_says() -> None:
+    assert len(prune_module._DYING) != len(prune_module._DELETED)
+
+
 def test_a_prune_that_lost_the_lock_is_still_right(
     catalog: Catalog, snapshots: list[Snapshot]
 ) -> None:

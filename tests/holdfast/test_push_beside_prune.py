@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 
+from holdfast import prune as prune_module
 from holdfast import push as push_module
 from holdfast import snapshot as snapshot_module
 from holdfast.bundle import Bundle
@@ -79,6 +80,7 @@ def scene(
     tmp_path: Path, write_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
     monkeypatch.setattr(snapshot_module, "READERS", 1)
+    monkeypatch.setattr(prune_module, "WRITERS", 1)
     monkeypatch.setattr(push_module, "ATTEMPTS", 2)
     volumes = []
     for step in (100, 200):

@@ -1,18 +1,24 @@
-"""How much a push asks of a store that holds many snapshots."""
+"""How much a push or a prune asks of a store that holds many snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
+
+from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
 from holdfast.documents import Verification
+from holdfast.prune import PruneReport, prune
 from holdfast.push import Select, push
 from holdfast.snapshot import NOTHING_BAD, Catalog
 from holdfast.store import Store, open_store
 from holdfast.volume import Volume
 from tests.holdfast.counting import counted
-from tests.holdfast.stores import OWNER, WORKLOAD
+from tests.holdfast.stores import GRACE, OWNER, WORKLOAD, age
+from tests.holdfast.test_prune import ONE
 
 
 def counted_push(volume: Volume, store: Store, select: Select) -> int:
@@ -106,3 +112,37 @@ def test_a_short_record_of_a_bad_bundle_is_read(store: Store) -> None:
     catalog.record(WORKLOAD, record(snapshot, path, ok=False))
 
     assert catalog.known_bad(WORKLOAD) == {path}
+
+
+@pytest.mark.parametrize("at_once", [100, 5])
+def test_a_dropped_snapshot_costs_two_small_writes_in_all(
+    volume: Volume,
+    catalog: Catalog,
+    save: Callable[..., Bundle],
+    store_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+) -> None:
+    """Its bundle's tombstone, and that the data are gone. All else is paid per batch, or once."""
+    fill(volume, catalog.store, save, range(12))
+    monkeypatch.setattr(prune_module, "AT_ONCE", at_once)
+    batches = -(-11 // at_once)
+
+    def later(by: timedelta) -> tuple[PruneReport, dict[str, int]]:
+        age(store_directory, by)
+        counting, requests = counted(catalog.store)
+        report = prune(Catalog(counting, OWNER), WORKLOAD, ONE, grace=GRACE)
+        return report, {name: requests[name] for name in ("put_small", "get", "delete")}
+
+    lock, tidying = 3, 2  # and one read: whose lock it is
+    report, asked = later(3 * GRACE)
+    assert len(report.dropped) == len(report.tombstoned) == 11
+    assert asked == {"put_small": lock + 11, "get": 1 + 12, "delete": tidying + batches}
+
+    report, asked = later(3 * GRACE)
+    assert len(report.deleted) == 11
+    assert asked == {"put_small": lock + 11, "get": 1 + 1, "delete": tidying + 2 * batches}
+
+    report, asked = later(3 * GRACE)
+    assert asked == {"put_small": lock, "get": 1 + 1, "delete": tidying + 1}
+    assert not list(catalog.store.list("tombstones"))
