@@ -53,13 +53,13 @@ def keeps_every_rule(document: Document) -> None:
     assert [str(found) for found in violations(preview)] == []
 
 
-@examples(8)
+@examples(6)
 @given(kubernetes_documents())
 def test_any_valid_settings_of_a_cluster_keep_every_rule(document: Document):
     keeps_every_rule(document)
 
 
-@examples(4)
+@examples(3)
 @given(eks_documents())
 def test_any_valid_settings_of_an_eks_stack_keep_every_rule(document: Document):
     keeps_every_rule(document)
