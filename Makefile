@@ -49,7 +49,7 @@ test-light: lint $(CHECKERS) ## The tests that need no PyTorch
 soak: $(BIN)/.training ## Train, kill at random, go on, many times (about an hour): make soak CYCLES=300
 	$(BIN)/python -m tests.soak --cycles $(CYCLES)
 
-bench: $(BIN)/.training $(S3) ## Measure push, pull, memory and saves beside their peers (about 15 minutes): docs/benchmarks.md
+bench: $(BIN)/.training $(S3) ## Measure push, pull, memory and saves beside their peers (about an hour): docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
 

@@ -31,7 +31,7 @@ def main() -> None:
     questions: dict[str, Callable[[Path], list[Table]]] = {
         "push": lambda work: transfer.push_question(work, runs, size, options.files),
         "pull": lambda work: transfer.pull_question(work, runs, size),
-        "memory": lambda work: memory.question(work, options.memory),
+        "memory": lambda work: memory.question([work, Path.cwd()], options.memory),
         "catalog": lambda work: catalog.question(work, options.snapshots),
         "small": lambda work: catalog.small_files(work, options.small_files),
         "saves": lambda work: saves.question(work, runs, options.state),
@@ -57,20 +57,20 @@ def _options() -> argparse.Namespace:
         help="push, pull, memory, catalog, small, saves (default: all)",
     )
     parser.add_argument("--runs", type=int, default=5, help="interleaved runs of each tool")
-    parser.add_argument("--size", type=_size, default=GIB, help="of a push and a pull")
+    parser.add_argument("--size", type=_size, default=2 * GIB, help="of a push and a pull")
     parser.add_argument(
         "--memory",
         type=_size,
         nargs="+",
-        default=[GIB // 2, 4 * GIB],
-        help="sizes at which resident memory is taken; add 16GiB where 40 GiB are free",
+        default=[GIB // 2, 4 * GIB, 16 * GIB],
+        help="sizes at which resident memory is taken; one needs two and a half times its space",
     )
     parser.add_argument(
         "--files", type=int, nargs="+", default=[8, 1], help="files that a push is split into"
     )
     parser.add_argument("--snapshots", type=int, default=10_000, help="to prune and list")
     parser.add_argument("--small-files", type=int, default=100_000, help="in one bundle")
-    parser.add_argument("--state", type=_size, default=GIB // 4, help="of a training, all ranks")
+    parser.add_argument("--state", type=_size, default=GIB, help="of a training, all ranks")
     parser.add_argument("--work", type=Path, default=_work(), help="directory for everything")
     return parser.parse_args()
 

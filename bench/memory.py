@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from bench.measure import HOLDFAST, MIB, Cost, run, say, size_text
@@ -10,17 +11,26 @@ from bench.report import Table
 from bench.server import server
 from bench.transfer import volume, where
 
+ROOM = 2.5
+"""Free space wanted, as a multiple of the bundle: it, its copy in the store, and the rest."""
 
-def question(work: Path, sizes: list[int]) -> list[Table]:
+
+def question(places: list[Path], sizes: list[int]) -> list[Table]:
+    """Each size in the first of ``places`` that has room for it; without room it is left out."""
     header = ("bundle", "push, 8 files", "push, one file", "pull, 8 files", "pull, one file")
     table = Table("Peak resident memory of the process, MB", header)
     for size in sizes:
+        roomy = [p for p in places if shutil.disk_usage(p).free > ROOM * size]
+        if not roomy:
+            say(f"  {size_text(size)} is left out: it needs {ROOM * size / 1e9:.0f} GB of space")
+            continue
         costs: list[Cost] = []
-        for count in (8, 1):
-            costs += _both(work, count, size)
+        with tempfile.TemporaryDirectory(prefix=".bench-", dir=roomy[0]) as work:
+            for count in (8, 1):
+                costs += _both(Path(work), count, size)
         eight_push, eight_pull, one_push, one_pull = (f"{c.memory / 1e6:.0f}" for c in costs)
         table.rows.append((size_text(size), eight_push, one_push, eight_pull, one_pull))
-    table.notes = [f"With the default setting (256 MiB of data at once, {8} MiB parts)."]
+    table.notes = ["With the default setting (256 MiB of data at once, 8 MiB parts)."]
     return [table]
 
 
