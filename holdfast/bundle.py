@@ -123,8 +123,8 @@ class BundleWriter:
     """Write files into `.path`, a fresh hidden directory, then `commit()` them as one bundle.
 
     As a context manager it removes the directory again unless the bundle was committed. Several
-    processes may write into one bundle: one makes the writer and commits, the others `attach` to
-    its `path`, hash and sync their own files (`entry`) and hand the entries to the committer.
+    processes may write into it: one makes the writer and commits, the others hash and sync what
+    they write and hand it their entries.
     """
 
     def __init__(self, parent: Path, name: str, kind: str) -> None:
@@ -138,23 +138,10 @@ class BundleWriter:
         self.name = name
         self.kind = kind
         self.path = self.parent / f"{durable.TEMPORARY}{name}-{durable.unique()}"
-        self._owner = True
         self._refuse_a_taken_name()
         with durable.no_space_named(self.parent):
             durable.make_directories(self.parent)
             self.path.mkdir()
-
-    @classmethod
-    def attach(cls, path: Path, kind: str = "checkpoint") -> Self:
-        """Join the bundle that another process is writing into `path`. Never removes anything."""
-        path = Path(path)
-        name, dash, _ = path.name.removeprefix(durable.TEMPORARY).rpartition("-")
-        if not dash or not path.name.startswith(durable.TEMPORARY) or not path.is_dir():
-            raise UsageError(f"'{path}' is not the directory of a bundle that is being written")
-        writer = cls.__new__(cls)
-        writer.parent, writer.name, writer.kind = path.parent, name, kind
-        writer.path, writer._owner = path, False
-        return writer
 
     def entry(self, path: str) -> FileEntry:
         """Hash and sync a file that was written to `path` (relative, with `/`) in this bundle."""
@@ -211,9 +198,8 @@ class BundleWriter:
         return Bundle(self.parent / self.name, manifest)
 
     def abort(self) -> None:
-        """Remove what was written. Does nothing after a commit, or in a process that attached."""
-        if self._owner:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what was written. Does nothing after a commit."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

@@ -97,26 +97,6 @@ def test_files_hashed_elsewhere_are_synced_too(tmp_path, monkeypatch):
     assert inode in synced
 
 
-def test_several_writers_hash_their_own_files_and_one_commits(tmp_path):
-    writer = BundleWriter(tmp_path, "step-00000100", "checkpoint")
-    entries = []
-    for rank in range(3):
-        attached = BundleWriter.attach(writer.path)
-        assert (attached.name, attached.parent) == (writer.name, writer.parent)
-        (attached.path / f"__{rank}_0.distcp").write_bytes(bytes([rank]))
-        entries.append(attached.entry(f"__{rank}_0.distcp"))
-        attached.abort()  # an attached writer never removes what others write
-    bundle = writer.commit({"step": 100}, files=entries)
-    assert verify(bundle.path).manifest.files == tuple(entries)
-
-
-def test_attaching_to_something_else_is_refused(tmp_path):
-    (tmp_path / "step-1").mkdir()
-    for path in (tmp_path / "step-1", tmp_path / ".tmp-gone-12345678"):
-        with pytest.raises(UsageError, match="being written"):
-            BundleWriter.attach(path)
-
-
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
