@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import DeadlineExceeded, HoldfastError
-from holdfast.kanister import Patience, Say, patiently
 from holdfast.kubernetes import KubernetesAPI, KubernetesError
+from holdfast.run_action import Patience, Say, patiently
 
 #: The Blueprint sets it in the patch that suspends the Job, and removes it in the one that resumes
 #: it. So a Job that a restore left suspended differs from one that a person suspended.

@@ -23,19 +23,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdfast.actionset import Action, ActionSet, ActionSets, State
 from holdfast.job import Jobs
-from holdfast.kanister import (
-    FIRST_ANSWER_SECONDS,
-    Action,
-    ActionSet,
-    ActionSets,
-    Patience,
-    Say,
-    State,
-    patiently,
-    run_action,
-)
 from holdfast.kubernetes import KubernetesError
+from holdfast.run_action import FIRST_ANSWER_SECONDS, Patience, Say, patiently, run_action
 
 #: activeDeadlineSeconds of the Blueprint's phase `switch`
 SWITCH_SECONDS = 600

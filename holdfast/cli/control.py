@@ -16,8 +16,9 @@ from holdfast.errors import HoldfastError, UsageError
 from holdfast.text import plural
 
 if TYPE_CHECKING:
+    from holdfast.actionset import Action, ActionSet, ActionSets
     from holdfast.job import Jobs
-    from holdfast.kanister import Action, ActionSet, ActionSets, Patience
+    from holdfast.run_action import Patience
 
 _SNAPSHOT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -122,11 +123,11 @@ def _chosen(snapshot: str, before: str | None) -> str:
 
 
 def _clean_up(actionsets: ActionSets, workload: str, patience: Patience) -> list[str]:
-    from holdfast import kanister
     from holdfast.kubernetes import KubernetesError
+    from holdfast.run_action import clean_up
 
     try:
-        return kanister.clean_up(actionsets, workload, patience=patience)
+        return clean_up(actionsets, workload, patience=patience)
     except KubernetesError as error:
         say(f"old ActionSets were not deleted: {error}")
         return []
@@ -154,11 +155,12 @@ def _ask(
     api: str | None,
     timeout: float,
 ) -> _Asked:
-    from holdfast import kanister
+    from holdfast.actionset import Action, ActionSets
     from holdfast.job import Jobs
     from holdfast.kubernetes import KubernetesAPI
+    from holdfast.run_action import Patience
 
-    action = kanister.Action(
+    action = Action(
         name=name,
         workload=options.required(workload, "workload"),
         namespace=options.required(namespace, "namespace"),
@@ -171,23 +173,23 @@ def _ask(
     say(f"{name} of {action.workload}: claim {action.namespace}/{action.claim}{asked}")
     return _Asked(
         action=action,
-        actionsets=kanister.ActionSets(server, kanister_namespace),
+        actionsets=ActionSets(server, kanister_namespace),
         jobs=Jobs(server, action.namespace),
-        patience=kanister.Patience(timeout=timeout),
+        patience=Patience(timeout=timeout),
         start=time.monotonic(),
     )
 
 
 def _run(asked: _Asked) -> tuple[ActionSet, list[str]]:
     """The complete ActionSet, and the names of the old ones that were deleted."""
-    from holdfast import kanister
+    from holdfast.run_action import ActionFailed, Stranded, run_action
 
     def clean_up() -> list[str]:
         return _clean_up(asked.actionsets, asked.action.workload, asked.patience)
 
     try:
-        done = kanister.run_action(asked.actionsets, asked.action, patience=asked.patience, say=say)
-    except (kanister.ActionFailed, kanister.Stranded):
+        done = run_action(asked.actionsets, asked.action, patience=asked.patience, say=say)
+    except (ActionFailed, Stranded):
         clean_up()  # failures must not fill the cluster
         raise
     return done, clean_up()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner, Result
 
-from holdfast import kanister
+from holdfast import run_action
 from holdfast.cli import app
 from tests.holdfast.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
 
@@ -24,7 +24,7 @@ ENVIRONMENT = {
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
     for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(kanister.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
     with serve() as double:
         double.others[f"{JOBS}/gpt"] = job()
         yield double

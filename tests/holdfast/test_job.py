@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast import job as training
-from holdfast import kanister
+from holdfast import run_action
 from holdfast.cli import app
 from holdfast.job import Jobs
-from holdfast.kanister import Patience
-from holdfast.kubernetes import KubernetesAPI
+from holdfast.kubernetes import KubernetesAPI, KubernetesError
+from holdfast.run_action import Patience
 from tests.holdfast.actionset_api import JOBS, MAPS, ActionSetApi, complete, failed, job, serve
 
 JOB = f"{JOBS}/gpt"
@@ -34,7 +34,7 @@ class Killed(BaseException):
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
     for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(kanister.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
     with serve() as double:
         double.scripts = [[complete(generation="2")]]
         yield double
@@ -184,7 +184,7 @@ def test_a_job_replaced_before_its_deletion_is_not_deleted(api: ActionSetApi):
         before(name, uid)
 
     jobs.delete = replaced_first  # type: ignore[method-assign]
-    with pytest.raises(kanister.KubernetesError, match="precondition"):
+    with pytest.raises(KubernetesError, match="precondition"):
         training.renew(jobs, "gpt", Patience(timeout=5), lambda line: None)
     assert api.others[JOB]["metadata"]["uid"] == "uid-2"
     assert SAVED not in api.others

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from holdfast import kanister
+from holdfast import run_action
 from holdfast.cli import app
 from tests.holdfast.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
 
@@ -27,7 +27,7 @@ ENVIRONMENT = {
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
     for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(kanister.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
     with serve() as double:
         double.others[JOB] = job("Suspended", restore="s1")
         double.scripts = [[complete()], [complete(snapshot="s7")]]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from holdfast.job import Jobs, renew
-from holdfast.kanister import Patience
 from holdfast.kubernetes import KubernetesAPI
+from holdfast.run_action import Patience
 from sandbox.cluster import Cluster
 from sandbox.errors import SandboxError, Unsupported
 from sandbox.kanister import merge, seconds

@@ -9,17 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from holdfast.actionset import Action, ActionSets
 from holdfast.errors import UsageError
-from holdfast.kanister import (
-    Action,
-    ActionFailed,
-    ActionSets,
-    Patience,
-    Stranded,
-    clean_up,
-    run_action,
-)
 from holdfast.kubernetes import KubernetesAPI, KubernetesError
+from holdfast.run_action import ActionFailed, Patience, Stranded, clean_up, run_action
 from tests.holdfast.actionset_api import ActionSetApi, complete, failed, running, serve
 
 BACKUP = Action("backup", workload="gpt", namespace="training", claim="checkpoints-pvc")
