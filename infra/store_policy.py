@@ -9,6 +9,15 @@ Three identities for each workload, each a service account of its own, and none 
 
 No identity may delete a version of an object, so whatever one of them does can be undone while
 versions are kept.
+
+All may list below their stack's prefix, and nowhere else. S3 answers a GET or HEAD of a key that is
+not there with 404 only to those who may list, else with 403 (S3 API reference, HeadObject); it asks
+whether they may with ``s3:prefix`` set to the key itself. The reference does not say the latter:
+that is what Ceph found when it copied it (ceph/ceph pull request 68577, with a test in
+ceph/s3-tests), and Kopia (kopia/kopia pull request 3072). So there is no need for
+``StringLikeIfExists``, which would allow a listing that names no prefix: of the whole bucket. Should
+S3 answer 403 all the same, the data plane looks whether the key is in the listing before it calls
+itself forbidden (`holdfast.store.s3`).
 """
 
 from collections.abc import Iterable
@@ -108,9 +117,7 @@ def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str
             "Effect": "Allow",
             "Action": "s3:ListBucket",
             "Resource": place.bucket_arn,
-            # IfExists: a GET of a missing key has no prefix, and without the right to list S3
-            # answers it with 403, so that an empty store would look like a forbidden one.
-            "Condition": {"StringLikeIfExists": {"s3:prefix": [place.prefix, f"{place.prefix}/*"]}},
+            "Condition": {"StringLike": {"s3:prefix": f"{place.prefix}/*"}},
         },
         {
             "Sid": "Read",

@@ -100,17 +100,19 @@ class S3:
 
     def get(self, key: str) -> bytes:
         check_key(key)
-        return self._call(key, lambda: bytes(obstore.get(self._small, key).bytes()))
+        return self._call(key, lambda: bytes(obstore.get(self._small, key).bytes()), reading=True)
 
     def stream(self, key: str) -> Iterator[bytes | memoryview]:
         check_key(key)
-        chunks = self._call(key, lambda: iter(obstore.get(self._download, key).stream(self._chunk)))
+        chunks = self._call(
+            key, lambda: iter(obstore.get(self._download, key).stream(self._chunk)), reading=True
+        )
         while (chunk := self._call(key, lambda: next(chunks, None))) is not None:
             yield memoryview(chunk)
 
     def head(self, key: str) -> ObjectInfo:
         check_key(key)
-        return self._call(key, lambda: _info(obstore.head(self._small, key)))
+        return self._call(key, lambda: _info(obstore.head(self._small, key)), reading=True)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = check_key(prefix.rstrip("/")) if prefix.strip("/") else None
@@ -202,13 +204,20 @@ class S3:
             " the endpoint, or raise the deadline"
         )
 
-    def _call(self, key: str, request: Callable[[], T], *, listing: bool = False) -> T:
+    def _call(
+        self,
+        key: str,
+        request: Callable[[], T],
+        *,
+        listing: bool = False,
+        reading: bool = False,
+    ) -> T:
         """Run a blocking request within the deadline, with its errors in our words.
 
         With a deadline it runs in a thread that is left behind when time is up: it ends by its
         own time-outs.
         """
-        with self._errors(key, listing):
+        with self._errors(key, listing, reading):
             if self._expires is None:
                 result = request()
             else:
@@ -225,7 +234,7 @@ class S3:
         return result
 
     @contextmanager
-    def _errors(self, key: str, listing: bool) -> Iterator[None]:
+    def _errors(self, key: str, listing: bool, reading: bool) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
@@ -239,6 +248,8 @@ class S3:
         except PreconditionError as error:
             raise PreconditionFailed(f"store {self.url}: '{key}' was changed by another") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
+            if reading and self._is_absent(key):
+                raise NotFound(f"store {self.url} has no '{key}'") from None
             raise self._denied(key, error) from None
         except BaseError as error:
             text = str(error)
@@ -247,6 +258,11 @@ class S3:
                     f"store {self.url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"
                     " AWS_SECRET_ACCESS_KEY, or give the pod or machine an identity"
                 ) from None
+            if "incorrectly configured region" in text:
+                raise StoreDenied(
+                    f"store {self.url}: bucket '{self.bucket}' is in another region: set AWS_REGION"
+                    " to its own"
+                ) from None
             status = re.search(r"status code: (\d{3})", text)
             if status and status[1].startswith("4") and status[1] not in ("408", "429"):
                 raise self._denied(key, error) from None
@@ -254,6 +270,25 @@ class S3:
                 f"store {self.url}, '{key}': {_reason(text)}: check the network, the endpoint"
                 " and the service's state, then try again"
             ) from None
+
+    def _is_absent(self, key: str) -> bool:
+        """Whether the listing lacks a key that could not be read.
+
+        S3 says 403 of a missing key, not 404, to who has no right to list the bucket, or has it for
+        some prefixes only. Names come in order: the first one from the key on decides.
+        """
+        folder, before = key.rpartition("/")[0] or None, key[:-1] or None
+
+        def lookup() -> bool:
+            pages = obstore.list(self._small, folder, offset=before, chunk_size=10)
+            return next(
+                (o["path"] != key for page in pages for o in page if o["path"] >= key), True
+            )
+
+        try:
+            return self._call(key, lookup, listing=True)
+        except StoreError:
+            return False
 
     def _denied(self, key: str, error: BaseError) -> StoreError:
         reason = _reason(str(error))
@@ -264,7 +299,8 @@ class S3:
             )
         return StoreDenied(
             f"store {self.url}, '{key}': {reason}: check the credentials, the region and the"
-            " permissions of the identity"
+            f" rights of the identity (s3:ListBucket for s3:prefix '{self.prefix}/*' too: without"
+            " it S3 forbids what is not there)"
         )
 
 

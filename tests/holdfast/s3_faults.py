@@ -21,12 +21,23 @@ PIECE = 64 * 1024
 class Fault(StrEnum):
     BUSY = "503 instead of an answer"
     EXPIRED = "the credentials are said to have expired"
+    FORBIDDEN = "403, which S3 also says of a missing key to who may not list"
+    ELSEWHERE = "301: the bucket is in another region"
     LOST = "the request is carried out, and its answer is lost"
     CUT_REQUEST = "the connection breaks in the middle of the request's body"
     CUT_ANSWER = "the connection breaks in the middle of the answer's body"
     FLIPPED = "one bit of the answer's body is wrong"
     SHORT = "the answer's body lacks its last byte, and its length says so"
     SLOW = "the answer's body comes in small pieces, with pauses"
+
+
+#: Answers that the server never saw a request for.
+REFUSALS = {
+    Fault.BUSY: (503, "SlowDown"),
+    Fault.EXPIRED: (400, "ExpiredToken"),
+    Fault.FORBIDDEN: (403, "AccessDenied"),
+    Fault.ELSEWHERE: (301, "PermanentRedirect"),
+}
 
 
 @dataclass
@@ -77,9 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         fault = self.proxy.fault(self.command, self.path)
         size = int(self.headers.get("Content-Length") or 0)
-        if fault in (Fault.BUSY, Fault.EXPIRED):
+        if fault in REFUSALS:
             self._discard(size)
-            self._refuse(fault)
+            self._refuse(*REFUSALS[fault])
             return
         server = HTTPConnection(*self.proxy.target, timeout=60)
         with suppress(OSError):
@@ -126,11 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(body)
 
-    def _refuse(self, fault: Fault) -> None:
-        expired = fault is Fault.EXPIRED
-        code = "ExpiredToken" if expired else "SlowDown"
+    def _refuse(self, status: int, code: str) -> None:
         body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-        self.send_response_only(400 if expired else 503)
+        self.send_response_only(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", "application/xml")
         self.send_header("Connection", "close")

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
-from holdfast.errors import DeadlineExceeded, HoldfastError, Mismatch, StoreDenied, StoreUnreachable
+from holdfast.errors import (
+    DeadlineExceeded,
+    HoldfastError,
+    Mismatch,
+    NotFound,
+    StoreDenied,
+    StoreUnreachable,
+)
 from holdfast.pull import pull
 from holdfast.push import push
 from holdfast.snapshot import Catalog, Snapshot
@@ -190,3 +197,57 @@ def test_an_upload_that_a_killed_push_left_unfinished_is_no_object(
     push(volume, remote, WORKLOAD)
 
     assert_one_whole_copy(remote, bundle)
+
+
+READS = [
+    lambda store, key: store.get(key),
+    lambda store, key: store.head(key),
+    lambda store, key: list(store.stream(key)),
+]
+
+
+@pytest.mark.parametrize("read", READS, ids=["get", "head", "stream"])
+@pytest.mark.parametrize("key", ["k", "top.json", "data/gpt/b"])
+def test_a_forbidden_read_of_what_the_listing_lacks_is_a_missing_key(
+    s3_url: str, faults: FaultProxy, read: Callable, key: str
+) -> None:
+    """Shown to fail: without `S3._is_absent`."""
+    store = open_store(s3_url, deadline=60)
+    for other in ("j", "k2", "data/gpt/a", "data/gpt/b.json", "data/gpt/b/c", "data/gpu"):
+        store.put_small(other, b"")
+    faults.rules = [Rule(Fault.FORBIDDEN, "GET", f"/{key}"), Rule(Fault.FORBIDDEN, "HEAD")]
+
+    with pytest.raises(NotFound):
+        read(store, key)
+    assert faults.done
+
+
+@pytest.mark.parametrize("read", READS, ids=["get", "head", "stream"])
+def test_a_forbidden_read_of_what_is_there_names_the_rights_to_give(
+    s3_url: str, faults: FaultProxy, read: Callable
+) -> None:
+    store = open_store(s3_url, deadline=60)
+    store.put_small("data/gpt/b", b"private")
+    faults.rules = [Rule(Fault.FORBIDDEN, "GET", "/data/gpt/b"), Rule(Fault.FORBIDDEN, "HEAD")]
+
+    with pytest.raises(StoreDenied, match=r"403 Forbidden.*s3:ListBucket for s3:prefix"):
+        read(store, "data/gpt/b")
+
+
+def test_where_listing_is_forbidden_too_nothing_is_called_missing(
+    s3_url: str, faults: FaultProxy
+) -> None:
+    store = open_store(s3_url, deadline=60)
+    faults.rules = [Rule(Fault.FORBIDDEN)]
+
+    with pytest.raises(StoreDenied):
+        store.get("data/gpt/b")
+
+
+def test_a_bucket_in_another_region_is_named_as_such(s3_url: str, faults: FaultProxy) -> None:
+    store = open_store(s3_url, deadline=60)
+    faults.rules = [Rule(Fault.ELSEWHERE)]
+
+    for use in (lambda: store.get("a"), lambda: list(store.list()), lambda: store.delete(["a"])):
+        with pytest.raises(StoreDenied, match="is in another region: set AWS_REGION"):
+            use()

@@ -40,6 +40,8 @@ class Recorded(DirectoryStore):
 
     def _note(self, action: str, key: str, **context: str) -> None:
         self.calls.append((action, key, context))
+        if action == "s3:GetObject":  # of a missing key S3 asks whether the caller may list it
+            self.calls.append(("s3:ListBucket", "", {"s3_prefix": f"{PLACE.prefix}/{key}"}))
 
     def get(self, key: str) -> bytes:
         self._note("s3:GetObject", key)
@@ -109,7 +111,8 @@ def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[st
             late_push(volume, mine)
         return store.calls
     push(volume, plain, "gpt", select=Select.ALL)
-    verify_snapshot(plain, plain.snapshots("gpt")[0])
+    for snapshot in plain.snapshots("gpt"):
+        verify_snapshot(plain, snapshot)
     if identity == "reader":
         pull_if_empty(Volume(tmp_path / "empty", "run"), mine, "gpt", Start.AUTO)
         return store.calls
@@ -182,6 +185,27 @@ def test_no_identity_may_do_more_than_its_verbs_do(identity: Identity, tmp_path:
 )
 def test_user_code_can_neither_write_nor_delete_nor_see_another_workloads_backups(action, key):
     assert not allows(identity_policy("reader", "gpt", PLACE), action, arn(key))
+
+
+@pytest.mark.parametrize(
+    ("context", "allowed"),
+    [
+        ({"s3_prefix": "holdfast/dev/"}, True),
+        ({"s3_prefix": "holdfast/dev/snapshots/gpt/"}, True),
+        ({"s3_prefix": "holdfast/dev/OWNER.json"}, True),
+        ({}, False),
+        ({"s3_prefix": ""}, False),
+        ({"s3_prefix": "holdfast/"}, False),
+        ({"s3_prefix": "holdfast/dev"}, False),  # which begins holdfast/development, too
+        ({"s3_prefix": "holdfast/development/"}, False),
+    ],
+)
+def test_each_identity_lists_its_stacks_prefix_and_nothing_else_in_the_bucket(
+    identity: Identity, context: dict[str, str], allowed: bool
+):
+    policy = identity_policy(identity, "gpt", PLACE)
+
+    assert allows(policy, "s3:ListBucket", PLACE.bucket_arn, **context) is allowed
 
 
 def test_no_identity_can_remove_a_version_or_weaken_the_bucket(identity: Identity):
