@@ -128,8 +128,9 @@ def delete_snapshot(
 
     Raises HoldfastError for one that is pinned, the last that verified, or the only sound one.
     """
-    catalog.check_owner()
-    if not dry_run:
+    if dry_run:
+        catalog.check_owner()
+    else:
         catalog.claim()
     with nullcontext() if dry_run else store_lock(catalog.store, workload, patience):
         try:

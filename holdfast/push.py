@@ -87,7 +87,6 @@ def push(
     *,
     select: Select = Select.NEWEST,
     grace: timedelta = GRACE,
-    adopt: bool = False,
     patience: float = 10.0,
     progress: Progress = SILENT,
 ) -> PushReport:
@@ -99,11 +98,11 @@ def push(
     Raises:
         InvalidBundle: a bundle's bytes are not those of its manifest; nothing of it is complete.
         EmptyVolume: the volume has no bundle, the store has snapshots of this run.
-        OwnerMismatch: the store belongs to another stack and ``adopt`` is not set.
+        OwnerMismatch: the store belongs to another stack.
         StoreError: the store refused or failed.
     """
     check_name(workload)
-    catalog.claim(adopt=adopt)
+    catalog.claim()
     with store_lock(catalog.store, workload, patience):
         return _Push(volume, catalog, workload, grace, progress).run(select)
 

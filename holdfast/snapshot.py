@@ -73,35 +73,58 @@ class Catalog:
 
     def check_owner(self) -> None:
         """Refuse a store that belongs to another; one that belongs to nobody yet is right."""
+        found = self._found_owner()
+        if found and self.owner not in (None, found):
+            raise OwnerMismatch(
+                f"store {self.store.url} belongs to '{found}', not to '{self.owner}': correct the"
+                f" prefix; or, if that stack is gone for good, `holdfast adopt {found}`"
+            )
+
+    def claim(self) -> None:
+        """Write our name into the store if nobody's is there; refuse another's."""
+        try:
+            self.store.put_small(OWNER, self._owner_document(), if_absent=True)
+        except AlreadyExists:
+            self.check_owner()
+
+    def adopt(self, previous: str) -> None:
+        """Write our name over that of ``previous``, whose store it is; a repeat changes nothing.
+
+        Raises OwnerMismatch when the store is somebody else's, or nobody's yet.
+        """
+        data = self._owner_document()
+        try:
+            etag = self.store.head(OWNER).etag
+        except NotFound:
+            etag = ""
+        found = self._found_owner()
+        if found == self.owner:
+            return
+        if found != previous:
+            whose = f"belongs to '{found}'" if found else "has no owner yet"
+            raise OwnerMismatch(
+                f"store {self.store.url} {whose}, so it cannot be taken over from '{previous}':"
+                " correct --store, or the name"
+            )
+        self.store.put_small(OWNER, data, if_match=etag)
+
+    def _found_owner(self) -> str | None:
         try:
             found = json.loads(self.store.get(OWNER))
-            other = f"{found['project']}/{found['stack']}"
+            return f"{found['project']}/{found['stack']}"
         except NotFound:
-            return
+            return None
         except (ValueError, KeyError, TypeError) as error:
             raise OwnerMismatch(
                 f"store {self.store.url}: its {OWNER} cannot be read ({error}): this prefix is not"
                 " a Holdfast store; use another prefix"
             ) from error
-        if self.owner not in (None, other):
-            raise OwnerMismatch(
-                f"store {self.store.url} belongs to '{other}', not to '{self.owner}': correct the"
-                " prefix, or take it over with --adopt if that stack is gone"
-            )
 
-    def claim(self, *, adopt: bool = False) -> None:
-        """Write our name into the store if nobody's is there; with ``adopt`` replace another's."""
+    def _owner_document(self) -> bytes:
         if self.owner is None:
             raise UsageError("writing to a store needs an owner: give --owner <project>/<stack>")
         project, stack = self.owner.split("/")
-        data = canonical({"format": 1, "project": project, "stack": stack})
-        try:
-            self.store.put_small(OWNER, data, if_absent=True)
-        except AlreadyExists:
-            if not adopt:
-                self.check_owner()
-                return
-            self.store.put_small(OWNER, data, if_match=self.store.head(OWNER).etag)
+        return canonical({"format": 1, "project": project, "stack": stack})
 
     # Snapshots ------------------------------------------------------------------------------
 

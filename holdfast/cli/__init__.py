@@ -16,6 +16,7 @@ from holdfast.cli import (
     control,
     diagnose,
     listing,
+    owning,
     restoring,
     retaining,
     transfer,
@@ -65,6 +66,7 @@ for _panel, _verbs in {
     ),
     "Transfer": (transfer.push, transfer.pull, restoring.stage, restoring.switch),
     "Retention": (retaining.prune, retaining.delete),
+    "Ownership": (owning.adopt,),
     "Health": (diagnose.doctor,),
     "Cluster": (control.backup, control.restore),
 }.items():

@@ -29,14 +29,6 @@ def push(
             help="newest: the newest bundle. all: every bundle that the store never had.",
         ),
     ] = options.Select.NEWEST,
-    adopt: Annotated[
-        bool,
-        typer.Option(
-            "--adopt",
-            envvar="HOLDFAST_ADOPT",
-            help="Take over a store whose owner is gone.",
-        ),
-    ] = False,
     volume: options.Volume = None,
     run: options.Run = None,
     store: options.Store = None,
@@ -62,7 +54,7 @@ def push(
 
     source = open_volume(volume, run)
     workload = options.required(workload, "workload")
-    catalog = open_catalog(store, owner, memory, deadline, check=not adopt)
+    catalog = open_catalog(store, owner, memory, deadline)
     what = "every new bundle" if select is options.Select.ALL else "the newest bundle"
     say(f"push {what} of {source.run_path} to {catalog.store.url}")
     start = time.monotonic()
@@ -73,7 +65,6 @@ def push(
             workload,
             select=Select(select),
             grace=timedelta(seconds=grace),
-            adopt=adopt,
             progress=bar,
         )
     seconds = time.monotonic() - start

@@ -67,7 +67,7 @@ def test_every_verb_shows_an_example_and_every_option_its_variable():
 
     command = get_command(app)
     verbs = dict(command.commands)  # pyrefly: ignore[missing-attribute]
-    wanted = "commit push pull stage switch list show latest verify pin unpin prune doctor"
+    wanted = "commit push pull stage switch list show latest verify pin unpin prune doctor adopt"
     assert set(wanted.split()) <= set(verbs)
     for name, verb in verbs.items():
         assert f"Example: holdfast {name}" in verb.help or f"holdfast {name}" in verb.help, name

@@ -154,13 +154,22 @@ def test_push_says_what_it_does_and_what_it_did_on_stderr_only(holdfast: Shell):
 
 
 def test_a_store_of_another_owner_is_refused_until_it_is_adopted(holdfast: Shell):
-    holdfast.commit(100)
-    holdfast.push()
+    path = holdfast.commit(100)
+    snapshot = holdfast.push()
+    path.rename(path.parent / ".lost")
     other = {"HOLDFAST_OWNER": "team/dev"}
-    assert "belongs to 'team/prod'" in holdfast("push", code=1, **other).stderr
-    assert "belongs to 'team/prod'" in holdfast("list", code=1, **other).stderr
-    holdfast("push", "--adopt", **other)
-    holdfast("list", **other)
+    verbs = (["push"], ["list"], ["pull", "--if-empty"], ["stage"], ["verify"], ["prune"], ["pull"])
+    for verb in verbs:
+        refused = holdfast(*verb, code=1, **other).stderr
+        assert "belongs to 'team/prod'" in refused, verb
+        assert "`holdfast adopt team/prod`" in refused, verb
+    assert "cannot be taken over" in holdfast("adopt", "team/prd", code=1, **other).stderr
+    assert "no owner is named" in holdfast("adopt", "team/prod", code=2, HOLDFAST_OWNER="").stderr
+
+    holdfast("adopt", "team/prod", **other)
+
+    assert snapshot in holdfast("pull", "--if-empty", **other).stderr
+    assert "belongs to 'team/dev'" in holdfast("list", code=1).stderr
 
 
 def test_list_shows_both_sides_or_the_one_that_is_configured(holdfast: Shell):

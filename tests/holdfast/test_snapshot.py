@@ -97,11 +97,26 @@ def test_a_store_has_one_owner_until_it_is_adopted(store: Store) -> None:
     other = Catalog(store, "project/other")
 
     for use in (other.claim, other.check_owner):
-        with pytest.raises(OwnerMismatch, match=r"belongs to 'project/stack'.*--adopt"):
+        with pytest.raises(OwnerMismatch, match=r"belongs to .*`holdfast adopt project/stack`"):
             use()
-    other.claim(adopt=True)
+    other.adopt(OWNER)
+    other.adopt(OWNER)
+    other.claim()
     with pytest.raises(OwnerMismatch):
         Catalog(store, OWNER).check_owner()
+
+
+def test_a_store_is_adopted_only_from_whom_it_belongs_to(store: Store) -> None:
+    other = Catalog(store, "project/other")
+    with pytest.raises(OwnerMismatch, match="has no owner yet"):
+        other.adopt(OWNER)
+    Catalog(store, OWNER).claim()
+
+    with pytest.raises(OwnerMismatch, match=f"belongs to '{OWNER}'.*from 'project/typo'"):
+        other.adopt("project/typo")
+    Catalog(store, OWNER).check_owner()
+    with pytest.raises(UsageError, match="--owner"):
+        Catalog(store).adopt(OWNER)
 
 
 def test_a_prefix_with_a_foreign_owner_file_is_not_ours(store: Store) -> None:

@@ -1,0 +1,36 @@
+"""Whose store it is: take over the one of a stack that is gone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import options
+from holdfast.cli.context import open_catalog
+from holdfast.cli.output import say
+
+
+def adopt(
+    previous: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROJECT/STACK", help="Whose store it is now: what the refusal named."
+        ),
+    ],
+    store: options.Store = None,
+    owner: options.Owner = None,
+    deadline: options.Deadline = None,
+) -> None:
+    """Take over the store of a stack that is gone for good, under the name --owner.
+
+    From then on the other name is refused, and the new one may pull, list, restore and push. No
+    bundle or snapshot is touched. No other verb ever does this.
+
+    Example: holdfast adopt team/lost --store s3://bucket/team/lost --owner team/prod
+    """
+    owner = options.required(owner, "owner")
+    catalog = open_catalog(store, owner, options.MEMORY, deadline, check=False)
+    say(f"take over {catalog.store.url} from {previous} for {owner}")
+    catalog.adopt(previous)
+    say(f"{catalog.store.url} belongs to {owner}; {previous} is refused from now on")
