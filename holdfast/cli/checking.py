@@ -11,10 +11,10 @@ import typer
 
 from holdfast.cli import options
 from holdfast.cli.context import (
-    choose_snapshot,
     find_bundle,
     is_snapshot,
     open_catalog,
+    open_snapshot,
     open_volume,
     sides,
 )
@@ -81,9 +81,7 @@ def verify(
             say(f"verify {bundle.path}: {how}")
             results.append(_bundle(bundle.path, quick, bar))
         elif target is not None:
-            catalog = open_catalog(store, owner, memory, deadline)
-            name = options.required(workload, "workload")
-            snapshot = choose_snapshot(catalog, name, run, target)
+            catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
             say(f"verify snapshot {snapshot.id} in {catalog.store.url}: {how}")
             results.append(_snapshot(catalog, snapshot, quick, bar))
         else:

@@ -64,6 +64,21 @@ def choose_snapshot(catalog: Catalog, workload: str, run: str | None, which: str
     return catalog.resolve(workload, run, which)
 
 
+def open_snapshot(
+    which: str,
+    run: str | None,
+    store: str | None,
+    owner: str | None,
+    workload: str | None,
+    memory: int,
+    deadline: float | None,
+) -> tuple[Catalog, Snapshot]:
+    """The snapshot that a verb's target or option means, and the catalogue that has it."""
+    name = options.required(workload, "workload")
+    catalog = open_catalog(store, owner, memory, deadline)
+    return catalog, choose_snapshot(catalog, name, run, which)
+
+
 def is_id(text: str) -> bool:
     """Whether this is written like a snapshot's ID."""
     from holdfast.documents import SNAPSHOT_ID

@@ -10,10 +10,10 @@ import typer
 
 from holdfast.cli import options
 from holdfast.cli.context import (
-    choose_snapshot,
     find_bundle,
     is_snapshot,
     open_catalog,
+    open_snapshot,
     open_volume,
     sides,
 )
@@ -193,8 +193,7 @@ def show(
     Example: holdfast show step-00000100
     """
     if is_snapshot(target):
-        catalog = open_catalog(store, owner, memory, deadline)
-        snapshot = choose_snapshot(catalog, options.required(workload, "workload"), run, target)
+        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
         if output is options.Format.JSON:
             emit(snapshot.model_dump(mode="json"))
             return
@@ -264,14 +263,12 @@ def pin(
     Example: holdfast pin step-00000100
     """
     if is_snapshot(target):
-        catalog = open_catalog(store, owner, memory, deadline)
-        name = options.required(workload, "workload")
-        target = choose_snapshot(catalog, name, run, target).id
-        catalog.pin(name, target)
-        say(f"pinned snapshot {target}: retention keeps it until `holdfast unpin {target}`")
+        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        catalog.pin(snapshot.workload, snapshot.id)
+        say(f"pinned snapshot {snapshot.id}: kept until `holdfast unpin {snapshot.id}`")
     else:
         open_volume(volume, run).pin(target)
-        say(f"pinned bundle {target}: the volume keeps it until `holdfast unpin {target}`")
+        say(f"pinned bundle {target}: kept until `holdfast unpin {target}`")
 
 
 def unpin(
@@ -289,11 +286,9 @@ def unpin(
     Example: holdfast unpin step-00000100
     """
     if is_snapshot(target):
-        catalog = open_catalog(store, owner, memory, deadline)
-        name = options.required(workload, "workload")
-        target = choose_snapshot(catalog, name, run, target).id
-        catalog.unpin(name, target)
-        say(f"unpinned snapshot {target}")
+        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        catalog.unpin(snapshot.workload, snapshot.id)
+        say(f"unpinned snapshot {snapshot.id}")
     else:
         open_volume(volume, run).unpin(target)
         say(f"unpinned bundle {target}")

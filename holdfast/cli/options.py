@@ -47,14 +47,6 @@ class Select(StrEnum):
     ALL = "all"
 
 
-class StartRule(StrEnum):
-    """What a run may do when no state is found."""
-
-    AUTO = "auto"
-    FRESH = "fresh"
-    REQUIRE = "require"
-
-
 def parse_bytes(text: str | int) -> int:
     """A size in bytes from ``256MiB``, ``1GB`` or a plain number."""
     from pydantic import ByteSize, TypeAdapter, ValidationError

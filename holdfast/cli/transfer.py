@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from holdfast.cli import options
-from holdfast.cli.context import choose_snapshot, open_catalog, open_volume
+from holdfast.cli.context import open_catalog, open_snapshot, open_volume
 from holdfast.cli.output import emit, phase_output, say
 from holdfast.cli.progress import progress
 from holdfast.errors import UsageError
+from holdfast.recover import Decision, Start
 from holdfast.text import figures, plural, size
-
-if TYPE_CHECKING:
-    from holdfast.recover import Decision
 
 
 def push(
@@ -102,14 +100,14 @@ def pull(
         ),
     ] = False,
     start: Annotated[
-        options.StartRule,
+        Start,
         typer.Option(
             "--start",
             envvar="HOLDFAST_START",
             help="With --if-empty: what may happen when there is no state anywhere. auto and fresh"
             " start from step 0; require stops.",
         ),
-    ] = options.StartRule.AUTO,
+    ] = Start.AUTO,
     decision_file: Annotated[
         Path | None,
         typer.Option(
@@ -159,9 +157,7 @@ def pull(
     from holdfast.pull import pull as run_pull
     from holdfast.volume import Volume
 
-    workload = options.required(workload, "workload")
-    catalog = open_catalog(store, owner, memory, deadline)
-    chosen = choose_snapshot(catalog, workload, run, snapshot)
+    catalog, chosen = open_snapshot(snapshot, run, store, owner, workload, memory, deadline)
     if into is None:
         if volume is None:
             raise UsageError("pull to where? give --volume or --into")
@@ -196,12 +192,11 @@ def _pull_if_empty(
     workload: str | None,
     memory: int,
     deadline: float | None,
-    start: options.StartRule,
+    start: Start,
     decision_file: Path | None,
     output: options.Format,
 ) -> None:
     from holdfast.pull import pull_if_empty
-    from holdfast.recover import Start
 
     if decision_file is not None:
         decision_file.unlink(missing_ok=True)  # of an earlier try
@@ -211,7 +206,7 @@ def _pull_if_empty(
     say(f"recover run {target.run} on {target.root}, start {start}, store {store or '-'}")
     began = time.monotonic()
     with progress() as bar:
-        decision = pull_if_empty(target, catalog, workload, Start(start), progress=bar)
+        decision = pull_if_empty(target, catalog, workload, start, progress=bar)
     seconds = time.monotonic() - began
     place = f"{decision.bundle} of generation {decision.generation}"
     what = place if decision.bundle else "step 0"
