@@ -182,10 +182,10 @@ def bundle_path(workload: str, run: str, generation: int, manifest: Manifest) ->
     )
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, what: str = "name") -> str:
     """Refuse a workload or run name that is not one path component; returns the name."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"name '{name}' must be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
+            f"{what} {name!r} must be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
         )
     return name

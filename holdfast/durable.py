@@ -77,19 +77,6 @@ def create_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def create_durably(path: Path, data: bytes) -> None:
-    """Write a small file that must not exist yet: of several writers exactly one succeeds.
-
-    Raises FileExistsError when the name is taken. Needs a file system with hard links.
-    """
-    draft = _draft(path, data)
-    try:
-        os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    fsync_directory(path.parent)
-
-
 def rename_durably(src: Path, dst: Path) -> None:
     """Move a file or directory within one file system. Never replaces: raises FileExistsError.
 

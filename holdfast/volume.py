@@ -17,11 +17,11 @@ from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
+from holdfast.documents import check_name
 from holdfast.errors import InvalidBundle, UsageError
 
 PINS = ".pins"
 
-_RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GENERATION = re.compile(r"gen-(?!0000)(0\d{3}|[1-9]\d{3,})", re.ASCII)
 
 logger = logging.getLogger(__name__)
@@ -31,12 +31,8 @@ class Volume:
     """One run's bundles under `root`. Making one reads and creates nothing."""
 
     def __init__(self, root: Path, run: str) -> None:
-        if not _RUN.fullmatch(run):
-            raise UsageError(
-                f"run name {run!r} must be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
-            )
         self.root = Path(root)
-        self.run = run
+        self.run = check_name(run, "run name")
         self.run_path = self.root / run
         self._failed: dict[Path, InvalidBundle] = {}
 

@@ -45,13 +45,6 @@ def test_a_durable_write_syncs_the_bytes_then_the_name_then_the_directory(tmp_pa
     assert disk.named() == [("fsync", "f"), ("replace", "f"), ("fsync", "d")]
 
 
-def test_a_durable_create_syncs_the_bytes_then_the_name_then_the_directory(tmp_path, monkeypatch):
-    (tmp_path / "d").mkdir()
-    disk = Disk(monkeypatch, tmp_path)
-    durable.create_durably(tmp_path / "d" / "f", b"new")
-    assert disk.named() == [("fsync", "f"), ("link", "f"), ("fsync", "d")]
-
-
 def test_a_durable_rename_syncs_both_parents(tmp_path, monkeypatch):
     (tmp_path / "a" / "x").mkdir(parents=True)
     (tmp_path / "b").mkdir()
@@ -67,23 +60,14 @@ def test_new_directories_are_synced_into_their_parents(tmp_path, monkeypatch):
     assert (tmp_path / "a" / "b").is_dir()
 
 
-@pytest.mark.parametrize("write", [durable.write_durably, durable.create_durably])
-def test_a_write_that_fails_leaves_neither_a_file_nor_a_temporary(tmp_path, monkeypatch, write):
+def test_a_write_that_fails_leaves_neither_a_file_nor_a_temporary(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="full"):
-        write(tmp_path / "f", b"data")
+        durable.write_durably(tmp_path / "f", b"data")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_create_refuses_a_taken_name_and_keeps_what_is_there(tmp_path):
-    durable.create_durably(tmp_path / "f", b"first")
-    with pytest.raises(FileExistsError):
-        durable.create_durably(tmp_path / "f", b"second")
-    assert (tmp_path / "f").read_bytes() == b"first"
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.parametrize("racing", [False, True])
