@@ -78,8 +78,13 @@ def workload_environment(
 
 
 def recover_environment(workload: Workload) -> dict[str, str]:
-    """What the recover container adds."""
-    return {"HOLDFAST_VOLUME": workload.mount_path, "HOLDFAST_DECISION": DECISION}
+    """What the recover container adds. The run is here too, and not only in the ConfigMap: another
+    one is another Job, while a container that starts again in its pod stays with its own."""
+    return {
+        "HOLDFAST_RUN": workload.run,
+        "HOLDFAST_VOLUME": workload.mount_path,
+        "HOLDFAST_DECISION": DECISION,
+    }
 
 
 def trainer_environment(name: str, settings: Settings, image: str) -> dict[str, str]:

@@ -56,7 +56,7 @@ def test_each_node_is_an_index_with_a_name_before_it_is_ready():
 def test_the_ranks_meet_in_a_pod_of_its_own_by_the_name_that_the_trainer_reads():
     declared = several()
     given = environment(trainer(declared))
-    config = training_config([], {**given, "HOLDFAST_RUN": "demo", "HOLDFAST_KEEP": "3"})
+    config = training_config([], {**given, "HOLDFAST_KEEP": "3"})
     deployment, pod, container = meeting_place(declared)
     (service,) = declared.find("Service", "gpt-rendezvous-service")
 

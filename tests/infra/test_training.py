@@ -242,6 +242,15 @@ def test_the_settings_reach_the_environment_under_the_names_that_commands_read()
     }
 
 
+def test_a_new_run_is_a_new_job_and_none_that_a_restarted_container_of_the_old_one_joins():
+    old, new = graph(), graph(**{f"{W}run": "later"})
+
+    for kind in ("initContainers", "containers"):
+        (before,), (after,) = pod(old)[kind], pod(new)[kind]
+        assert environment(before)["HOLDFAST_RUN"] == "demo"
+        assert environment(after)["HOLDFAST_RUN"] == "later"
+
+
 def test_a_new_stack_can_take_up_the_store_of_a_lost_one():
     declared = graph(
         backup_store={
