@@ -9,6 +9,7 @@ import pulumi_aws as aws
 
 from infra import versions
 from infra.iam import Document, Role, disks_use_key, lustre_driver, managed, pod_trust
+from infra.manifests import merge
 from infra.settings.eks import EksStack
 
 #: The drivers' ServiceAccounts, all in kube-system.
@@ -41,6 +42,7 @@ class Addons(pulumi.ComponentResource):
         names: list[str],
         settings: EksStack,
         data_key: aws.kms.Key,
+        tags: dict[str, str],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
@@ -49,16 +51,17 @@ class Addons(pulumi.ComponentResource):
             names: which add-ons, by EKS' name.
             settings: the stack's.
             data_key: the key of the disks that the EBS driver attaches.
+            tags: the stack's, for what add-ons make in AWS.
             opts: the provider, and what must exist first.
         """
         super().__init__("holdfast:addons:Addons", name, {}, opts)
-        self._name, self._settings = name, settings
+        self._name, self._settings, self._tags = name, settings, tags
         for addon in names:
             self._addon(addon, data_key)
         self.register_outputs({})
 
     def _addon(self, addon: str, data_key: aws.kms.Key) -> None:
-        configuration = CONFIGURATION.get(addon)
+        configuration = merge(CONFIGURATION.get(addon, {}), self._tagging(addon))
         role = self._role(addon, data_key)
         aws.eks.Addon(
             f"{self._name}-{addon}",
@@ -77,6 +80,16 @@ class Addons(pulumi.ComponentResource):
                 parent=self, depends_on=[role] if role is not None else None
             ),
         )
+
+    def _tagging(self, addon: str) -> dict[str, Any]:
+        """How an add-on is told to tag what it makes: the provider's default tags do not reach it.
+        EFS access points and FSx file systems are made by the stack itself."""
+        match addon:
+            case "vpc-cni":
+                return {"env": {"ADDITIONAL_ENI_TAGS": json.dumps(self._tags)}}
+            case "aws-ebs-csi-driver":
+                return {"controller": {"extraVolumeTags": self._tags}}
+        return {}
 
     def _role(self, addon: str, data_key: aws.kms.Key) -> Role | None:
         if addon not in DRIVERS:

@@ -32,12 +32,13 @@ Options = pulumi.ResourceOptions
 
 def build(settings: EksStack, project: Project) -> Platform:
     """Declare everything in AWS."""
+    tags = _tags(settings, project)
     cloud = aws.Provider(
         "aws",
         region=settings.aws.region,
         # With another account's credentials the provider stops before it does anything.
         allowed_account_ids=[settings.aws.account],
-        default_tags={"tags": _tags(settings, project)},
+        default_tags={"tags": tags},
     )
     in_aws = Options(providers={"aws": cloud})
     store = settings.backup_store
@@ -79,10 +80,12 @@ def build(settings: EksStack, project: Project) -> Platform:
     )
     on_cluster = _after(in_aws, cluster)
     first = Addons(
-        "base-addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, on_cluster
+        "base-addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, tags, on_cluster
     )
-    nodes = _nodes(settings, network, groups, keys, _after(on_cluster, first))
-    rest = Addons("addons", after_nodes(kinds), settings, keys.data, _after(on_cluster, *nodes))
+    nodes = _nodes(settings, network, groups, keys, tags, _after(on_cluster, first))
+    rest = Addons(
+        "addons", after_nodes(kinds), settings, keys.data, tags, _after(on_cluster, *nodes)
+    )
     sources = {
         volume.claim: source
         for _, _, volume in settings.volumes()
@@ -160,7 +163,12 @@ def _outward(settings: EksStack) -> list[tuple[int, str, str]]:
 
 
 def _nodes(
-    settings: EksStack, network: Network, groups: SecurityGroups, keys: Keys, opts: Options
+    settings: EksStack,
+    network: Network,
+    groups: SecurityGroups,
+    keys: Keys,
+    tags: dict[str, str],
+    opts: Options,
 ) -> list[pulumi.Resource]:
     role = NodeRole("nodes", settings, opts)
     made: list[pulumi.Resource] = [role]
@@ -169,7 +177,9 @@ def _nodes(
         cards = [groups["nodes"]]
         if name in settings.node_groups.training and settings.node_groups.training[name].efa:
             cards.append(groups["efa"])
-        made.append(ManagedNodes(name, group, settings, role, network, cards, keys.data, opts))
+        made.append(
+            ManagedNodes(name, group, settings, role, network, cards, keys.data, tags, opts)
+        )
     return made
 
 

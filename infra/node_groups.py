@@ -3,6 +3,9 @@
 A launch template here never names an image: EKS picks the AL2023 image of the pinned release, and
 merges our part of the node's configuration into its own. With an image id in it, nodes would be
 replaced whenever AWS publishes an image.
+
+Instances, their disks and network cards get their tags from the template: neither the provider's
+default tags nor those of the node group reach what Auto Scaling starts.
 """
 
 import base64
@@ -24,6 +27,8 @@ NODE_POLICIES = (
 )
 STANDARD_IMAGE, NVIDIA_IMAGE = "AL2023_x86_64_STANDARD", "AL2023_x86_64_NVIDIA"
 BOUNDARY = "holdfast-node-config"
+#: What EC2 makes from a launch template, in its words.
+LAUNCHED = ("instance", "volume", "network-interface")
 
 #: Local NVMe disks, where a node has any, become one fast disk for images, pods' scratch and logs.
 NODE_CONFIG = """\
@@ -90,6 +95,7 @@ class ManagedNodes(pulumi.ComponentResource):
         network: Network,
         security_groups: list[aws.ec2.SecurityGroup],
         key: aws.kms.Key,
+        tags: dict[str, str],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
@@ -101,16 +107,18 @@ class ManagedNodes(pulumi.ComponentResource):
             network: whose private subnets they are in.
             security_groups: of each network card.
             key: encrypts their disks.
+            tags: the stack's.
             opts: the provider, and what must exist before a node can join.
         """
         super().__init__("holdfast:nodes:ManagedNodes", f"{name}-nodes", {}, opts)
         self._own = pulumi.ResourceOptions(parent=self)
         training = group if isinstance(group, TrainingGroup) else None
         zones = [training.zone] if training and training.zone else list(settings.zones)
-        template = self._template(name, group, settings.cluster.name, security_groups, key)
+        cluster = settings.cluster.name
+        template = self._template(name, group, cluster, security_groups, key, tags)
         self.group = aws.eks.NodeGroup(
             f"{name}-nodes",
-            cluster_name=settings.cluster.name,
+            cluster_name=cluster,
             node_role_arn=role.arn,
             subnet_ids=[network.private[zone].id for zone in zones],
             ami_type=NVIDIA_IMAGE if training and training.gpus else STANDARD_IMAGE,
@@ -144,6 +152,7 @@ class ManagedNodes(pulumi.ComponentResource):
         cluster: str,
         security_groups: list[aws.ec2.SecurityGroup],
         key: aws.kms.Key,
+        tags: dict[str, str],
     ) -> aws.ec2.LaunchTemplate:
         training = group if isinstance(group, TrainingGroup) else None
         ids = [each.id for each in security_groups]
@@ -178,8 +187,8 @@ class ManagedNodes(pulumi.ComponentResource):
             capacity_reservation_specification=_reservation(training),
             instance_market_options=_market(training),
             tag_specifications=[
-                {"resource_type": kind, "tags": {"Name": f"{cluster}-{name}"}}
-                for kind in ("instance", "volume", "network-interface")
+                {"resource_type": kind, "tags": {**tags, "Name": f"{cluster}-{name}"}}
+                for kind in LAUNCHED
             ],
             opts=self._own,
         )

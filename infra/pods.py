@@ -23,6 +23,9 @@ def with_store(
 ) -> Manifest:
     """``pod`` with access to the backup store for the named containers and for no other.
 
+    A bucket's own region stands in the container itself: EKS adds the cluster's region to each
+    container with a Pod Identity that names none, and would win over the ConfigMap.
+
     Args:
         pod: a PodSpec, or the part of one that a Blueprint overrides.
         store: a volume is mounted; a bucket needs at most a Secret with credentials.
@@ -34,6 +37,7 @@ def with_store(
         change["volumes"] = [
             {"name": "store", "persistentVolumeClaim": {"claimName": store.volume.claim}}
         ]
+    region = store.existing.region if store.existing else None
     secret = secret or (store.existing.credentials_secret if store.existing else None)
     for group in ("initContainers", "containers"):
         for container in pod.get(group, []):
@@ -48,5 +52,7 @@ def with_store(
             if secret is not None:
                 source = {"secretRef": {"name": secret}}
                 addition["envFrom"] = [*container.get("envFrom", []), source]
+            if region is not None:
+                addition["env"] = env({"AWS_REGION": region})
             change.setdefault(group, []).append(addition)
     return merge(pod, change)

@@ -12,12 +12,11 @@ versions are kept.
 
 All may list below their stack's prefix, and nowhere else. S3 answers a GET or HEAD of a key that is
 not there with 404 only to those who may list, else with 403 (S3 API reference, HeadObject); it asks
-whether they may with ``s3:prefix`` set to the key itself. The reference does not say the latter:
-that is what Ceph found when it copied it (ceph/ceph pull request 68577, with a test in
-ceph/s3-tests), and Kopia (kopia/kopia pull request 3072). So there is no need for
-``StringLikeIfExists``, which would allow a listing that names no prefix: of the whole bucket. Should
-S3 answer 403 all the same, the data plane looks whether the key is in the listing before it calls
-itself forbidden (`holdfast.store.s3`).
+whether they may with ``s3:prefix`` set to the key itself. The reference does not say the latter: it
+is what Ceph found when it copied S3 (ceph/ceph pull request 68577, with a test in ceph/s3-tests),
+and Kopia (kopia/kopia pull request 3072). So ``StringLikeIfExists`` is not needed, which would also
+allow a listing without a prefix: of the whole bucket. Should S3 answer 403 all the same, the data
+plane looks whether the listing has the key before it calls itself forbidden (`holdfast.store.s3`).
 """
 
 from collections.abc import Iterable

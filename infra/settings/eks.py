@@ -8,7 +8,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from infra.settings.bucket import Registry
 from infra.settings.cluster import ClusterSettings
-from infra.settings.fields import Model, cpu_cores, size_bytes
+from infra.settings.fields import (
+    Model,
+    Region,
+    TagKey,
+    TagValue,
+    cpu_cores,
+    partition_of,
+    size_bytes,
+)
 from infra.settings.network import ZONES, NetworkSettings, zone_prefix
 from infra.settings.network_volumes import (
     EbsVolume,
@@ -24,18 +32,10 @@ from infra.settings.workload import Workload
 #: What the backup's pod asks for on the trainer's node, where it must run.
 TASK_CPU, TASK_MEMORY = 0.25, 512 * 2**20
 
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-
 
 def _account(value: str) -> str:
     if re.fullmatch(r"\d{12}", value) is None:
         raise ValueError(f"{value!r} is not an AWS account: write its 12 digits in quotes")
-    return value
-
-
-def _region(value: str) -> str:
-    if _REGION.fullmatch(value) is None:
-        raise ValueError(f"{value!r} is not an AWS region: write one such as us-east-1")
     return value
 
 
@@ -44,17 +44,16 @@ class AwsSettings(Model):
 
     account: Annotated[str, AfterValidator(_account)]
     """The account's 12 digits. With credentials of another account, nothing is done at all."""
-    region: Annotated[str, AfterValidator(_region)]
+    region: Region
     """The region, such as ``us-east-1``."""
-    tags: dict[str, str] = Field(default_factory=dict)
-    """Tags on everything in AWS, beside those that Holdfast sets."""
+    tags: dict[TagKey, TagValue] = Field(default_factory=dict, max_length=40)
+    """Tags on everything in AWS, beside those that Holdfast sets: also on what node groups, the EBS
+    driver and the network plugin make, which AWS' own default tags do not reach."""
 
     @property
     def partition(self) -> str:
-        """The first part of each ARN: ``aws``, or that of China and the US government."""
-        if self.region.startswith("cn-"):
-            return "aws-cn"
-        return "aws-us-gov" if self.region.startswith("us-gov-") else "aws"
+        """The first part of each ARN."""
+        return partition_of(self.region)
 
 
 class EksStack(Settings):
@@ -248,6 +247,29 @@ class EksStack(Settings):
                         f"workloads.{name}.volume.export: {bucket} is the backup store: "
                         "use another bucket, so that no export writes over backups"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _store_is_within_reach(self) -> "EksStack":
+        store = self.backup_store.existing
+        if store is None or store.endpoint is not None:
+            return self
+        here, there = self.aws.region, store.region or self.aws.region
+        if partition_of(there) != self.aws.partition:
+            raise ValueError(
+                f"backup_store.existing.region: {there} has accounts of its own, apart from "
+                f"those of {here}: use a bucket in a region such as {here}"
+            )
+        if there != here and self.network.nat == "none":
+            raise ValueError(
+                f"backup_store.existing.region: without a NAT gateway nodes reach buckets in "
+                f"{here} only, not in {there}: set network.nat to single, or use a bucket there"
+            )
+        if store.key_arn is not None and store.key_arn.split(":")[3] != there:
+            raise ValueError(
+                f"backup_store.existing.key_arn: {store.key_arn} is not in the bucket's region "
+                f"{there}, where S3 uses it: name the bucket's own key, or correct region"
+            )
         return self
 
     def file_systems(self) -> list[EfsVolume | FsxLustreVolume | EbsVolume]:

@@ -16,6 +16,13 @@ _SIZE = re.compile(r"(-?\d+)(Ki|Mi|Gi|Ti|Pi|)")
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+#: What every service of AWS takes, and drivers that are given tags in one text: no comma, no quote.
+_TAG = re.compile(r"[\w .:/=+@-]+")
+#: The stack's own, AWS', and those that the EBS driver and the VPC's network plugin keep.
+_RESERVED_TAGS = (
+    "holdfast:", "aws:", "kubernetes.io/", "ebs.csi.aws.com/", "k8s.amazonaws.com", "csivolume",
+)  # fmt: skip
 _CPU = re.compile(r"\d+m|\d+(\.\d{1,3})?")
 _PATH = re.compile(r"(/[^/\0]+)+")
 #: What the schedule parser of Kubernetes knows and no more (no L, W, #, seconds or time zones).
@@ -51,6 +58,41 @@ def size_text(count: int) -> str:
 def cpu_cores(amount: str) -> float:
     """Cores of an amount such as ``2`` or ``500m``."""
     return float(amount.removesuffix("m")) / (1000 if amount.endswith("m") else 1)
+
+
+def check_region(value: str) -> str:
+    """Check the form of an AWS region's name."""
+    if _REGION.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is not an AWS region: write one such as us-east-1")
+    return value
+
+
+def partition_of(region: str) -> str:
+    """The first part of each ARN: ``aws``, or that of China and the US government."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def _tag_key(value: str) -> str:
+    reserved = next((word for word in _RESERVED_TAGS if word in value.lower()), None)
+    if reserved is not None:
+        raise ValueError(f"{value!r} has {reserved}, which is kept for others: use another key")
+    if len(value) > 128 or _TAG.fullmatch(value.replace("=", ",")) is None:
+        raise ValueError(
+            f"{value!r} is not a tag's key: use at most 128 letters, digits, spaces and "
+            ". : / + - @ _"
+        )
+    return value
+
+
+def _tag_value(value: str) -> str:
+    if len(value) > 256 or (value and _TAG.fullmatch(value) is None):
+        raise ValueError(
+            f"{value!r} is not a tag's value: use at most 256 letters, digits, spaces and "
+            ". : / = + - @ _"
+        )
+    return value
 
 
 def _size(value: str) -> str:
@@ -138,3 +180,6 @@ Cpu = Annotated[str, AfterValidator(_cpu)]
 AbsolutePath = Annotated[str, AfterValidator(_path)]
 Image = Annotated[str, AfterValidator(_image)]
 Cron = Annotated[str, AfterValidator(_cron)]
+Region = Annotated[str, AfterValidator(check_region)]
+TagKey = Annotated[str, AfterValidator(_tag_key)]
+TagValue = Annotated[str, AfterValidator(_tag_value)]

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from infra.settings.bucket import CreatedStore
-from infra.settings.fields import Model, Name
+from infra.settings.fields import Model, Name, check_region
 from infra.settings.volumes import Volume
 
 
@@ -40,8 +40,9 @@ class ExistingStore(Model):
 
     url: Annotated[str, AfterValidator(_url)]
     """The bucket, ``s3://bucket``, with a path inside it if wanted."""
-    region: str | None = None
-    """The bucket's region. Default: what the pods' environment says."""
+    region: str | None = Field(default=None, min_length=1)
+    """The bucket's region. Default: the stack's own (target eks), or what the pods' environment
+    says. From another region backups travel through the NAT gateway and cost by the GB."""
     endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
     """An S3 server that is not AWS, such as ``https://minio.example:9000``."""
     credentials_secret: Name | None = None
@@ -51,6 +52,12 @@ class ExistingStore(Model):
         default=None, pattern=r"^arn:aws[\w-]*:kms:[\w-]+:\d{12}:key/[\w-]+$"
     )
     """The KMS key that encrypts the bucket, which the pods' roles must be allowed to use."""
+
+    @model_validator(mode="after")
+    def _region_exists(self) -> "ExistingStore":
+        if self.endpoint is None and self.region is not None:
+            check_region(self.region)
+        return self
 
 
 class BackupStore(Model):

@@ -30,6 +30,9 @@ TAGGED = frozenset(
     }
 )
 
+#: What a node consists of.
+LAUNCHED = ("instance", "volume", "network-interface")
+
 
 @rule(
     "resources-are-tagged",
@@ -47,6 +50,27 @@ def tags(resource: Resource, config: Config) -> Iterator[str]:
     missing = [key for key in config["required"] if key not in present]
     if missing:
         yield f"has no tag {', '.join(missing)}: set defaultTags on the provider"
+
+
+@rule(
+    "nodes-are-tagged",
+    "Tag instances, disks and network cards of nodes in the launch template: neither the "
+    "provider's defaultTags nor the node group's tags reach them.",
+    required=["holdfast:project", "holdfast:stack"],
+)
+def node_tags(resource: Resource, config: Config) -> Iterator[str]:
+    if resource.type != "aws:ec2/launchTemplate:LaunchTemplate":
+        return
+    specifications = at(resource.inputs, "tagSpecifications")
+    each = specifications if isinstance(specifications, list) else [specifications]
+    given = {at(one, "resourceType"): at(one, "tags") for one in each}
+    # What may be any kind may be the one that seems to lack: `up` will tell.
+    other = UNKNOWN if UNKNOWN in given else None
+    for kind in LAUNCHED:
+        tags = given.get(kind, other)
+        missing = [key for key in config["required"] if key not in mapping(tags)]
+        if tags is not UNKNOWN and missing:
+            yield f"{kind} has no tag {', '.join(missing)}: add it to tagSpecifications"
 
 
 def _default_tags(provider: Mapping[str, Any] | None) -> Any:

@@ -309,3 +309,25 @@ def test_device_plugins_run_where_the_devices_are_and_nowhere_else():
         (label,) = values["nodeSelector"]
         (group,) = graph(node_groups__training__fast=EFA_GROUP).find(GROUPS, "fast-nodes")
         assert group.inputs["labels"][label] == "true"
+
+
+def test_what_others_make_in_aws_has_the_stacks_tags_too(dev: Graph):
+    """The provider's default tags reach what the program declares, and nothing that node groups
+    and add-ons make of it."""
+    (provider,) = dev.find("pulumi:providers:aws")
+    tags = json.loads(provider.inputs["defaultTags"])["tags"]
+    addons = {
+        r.inputs["addonName"]: json.loads(r.inputs.get("configurationValues", "{}"))
+        for r in dev.find("aws:eks/addon:Addon")
+    }
+
+    assert tags["environment"] == "dev"
+    assert tags["holdfast:stack"] == "dev"
+    for template in dev.find(TEMPLATE):
+        tagged = {t["resourceType"]: t["tags"] for t in template.inputs["tagSpecifications"]}
+        assert tagged.keys() == {"instance", "volume", "network-interface"}
+        for given in tagged.values():
+            assert tags.items() <= given.items()
+            assert given["Name"].startswith("holdfast-dev-")
+    assert addons["aws-ebs-csi-driver"]["controller"]["extraVolumeTags"] == tags
+    assert json.loads(addons["vpc-cni"]["env"]["ADDITIONAL_ENI_TAGS"]) == tags

@@ -24,6 +24,10 @@ from tests.infra.factories import REMOVED
 CPU = "node_groups__training__cpu__"
 W = "workloads__gpt__"
 MANY = {"volume": EFS, "nodes": 2, "run": "x"}
+FAR = {"url": "s3://far", "region": "eu-west-1"}
+KEY = "arn:aws:kms:us-east-1:123456789012:key/x"
+FAR_KEY = "arn:aws:kms:eu-west-1:123456789012:key/x"
+CLOSED = {"nat": "none", "interface_endpoints": True}
 
 
 def test_the_valid_settings_are_valid():
@@ -161,6 +165,24 @@ def test_the_valid_settings_are_valid():
          "save_seconds + upload_seconds: use at least 400"),
         ({"backup_store": {"volume": EFS}}, "backup_store.volume: a volume of the cluster's own "
          "goes with the cluster: use create, or existing"),
+        ({"backup_store": {"existing": {**FAR, "region": "cn-north-1"}}},
+         "backup_store.existing.region: cn-north-1 has accounts of its own, apart from those of "
+         "us-east-1: use a bucket in a region such as us-east-1"),
+        ({"backup_store": {"existing": FAR}, "network": CLOSED},
+         "backup_store.existing.region: without a NAT gateway nodes reach buckets in us-east-1 "
+         "only, not in eu-west-1: set network.nat to single, or use a bucket there"),
+        ({"backup_store": {"existing": {**FAR, "key_arn": KEY}}},
+         f"backup_store.existing.key_arn: {KEY} is not in the bucket's region eu-west-1, where S3 "
+         "uses it: name the bucket's own key, or correct region"),
+        ({"backup_store": {"existing": {"url": "s3://near", "key_arn": FAR_KEY}}},
+         f"backup_store.existing.key_arn: {FAR_KEY} is not in the bucket's region us-east-1, "
+         "where S3 uses it: name the bucket's own key, or correct region"),
+        ({"aws__tags": {"aws:owner": "me"}}, "aws.tags.aws:owner.(key): 'aws:owner' has aws:, "
+         "which is kept for others: use another key"),
+        ({"aws__tags": {"a,b": "me"}}, "aws.tags.a,b.(key): 'a,b' is not a tag's key: use at "
+         "most 128 letters, digits, spaces and . : / + - @ _"),
+        ({"aws__tags": {"owner": "me, you"}}, "aws.tags.owner: 'me, you' is not a tag's value: "
+         "use at most 256 letters, digits, spaces and . : / = + - @ _"),
         ({"backup_store__create__name": "My_Bucket"}, "backup_store.create.name: 'My_Bucket' is "
          "not a bucket name: use 3 to 58 lower-case letters, digits and inner hyphens; it must be "
          "free in all of AWS"),
@@ -177,6 +199,18 @@ def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(
     changes: dict[str, Any], line: str
 ):
     assert problems(**changes) == [line]
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        {**FAR, "key_arn": FAR_KEY},
+        {"url": "s3://near", "key_arn": KEY},
+        {"url": "s3://mine", "region": "garage", "endpoint": "https://s3.example"},
+    ],
+)
+def test_a_bucket_that_nodes_can_reach_may_be_anywhere(store: dict[str, str]):
+    assert problems(backup_store={"existing": store}) == []
 
 
 def test_spot_beside_a_group_on_demand_needs_no_further_word():

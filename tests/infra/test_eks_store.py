@@ -25,7 +25,7 @@ from infra.graph import Graph
 from infra.store_policy import Identity, Place, bucket_policy, identity_policy
 from tests.holdfast.stores import GRACE, age
 from tests.infra.eks_factories import allows, denies, graph, policy_of, role
-from tests.infra.factories import pod_specs
+from tests.infra.factories import containers, environment, pod_specs
 
 OWNER = "holdfast/dev"
 PLACE = Place("aws", "us-east-1", "backups", "holdfast/dev", "arn:aws:kms:us-east-1:1:key/k")
@@ -339,6 +339,47 @@ def test_the_store_of_a_lost_stack_is_taken_up_without_a_bucket_of_its_own():
     key = "arn:aws:s3:::old-backups/team/holdfast/old/data/gpt/x"
     assert allows(keeper, "s3:PutObject", key)
     assert declared.outputs["backup_bucket"] == "old-backups"
+
+
+def test_a_bucket_in_another_region_is_named_in_each_container_that_uses_it():
+    """EKS' Pod Identity webhook looks at a container's own variables only, and adds the cluster's
+    AWS_REGION to those that have none; it would hide the ConfigMap's."""
+    bucket = {"url": "s3://old-backups", "region": "eu-west-1"}
+    declared = graph(backup_store={"existing": bucket})
+    with_a_region = {
+        (name, container["name"]): environment(container)["AWS_REGION"]
+        for name, pod in pod_specs(declared)
+        for container in containers(pod)
+        if "AWS_REGION" in environment(container)
+    }
+    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+    text = json.dumps(policy_of(role("gpt-store-reader", declared), declared))
+
+    assert with_a_region == dict.fromkeys(
+        [
+            ("Job gpt", "recover"),
+            ("CronJob gpt-backup", "prune"),
+            ("Blueprint checkpoints push", "container"),
+            ("Blueprint checkpoints stage", "container"),
+            ("Blueprint checkpoints read", "container"),
+            ("Blueprint checkpoints remove", "container"),
+        ],
+        "eu-west-1",
+    )
+    assert allows(keeper, "s3:PutObject", "arn:aws:s3:::old-backups/holdfast/test/data/gpt/x")
+    assert "kms" not in text
+
+
+def test_the_key_of_a_bucket_elsewhere_is_used_through_s3_of_its_region():
+    key = "arn:aws:kms:eu-west-1:123456789012:key/abc"
+    bucket = {"url": "s3://old-backups", "region": "eu-west-1", "key_arn": key}
+    declared = graph(backup_store={"existing": bucket})
+    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+    context = {"kms_EncryptionContext_aws_s3_arn": "arn:aws:s3:::old-backups"}
+
+    for region, allowed in (("eu-west-1", True), ("us-east-1", False)):
+        service = {"kms_ViaService": f"s3.{region}.amazonaws.com"}
+        assert allows(keeper, "kms:GenerateDataKey", key, **service, **context) is allowed
 
 
 def test_repositories_keep_tags_where_they_are_and_scan_what_is_pushed(eks: Graph):

@@ -62,6 +62,8 @@ W = "workloads__gpt__"
          "give exactly one of create, existing and volume"),
         ({"backup_store": {"existing": {"url": "https://x"}}}, "backup_store.existing.url: "
          "'https://x' is not a store: write s3://bucket or s3://bucket/prefix"),
+        ({"backup_store": {"existing": {"url": "s3://backups", "region": "Ireland"}}},
+         "backup_store.existing: 'Ireland' is not an AWS region: write one such as us-east-1"),
         ({"backup_store__volume__name": "checkpoints"}, "settings: backup_store.volume.name "
          "'checkpoints' is workloads.gpt.volume's too: give each volume a name of its own"),
         ({"backup_store__volume__path": "/data/checkpoints/store"}, "settings: "

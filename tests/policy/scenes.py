@@ -138,10 +138,15 @@ def raw_cluster(**changes: Any) -> Resource:
     return aws("eks/cluster:Cluster", **{**sound, **changes})
 
 
+def launched(*kinds: str) -> list[dict[str, Any]]:
+    return [{"resourceType": kind, "tags": TAGS} for kind in kinds]
+
+
 def template(**changes: Any) -> Resource:
     sound: dict[str, Any] = {
         "blockDeviceMappings": [{"deviceName": "/dev/xvda", "ebs": {"encrypted": "true"}}],
         "metadataOptions": {"httpTokens": "required", "httpPutResponseHopLimit": 1},
+        "tagSpecifications": launched("instance", "volume", "network-interface"),
     }
     return aws("ec2/launchTemplate:LaunchTemplate", **{**sound, **changes})
 

@@ -82,7 +82,7 @@ def test_numbers_and_nested_lists_arrive_as_the_rules_expect(
     sound = analyze(pack, template, metadataOptions=options, blockDeviceMappings=[disk])
     hops = analyze(pack, template, metadataOptions={**options, "httpPutResponseHopLimit": 2})
 
-    assert set(sound) == {"resources-are-tagged"}
+    assert set(sound) == {"resources-are-tagged", "nodes-are-tagged"}
     assert {"nodes-use-imdsv2", "node-disks-are-encrypted"} <= set(hops)
 
 

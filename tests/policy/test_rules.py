@@ -39,6 +39,7 @@ from tests.policy.scenes import (
     job,
     key,
     kubernetes,
+    launched,
     policy,
     raw_cluster,
     release,
@@ -557,6 +558,14 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
     "resources-are-tagged": (
         [BUCKET, aws("ec2/vpc:Vpc", tags={"holdfast:project": "holdfast"})],
         [TAGGED_BY_PROVIDER, aws("ec2/vpc:Vpc", tags=TAGS), aws("ec2/route:Route")],
+    ),
+    "nodes-are-tagged": (
+        [
+            template(tagSpecifications=None),
+            template(tagSpecifications=launched("instance", "volume")),
+            replace(template(tagSpecifications=[]), provider=TAGGED_BY_PROVIDER.provider),
+        ],
+        [template(), template(tagSpecifications=UNKNOWN), aws("ec2/vpc:Vpc")],
     ),
 }
 
