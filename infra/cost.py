@@ -1,14 +1,24 @@
 """What a stack costs a month, of the few things that decide it, before any traffic or request.
 
-On demand, in US dollars, in us-east-1. Sources: instances from the price table of
-karpenter-provider-aws, generated on PRICES_OF (infra/settings/instances.py); the rest from the
-price pages of EKS, VPC, PrivateLink, EBS and FSx. Other regions, savings plans, spot and
-reservations differ: an order of magnitude, not a bill. What has no price here is named, not
-guessed.
+On demand, in US dollars, in us-east-1. Other regions, savings plans, spot and reservations differ:
+an order of magnitude, not a bill. What has no price here is named, not guessed. Sources, all made
+from AWS' price lists, and how old they are:
+
+- instances (infra/settings/instances.py): karpenter-provider-aws, ``zz_generated.pricing_aws.go``,
+  generated on PRICES_OF;
+- control plane, NAT gateway, endpoint, gp3 and io2: the expected costs in Infracost's tests
+  (``internal/providers/terraform/aws/testdata/{eks_cluster,nat_gateway,vpc_endpoint,ebs_volume}``,
+  of 2024 and 2025, unchanged in August 2026);
+- public addresses: AWS' announcement of the charge, from February 2024;
+- FSx for Lustre: aws-samples/sample-fsx-viewer, ``pricing_data.json`` of 2026-02-17.
+
+To look one up: ``aws pricing get-products --region us-east-1 --service-code AmazonEC2 --filters
+Type=TERM_MATCH,Field=instanceType,Value=p5.48xlarge …``.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from infra.graph import Graph
 from infra.settings.instances import INSTANCES
@@ -16,11 +26,16 @@ from infra.settings.instances import INSTANCES
 REGION, PRICES_OF = "us-east-1", "2026-07-20"
 HOURS = 730
 CONTROL_PLANE = 0.10
-NAT_GATEWAY = 0.045
+#: The gateway and its public address.
+NAT_GATEWAY = 0.045 + 0.005
 #: For each zone that an endpoint has an address in.
 ENDPOINT = 0.01
-#: For each GiB and month: gp3 at its base speed, and FSx for Lustre by MB/s for each TiB.
-DISK = 0.08
+#: gp3 for each GiB and month, and for what is above its base speed: operations, MiB a second.
+DISK, DISK_IOPS, DISK_THROUGHPUT = 0.08, 0.005, 0.04
+BASE_IOPS, BASE_THROUGHPUT = 3000, 125
+#: io2 for each GiB and month, and for each operation a second up to where it gets cheaper.
+IO2, IO2_IOPS, IO2_IOPS_UNTIL = 0.125, 0.065, 32_000
+#: FSx for Lustre for each GiB and month, by MB/s for each TiB.
 LUSTRE = {125: 0.145, 250: 0.21, 500: 0.34, 1000: 0.60}
 PURCHASE = {"SPOT": "spot", "CAPACITY_BLOCK": "Capacity Block"}
 
@@ -77,10 +92,9 @@ def _network(graph: Graph) -> Iterator[Cost]:
 
 def _storage(graph: Graph) -> Iterator[Cost]:
     for disk in graph.find("aws:ebs/volume:Volume"):
-        size, kind = disk.inputs["size"], disk.inputs["type"]
-        # Of io2 the operations cost more than the bytes.
-        price = DISK * size if kind == "gp3" else None
-        yield Cost(f"{disk.name}: {size} GiB {kind}", price)
+        size, kind, iops = (disk.inputs[key] for key in ("size", "type", "iops"))
+        fast = f" with {iops} IOPS" * (iops > BASE_IOPS)
+        yield Cost(f"{disk.name}: {size} GiB {kind}{fast}", _disk(disk.inputs))
     for system in graph.find("aws:fsx/lustreFileSystem:LustreFileSystem"):
         size = system.inputs["storageCapacity"]
         price = LUSTRE.get(system.inputs["perUnitStorageThroughput"])
@@ -89,6 +103,14 @@ def _storage(graph: Graph) -> Iterator[Cost]:
         yield Cost(f"{system.name}: by what it holds, reads and writes", None)
     for bucket in graph.find("aws:s3/bucket:Bucket"):
         yield Cost(f"{bucket.name}: by what it holds", None)
+
+
+def _disk(inputs: dict[str, Any]) -> float | None:
+    size, iops = inputs["size"], inputs["iops"]
+    if inputs["type"] == "io2":
+        return IO2 * size + IO2_IOPS * iops if iops <= IO2_IOPS_UNTIL else None
+    faster = inputs["throughput"] - BASE_THROUGHPUT
+    return DISK * size + DISK_IOPS * (iops - BASE_IOPS) + DISK_THROUGHPUT * faster
 
 
 def _count(number: int, thing: str) -> str:

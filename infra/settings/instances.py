@@ -1,6 +1,8 @@
 """What Holdfast knows of EC2 instance types: enough to refuse a job that no node could ever hold.
 
-Prices are on demand, in US dollars per hour in us-east-1, as of 2026-07-20; `make plan` uses them.
+Prices are on demand, in US dollars per hour in us-east-1, as karpenter-provider-aws lists them (its
+``pkg/providers/pricing/zz_generated.pricing_aws.go``, made from AWS' own list on 2026-07-20);
+`make plan` uses them. Another type needs a line here, with or without a price.
 """
 
 from dataclasses import dataclass
@@ -49,11 +51,11 @@ INSTANCES = {
     "g6.12xlarge": InstanceType(48, 192, 4, 1, 4.6016),
     "g6.48xlarge": InstanceType(192, 768, 8, 1, 13.3504),
     "g6e.xlarge": InstanceType(4, 32, 1, 0, 1.861),
-    "g6e.2xlarge": InstanceType(8, 64, 1, 0, 2.2421),
-    "g6e.12xlarge": InstanceType(48, 384, 4, 1, 10.4926),
-    "g6e.48xlarge": InstanceType(192, 1536, 8, 4, 30.1312),
-    "p4d.24xlarge": InstanceType(96, 1152, 8, 4, 21.9576),
-    "p4de.24xlarge": InstanceType(96, 1152, 8, 4, 27.4471),
+    "g6e.2xlarge": InstanceType(8, 64, 1, 0, 2.24208),
+    "g6e.12xlarge": InstanceType(48, 384, 4, 1, 10.49264),
+    "g6e.48xlarge": InstanceType(192, 1536, 8, 4, 30.13118),
+    "p4d.24xlarge": InstanceType(96, 1152, 8, 4, 21.957642),
+    "p4de.24xlarge": InstanceType(96, 1152, 8, 4, 27.44705),
     "p5.4xlarge": InstanceType(16, 256, 1, 1, 6.88),
     "p5.48xlarge": InstanceType(192, 2048, 8, 32, 55.04),
     "p5en.48xlarge": InstanceType(192, 2048, 8, 16, 63.296),

@@ -12,7 +12,7 @@ from infra import render
 from infra.cost import monthly, total
 from infra.graph import Graph
 from infra.settings.instances import INSTANCES, InstanceType
-from tests.infra.eks_factories import EFS, GPU_GROUP, LUSTRE, graph
+from tests.infra.eks_factories import EBS, EFS, GPU_GROUP, LUSTRE, graph
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def test_a_small_cluster_costs_what_its_parts_cost():
         "control plane test": 73.0,
         "cpu-nodes: 2 × m7i.xlarge": pytest.approx(2 * (0.2016 * 730 + 0.08 * 100)),
         "system-nodes: 2 × m7i.large": pytest.approx(2 * (0.1008 * 730 + 0.08 * 50)),
-        "1 NAT gateway": pytest.approx(32.85),
+        "1 NAT gateway": pytest.approx(32.85 + 3.65),
         "checkpoints-disk: 20 GiB gp3": 1.6,
         "store-bucket: by what it holds": None,
         "store-access-logs: by what it holds": None,
@@ -38,6 +38,30 @@ def test_nodes_that_are_not_there_yet_cost_nothing_and_shared_storage_by_its_siz
 
     assert found["gpu-nodes: 0 × g5.12xlarge"] == 0
     assert found["fast-lustre: 1200 GiB"] == 174.0
+
+
+@pytest.mark.parametrize(
+    ("volume", "what", "dollars"),
+    [
+        ({"iops": 4000, "throughput": 130}, "20 GiB gp3 with 4000 IOPS", 1.6 + 5.0 + 0.2),
+        ({"type": "io2"}, "20 GiB io2", 20 * 0.125 + 3000 * 0.065),
+        ({"type": "io2", "iops": 10000}, "20 GiB io2 with 10000 IOPS", 20 * 0.125 + 650),
+        ({"type": "io2", "iops": 40000}, "20 GiB io2 with 40000 IOPS", None),
+    ],
+)
+def test_a_fast_disk_costs_by_its_speed_too(volume: dict, what: str, dollars: float | None):
+    size = "200Gi" if volume.get("iops", 0) > 10000 else "20Gi"
+    found = costs(graph(workloads__gpt__volume={**EBS, **volume, "size": size}))
+
+    expected = None if dollars is None else pytest.approx(dollars)
+    assert found[f"checkpoints-disk: {what.replace('20 GiB', size[:-2] + ' GiB')}"] == expected
+
+
+@pytest.mark.parametrize("throughput", [125, 250, 500, 1000])
+def test_every_speed_of_lustre_that_can_be_set_has_a_price(throughput: int):
+    found = costs(graph(workloads__gpt__volume={**LUSTRE, "throughput": throughput}))
+
+    assert found["fast-lustre: 1200 GiB"]
 
 
 def test_what_has_no_price_is_named_and_not_guessed(monkeypatch: pytest.MonkeyPatch):
