@@ -139,7 +139,7 @@ def delete_snapshot(
             kept = set()
         else:
             snapshots = catalog.snapshots(workload)
-            results = {name: r.ok for name, r in catalog.verifications(workload).items()}
+            results = catalog.verdicts(workload)
             pins = catalog.pins(workload)
             nothing = Policy(keep_last=0, hourly=0, daily=0, weekly=0, monthly=0)
             reasons = select_keep(snapshots, nothing, pinned=pins, verified=results)
@@ -156,6 +156,16 @@ def delete_snapshot(
             catalog.store.delete([f"verified/{workload}/{snapshot_id}.json"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a prune keeps in memory of a snapshot: little, for there may be many."""
+
+    id: str
+    sequence: int
+    created: datetime
+    paths: tuple[str, ...]
+
+
 @dataclass
 class _Prune:
     catalog: Catalog
@@ -165,6 +175,8 @@ class _Prune:
     report: PruneReport
     progress: Progress
     decided: datetime = field(init=False)
+    read: dict[str, _Named] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -178,46 +190,57 @@ class _Prune:
 
     def _drop_snapshots(self) -> None:
         self.decided = self.store.now()
-        listing = self.catalog.listing(self.workload)
-        snapshots = listing.snapshots
-        results = self.catalog.verifications(self.workload)
+        written = self._look()
+        snapshots = [self.read[name] for name in written if name in self.read]
+        verified = self.catalog.verdicts(self.workload)
         pins = self.catalog.pins(self.workload)
-        verified = {name: record.ok for name, record in results.items()}
         kept = self.report.kept = select_keep(
             snapshots, self.policy, pinned=pins, verified=verified
         )
         # A push may still withdraw a young snapshot: it must not have displaced an older one.
-        settled = [s for s in snapshots if self.decided - listing.written[s.id] > self.grace]
+        settled = [s for s in snapshots if self.decided - written[s.id] > self.grace]
         for name, why in select_keep(settled, self.policy, verified=verified).items():
             kept.setdefault(name, [f"{reason} before the grace period" for reason in why])
         for snapshot in snapshots:
-            if self.decided - listing.written[snapshot.id] <= self.grace:
+            if self.decided - written[snapshot.id] <= self.grace:
                 kept.setdefault(snapshot.id, ["younger than the grace period"])
-        for batch in _batches([s for s in reversed(snapshots) if s.id not in kept], AT_ONCE):
+        for batch in _batches([s.id for s in snapshots if s.id not in kept], AT_ONCE):
             if not self.report.dry_run:
                 pins = self.catalog.pins(self.workload)  # one may have come meanwhile
-                batch = [snapshot for snapshot in batch if snapshot.id not in pins]
-                if not self._remove([snapshot.key for snapshot in batch]):
+                batch = [name for name in batch if name not in pins]
+                if not self._remove([f"snapshots/{self.workload}/{name}.json" for name in batch]):
                     return
                 failpoint("prune.snapshot-dropped")
-            for snapshot in batch:
-                self.report.dropped.append(snapshot.id)
-                self.progress.note(f"dropped snapshot {snapshot.id}")
+            self.report.dropped += batch
+            for name in batch:
+                self.progress.note(f"dropped snapshot {name}")
+
+    def _look(self) -> dict[str, datetime]:
+        """List the snapshots, read those that are new to us; returns when each was written."""
+        written = self.catalog.written(self.workload)
+        unread = [name for name in written if name not in self.read]
+        for name, found in self.catalog.scan(self.workload, unread):
+            if isinstance(found, Mismatch):
+                self.damaged[name] = str(found)
+            else:
+                paths = tuple(ref.path for ref in found.bundles)
+                self.read[name] = _Named(name, found.sequence, found.created, paths)
+        return written
 
     def _bury(self) -> None:
         """Tombstone what nobody names, delete what has been a tombstone for long enough."""
         self.decided = self.store.now()
         places = self._places()  # before the snapshots: what is named afterwards is seen named
-        listing = self.catalog.listing(self.workload)
-        if listing.damaged:
+        there = self._look().keys()
+        if damaged := there & self.damaged.keys():
             self.report.problems += [
-                f"{problem}: no data are deleted while it is unknown what it names; remove"
-                f" snapshots/{self.workload}/{name}.json if it is of no use"
-                for name, problem in listing.damaged.items()
+                f"{self.damaged[name]}: no data are deleted while it is unknown what it names;"
+                f" remove snapshots/{self.workload}/{name}.json if it is of no use"
+                for name in sorted(damaged)
             ]
             return
-        gone = set(self.report.dropped)
-        named = {ref.path for s in listing.snapshots if s.id not in gone for ref in s.bundles}
+        left = (there & self.read.keys()).difference(self.report.dropped)
+        named = {path for name in left for path in self.read[name].paths}
         fresh: list[str] = []
         dead: list[tuple[str, _Place]] = []
         empty: list[ObjectInfo] = []

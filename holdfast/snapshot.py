@@ -35,17 +35,16 @@ __all__ = ["BundleRef", "Catalog", "Listing", "Snapshot", "Verification"]
 
 OWNER = "OWNER.json"
 READERS = 8  # small objects read at once
+AT_ONCE = 64  # of which the results are held at a time, where there may be many
 NOTHING_BAD = 200  # bytes: a verification record that names a bad bundle is longer
 
 
 @dataclass
 class Listing:
-    """The snapshots of a workload, newest first; why others cannot be read, by ID; and when the
-    store, by its clock, got each of them."""
+    """The snapshots of a workload, newest first; and why others cannot be read, by ID."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
-    written: dict[str, datetime] = field(default_factory=dict)
 
 
 class Catalog:
@@ -130,15 +129,25 @@ class Catalog:
 
     def listing(self, workload: str, run: str | None = None) -> Listing:
         """The snapshots of a workload (and of one run), newest first, with the damaged ones."""
-        found = Listing(written=self._written(workload))
-        ids = list(found.written)
-        for snapshot_id, result in zip(ids, self._read_all(workload, ids), strict=True):
+        found = Listing()
+        for snapshot_id, result in self.scan(workload, list(self.written(workload))[::-1]):
             if isinstance(result, Mismatch):
                 found.damaged[snapshot_id] = str(result)
-            elif result is not None and run in (None, result.run):
+            elif run in (None, result.run):
                 found.snapshots.append(result)
-        found.snapshots.sort(key=lambda s: (s.sequence, s.id), reverse=True)
         return found
+
+    def scan(self, workload: str, ids: Sequence[str]) -> Iterator[tuple[str, Snapshot | Mismatch]]:
+        """These snapshots, or why one is damaged; without those that are gone.
+
+        Many are read at a time and none is kept, so that it takes the same memory for any number.
+        """
+        for start in range(0, len(ids), AT_ONCE):
+            batch = ids[start : start + AT_ONCE]
+            results = in_threads(lambda name: self._try_to_read(workload, name), batch, READERS)
+            for name, result in zip(batch, results, strict=True):
+                if result is not None:
+                    yield name, result
 
     def snapshots(self, workload: str, run: str | None = None) -> list[Snapshot]:
         """The readable snapshots of a workload (and of one run), newest first."""
@@ -150,33 +159,31 @@ class Catalog:
         Their order is in their keys, so the newest costs one list and one read, however many there
         are: one is read at first, then twice as many at a time.
         """
-        ids, count = list(self._written(workload)), 1
+        ids, count = list(self.written(workload)), 1
         while ids:
-            for result in self._read_all(workload, ids[: -count - 1 : -1]):
-                if isinstance(result, Snapshot) and run in (None, result.run):
-                    yield result
-            ids, count = ids[:-count], min(2 * count, 8 * READERS)
+            for name, result in self.scan(workload, ids[: -count - 1 : -1]):
+                if isinstance(result, Snapshot):
+                    self._known[name] = result  # whoever wants the newest asks again
+                    if run in (None, result.run):
+                        yield result
+            ids, count = ids[:-count], min(2 * count, AT_ONCE)
 
-    def _written(self, workload: str) -> dict[str, datetime]:
-        """The IDs of a workload's snapshots in their order, and when the store got each."""
+    def written(self, workload: str) -> dict[str, datetime]:
+        """The IDs of a workload's snapshots, oldest first, and when by its clock the store got
+        each."""
         prefix = f"snapshots/{check_name(workload)}/"
         return {
             info.key.removeprefix(prefix).removesuffix(".json"): info.modified
             for info in self.store.list(prefix)
         }
 
-    def _read_all(self, workload: str, ids: Sequence[str]) -> list[Snapshot | Mismatch | None]:
-        """The snapshots of these IDs, or why one is damaged; None for one that is gone."""
-
-        def read(snapshot_id: str) -> Snapshot | Mismatch | None:
-            try:
-                return self.read(workload, snapshot_id)
-            except NoSnapshot:  # pruned since it was listed
-                return None
-            except Mismatch as error:
-                return error
-
-        return in_threads(read, ids, READERS)
+    def _try_to_read(self, workload: str, snapshot_id: str) -> Snapshot | Mismatch | None:
+        try:
+            return self._known.get(snapshot_id) or self._read(workload, snapshot_id)
+        except NoSnapshot:  # pruned since it was listed
+            return None
+        except Mismatch as error:
+            return error
 
     def read(self, workload: str, snapshot_id: str) -> Snapshot:
         """One snapshot. Raises NoSnapshot when there is none, Mismatch when it is damaged."""
@@ -186,14 +193,17 @@ class Catalog:
                 " before=TIME"
             )
         if snapshot_id not in self._known:
-            try:
-                data = self.store.get(f"snapshots/{check_name(workload)}/{snapshot_id}.json")
-            except NotFound:
-                raise NoSnapshot(
-                    f"workload '{workload}' has no snapshot {snapshot_id}: see `holdfast list`"
-                ) from None
-            self._known[snapshot_id] = Snapshot.parse(data, snapshot_id)
+            self._known[snapshot_id] = self._read(workload, snapshot_id)
         return self._known[snapshot_id]
+
+    def _read(self, workload: str, snapshot_id: str) -> Snapshot:
+        try:
+            data = self.store.get(f"snapshots/{check_name(workload)}/{snapshot_id}.json")
+        except NotFound:
+            raise NoSnapshot(
+                f"workload '{workload}' has no snapshot {snapshot_id}: see `holdfast list`"
+            ) from None
+        return Snapshot.parse(data, snapshot_id)
 
     def resolve(self, workload: str, run: str, which: str) -> Snapshot:
         """The snapshot meant by an ID, ``latest``, or ``before=TIME`` (ISO 8601, UTC if unsaid)."""
@@ -284,6 +294,15 @@ class Catalog:
         """The last verification of each snapshot that had one."""
         records = self._records([info.key for info in self._verified(workload)])
         return {record.snapshot: record for record in records}
+
+    def verdicts(self, workload: str) -> dict[str, bool]:
+        """Whether each snapshot that was ever verified passed the last time."""
+        keys = [info.key for info in self._verified(workload)]
+        return {
+            record.snapshot: record.ok
+            for start in range(0, len(keys), AT_ONCE)
+            for record in self._records(keys[start : start + AT_ONCE])
+        }
 
     def known_bad(self, workload: str) -> set[str]:
         """Paths of bundles whose bytes in the store failed verification: as good as absent.
