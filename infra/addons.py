@@ -27,6 +27,9 @@ CONFIGURATION: Mapping[str, dict[str, Any]] = {
     "aws-ebs-csi-driver": {"node": {"tolerateAllTaints": True}},
     "aws-efs-csi-driver": {"node": {"tolerations": EVERYWHERE}},
     "aws-fsx-csi-driver": {"node": {"tolerateAllTaints": True}},
+    # What asks the GPUs how they are. Without it on their nodes the agent calls each GPU node
+    # broken, and node repair replaces it (aws/containers-roadmap issues 2567 and 2555).
+    "eks-node-monitoring-agent": {"dcgmAgent": {"tolerations": EVERYWHERE}},
 }
 
 

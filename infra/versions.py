@@ -1,9 +1,19 @@
 """What an EKS stack pins, in one place: an upgrade is a change of this file and of nothing else.
 
-Add-on versions belong to one Kubernetes minor version. To list those that AWS offers:
-`aws eks describe-addon-versions --kubernetes-version 1.35 --addon-name vpc-cni`; the node image:
-`aws ssm get-parameter --name /aws/service/eks/optimized-ami/1.35/amazon-linux-2023/x86_64/nvidia/
-recommended/release_version`.
+Add-on versions and the node image belong to one Kubernetes minor version. Those here are what AWS
+offered for it in July and August 2026, by public files, since no one has asked AWS itself yet:
+
+- vpc-cni, coredns: the EKS user guide's tables of the latest version for each minor version;
+- kube-proxy, eks-pod-identity-agent, EBS, EFS, snapshot-controller, eks-node-monitoring-agent:
+  settings of a cluster of 1.35 that a script writes from ``aws eks describe-addon-versions``
+  (devopscoop/aws-eks-template); the FSx driver: public Terraform for 1.35;
+- the node image: awslabs/amazon-eks-ami, release v20260728: one release version for all kinds of
+  AL2023 images, NVIDIA's among them;
+- the end of support: the EKS user guide and endoflife.date/amazon-eks.
+
+To each other: kube-proxy has the control plane's minor version; the EBS driver is new enough for
+AmazonEBSCSIDriverPolicyV2 (1.58); every driver's add-on takes Pod Identity. docs/eks.md says how to
+ask AWS for the present ones.
 """
 
 from types import MappingProxyType

@@ -311,6 +311,20 @@ def test_device_plugins_run_where_the_devices_are_and_nowhere_else():
         assert group.inputs["labels"][label] == "true"
 
 
+def test_agents_of_add_ons_run_on_tainted_nodes_too():
+    """Each of these charts leaves a DaemonSet out of nodes with taints unless it is told so: no
+    volume is mounted there then, and each GPU node is called broken."""
+    declared = graph(node_groups__training__gpu=GPU_GROUP)
+    configured = {
+        r.inputs["addonName"]: json.loads(r.inputs.get("configurationValues", "{}"))
+        for r in declared.find("aws:eks/addon:Addon")
+    }
+
+    assert configured["aws-ebs-csi-driver"]["node"]["tolerateAllTaints"] is True
+    agents = configured["eks-node-monitoring-agent"]["dcgmAgent"]
+    assert agents["tolerations"] == [{"operator": "Exists"}]
+
+
 def test_what_others_make_in_aws_has_the_stacks_tags_too(dev: Graph):
     """The provider's default tags reach what the program declares, and nothing that node groups
     and add-ons make of it."""
