@@ -7,7 +7,7 @@ looks for, by taking half of the protocol away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -19,10 +19,11 @@ from holdfast import push as push_module
 from holdfast import snapshot as snapshot_module
 from holdfast.bundle import Bundle
 from holdfast.documents import Snapshot
-from holdfast.prune import prune
+from holdfast.prune import _Prune, prune
 from holdfast.push import PushReport, _Push, push
 from holdfast.retention import Policy
 from holdfast.snapshot import Catalog
+from holdfast.store import ObjectInfo
 from holdfast.volume import Volume
 from tests.holdfast.interleave import Actor, MemoryStore, World, interleave
 from tests.holdfast.stores import GRACE, OWNER, WORKLOAD
@@ -39,13 +40,13 @@ class Lost(AssertionError):
 
 
 class Scene:
-    """Step 100 was pushed, then step 200. Prune is about to drop the first, while a volume that
-    was set back to step 100 pushes it again."""
+    """Steps 100, 150 and 200 were pushed. Prune is about to drop the first two together, while a
+    volume that was set back to step 100 pushes it again."""
 
-    def __init__(self, old: Volume, new: Volume) -> None:
+    def __init__(self, old: Volume, middle: Volume, new: Volume) -> None:
         self.push_old, self.push_new = self._pushing(old), self._pushing(new)
         self.world = World()
-        for work in (self.push_old, self.push_new):
+        for work in (self.push_old, self._pushing(middle), self.push_new):
             work(MemoryStore(self.world))
             self.world.now += 3 * GRACE
         self._before = {s.id for s in Catalog(MemoryStore(self.world)).snapshots(WORKLOAD)}
@@ -83,7 +84,7 @@ def scene(
     monkeypatch.setattr(prune_module, "WRITERS", 1)
     monkeypatch.setattr(push_module, "ATTEMPTS", 2)
     volumes = []
-    for step in (100, 200):
+    for step in (100, 150, 200):
         volume = Volume(tmp_path / str(step), "run-a")
         write_bundle(volume.generation_path(1), step, {"weights": str(step).encode()})
         volumes.append(volume)
@@ -195,3 +196,54 @@ def test_the_search_finds_a_push_that_takes_its_time(
     monkeypatch.setattr(_Push, "_check_time", no_limit)
     with pytest.raises(Lost):
         every_cut(scene, range(9, 60), range(9, 60), dying=False)
+
+
+def prune_that_decided_long_ago(scene: Scene) -> None:
+    """A prune lists what it will delete, and then is slow, though never frozen for a whole grace
+    period. Meanwhile others delete the same, forget the tombstone, and use the path again."""
+    world, listed = scene.world.copy(), []
+
+    def prune_and_tell(store: MemoryStore) -> object:
+        look = store.list
+
+        def telling(prefix: str = "") -> Iterator[ObjectInfo]:
+            found = look(prefix)
+            listed.append(prefix)
+            return found
+
+        store.list = telling  # type: ignore[method-assign]
+        return scene.prune(store)
+
+    scene.prune(MemoryStore(world))
+    world.now += GRACE * 1.1
+    late = Actor(prune_and_tell, world)
+    try:
+        while f"manifests/{WORKLOAD}/" not in listed:
+            late.step()
+        scene.prune(MemoryStore(world))
+        for _ in range(2):
+            world.now += GRACE * 0.9
+            late.step()
+        world.now += GRACE * 0.3
+        scene.prune(MemoryStore(world))
+        pushed = scene.push_old(MemoryStore(world))
+        assert isinstance(pushed, PushReport)
+        assert not pushed.bundles[0].path.endswith("-1")
+        world.now += GRACE * 0.5
+        while not late.done:
+            late.step()
+        scene.check(world, [pushed])
+    finally:
+        late.abandon()
+
+
+def test_a_prune_that_decided_long_ago_gives_up(scene: Scene) -> None:
+    prune_that_decided_long_ago(scene)
+
+
+def test_a_prune_that_never_gives_up_would_lose_what_was_pushed_since(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Prune, "_stalled", lambda self: False)
+    with pytest.raises(Lost):
+        prune_that_decided_long_ago(scene)
