@@ -25,6 +25,8 @@ _KILL_AFTER = 10  # seconds that ranks have to end, and other nodes to agree tha
 def start_fork_server(config: Config) -> None:
     """Start importing PyTorch in the background, with everything pinned that changes results."""
     threads = str(config.threads)
+    # A lost peer is told in a line of ours; its warnings have a page of stack frames each.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ |= {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
@@ -50,12 +52,11 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
     start_fork_server(config)
     from torch.distributed import DistError
     from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     from training import worker
-    from training.meeting import meet
+    from training.meeting import Agent, meet
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
@@ -73,7 +74,7 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
                 max_restarts=config.max_restarts,
                 monitor_interval=0.1,
             )
-            agent = LocalElasticAgent(
+            agent = Agent(
                 spec,
                 logs_specs=DefaultLogsSpecs(),
                 start_method="forkserver",

@@ -7,11 +7,21 @@ word is noticed by its missing signs of life; ranks would wait for it until they
 waits for the others can be told to stop.
 """
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousParameters
-from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+from torch.distributed import Store
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.rendezvous import (
+    RendezvousConnectionError,
+    RendezvousInfo,
+    RendezvousParameters,
+)
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import (
+    C10dRendezvousBackend,
+    create_backend,
+)
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     DynamicRendezvousHandler,
     RendezvousTimeout,
@@ -57,18 +67,26 @@ class Meeting(DynamicRendezvousHandler):
         return True
 
 
-def meet(config: Config, stop_file: Path) -> Meeting:
-    """Find the meeting place; a training on one node has it in this process.
+class Agent(LocalElasticAgent):
+    """torchrun's agent of one node, which waits at its end until the others end too."""
 
-    Raises RendezvousConnectionError when nothing answers for a minute.
-    """
+    def _exit_barrier(self) -> None:
+        meeting = self._worker_group.spec.rdzv_handler
+        if isinstance(meeting, Meeting) and meeting.stop_file.exists():
+            return  # only this node was told to stop: the others wait for its next pod
+        super()._exit_barrier()
+
+
+def meet(config: Config, stop_file: Path) -> Meeting:
+    """Find the meeting place, however long that takes; a training on one node has it in this
+    process. A signal still ends the process here."""
     alone = config.nodes == 1
     endpoint = "localhost:0" if alone else str(config.rendezvous)
     local = alone or endpoint.rpartition(":")[0] in _LOOPBACK
     params = RendezvousParameters(
         "c10d", endpoint, config.run, config.least_nodes, config.nodes, is_host=str(alone).lower()
     )
-    backend, store = create_backend(params)
+    backend, store = _find(params)
     meeting = Meeting.from_backend(
         config.run,
         store,
@@ -83,6 +101,18 @@ def meet(config: Config, stop_file: Path) -> Meeting:
     )
     meeting.stop_file = stop_file
     return meeting
+
+
+def _find(params: RendezvousParameters) -> tuple[C10dRendezvousBackend, Store]:
+    """Ask until somebody answers: that the place is gone must not count as a failed start."""
+    while True:
+        try:
+            return create_backend(params)
+        except RendezvousConnectionError as error:  # after a minute
+            if params.get_as_bool("is_host"):
+                raise
+            reason = str(error.__cause__ or error).splitlines()[0]
+            print(f"waiting for the place where the nodes meet: {reason}", file=sys.stderr)
 
 
 def _leave(context: _RendezvousContext, deadline: float) -> _Action:

@@ -4,6 +4,7 @@ The loss of a pod that comes back is tested as Kubernetes runs it, in tests/sand
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 from torch.distributed import TCPStore
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
 from tests.training.lab import Lab
+from training import meeting
+from training.config import Config
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -96,3 +100,37 @@ def test_a_node_that_never_comes_back_is_done_without_where_min_nodes_allow_it(
     newest = lab.volume.bundles()[0]
     assert (newest.step, newest.manifest.labels["samples"]) == (12, 96)
     assert newest.manifest.labels["world_size"] == 1
+
+
+def test_a_node_that_is_told_to_stop_does_not_wait_for_those_that_go_on(
+    nodes: Nodes, lab: Lab
+) -> None:
+    drained, left = nodes.start(steps=10_000), nodes.start(steps=10_000)
+    wait_for(lab.bundle(4))
+
+    drained.send_signal(signal.SIGTERM)
+
+    output, _ = drained.communicate(timeout=60)
+    assert drained.returncode == 75, output
+    assert "exit barrier" not in output  # what torch says when nobody came to it for ten seconds
+    left.send_signal(signal.SIGTERM)
+    output, _ = left.communicate(timeout=60)
+    assert left.returncode == 75, output
+
+
+def test_a_meeting_place_that_is_not_there_yet_is_waited_for(
+    nodes: Nodes, lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [RendezvousConnectionError("nobody there")]
+    real = meeting.create_backend
+
+    def asked(params: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return real(params)
+
+    monkeypatch.setattr(meeting, "create_backend", asked)
+    settings = lab.settings(nodes=2, ranks=1, rendezvous=nodes.place)
+
+    assert meeting.meet(Config.model_validate(settings), lab.root / "stop").shutdown()
+    assert "waiting for the place where the nodes meet: nobody there" in capsys.readouterr().err
