@@ -102,7 +102,9 @@ class Addons(pulumi.ComponentResource):
         inline: pulumi.Input[Document] | None = None
         match addon:
             case "aws-ebs-csi-driver":
-                # V2 acts only on resources tagged ebs.csi.aws.com/cluster=true, ours included.
+                # V2 acts only on resources tagged ebs.csi.aws.com/cluster=true, ours included. AWS'
+                # reference of managed policies has it at this path, the driver's guide below
+                # service-role/: if IAM says that it does not exist, the guide was right.
                 policies = [managed(partition, "AmazonEBSCSIDriverPolicyV2")]
                 inline = data_key.arn.apply(disks_use_key)
             case "aws-efs-csi-driver":

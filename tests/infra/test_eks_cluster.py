@@ -3,6 +3,7 @@
 import base64
 import email
 import json
+from datetime import date
 
 import pytest
 import yaml
@@ -132,6 +133,13 @@ def test_every_addon_and_chart_is_pinned(eks: Graph):
         assert addon.inputs["addonVersion"] == versions.ADDONS[addon.inputs["addonName"]]
     for release in eks.find("Release"):
         assert release.inputs["version"]
+
+
+def test_what_is_pinned_belongs_to_one_minor_version_of_kubernetes():
+    assert versions.NODE_RELEASE.startswith(f"{versions.KUBERNETES}.")
+    assert versions.ADDONS["kube-proxy"].startswith(f"v{versions.KUBERNETES}.")
+    released = date.fromisoformat(versions.NODE_RELEASE.partition("-")[2])
+    assert released < date.fromisoformat(versions.SUPPORTED_UNTIL)
 
 
 def test_addons_come_in_the_order_that_works(eks: Graph):
