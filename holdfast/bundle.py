@@ -327,7 +327,7 @@ def _take(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntr
             os.link(source / path, writer.path / path, follow_symlinks=False)
             return writer.entry(path)
         except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            if error.errno not in durable.NO_LINKS:
                 raise
     digest, size = durable.copy_file(source / path, writer.path / path)
     return FileEntry(path=path, size=size, sha256=digest)

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from holdfast.errors import HoldfastError, Mismatch, UsageError
 from holdfast.manifest import (
+    Document,
     FileEntry,
     Kind,
     LabelKey,
@@ -32,14 +33,7 @@ SNAPSHOT_ID = re.compile(r"(\d{10})-(\d{8}T\d{6}Z)-([0-9a-f]{8})", re.ASCII)
 BUNDLE_PATH = re.compile(r"[^/]+/[^/]+/gen-\d{4,}/[^/]+/[0-9a-f]{64}(-[1-9]\d*)?", re.ASCII)
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    def to_bytes(self) -> bytes:
-        return canonical(self.model_dump())
-
-
-class BundleRef(_Document):
+class BundleRef(Document):
     """One bundle of a snapshot: what it is, and where its manifest and its files are.
 
     ``manifest`` is a key; ``data`` is a prefix: a file's key is ``<data>/<path>``. ``size`` is in
@@ -78,7 +72,7 @@ class BundleRef(_Document):
         return f"{self.data}/{entry.path}"
 
 
-class Snapshot(_Document):
+class Snapshot(Document):
     """One recoverable state of a workload. ``generation`` is the one the volume was in."""
 
     format: Literal[1] = 1
@@ -149,7 +143,7 @@ class Snapshot(_Document):
         return sha256(canonical(self.model_dump(exclude={"digest"})))
 
 
-class Verification(_Document):
+class Verification(Document):
     """What a verification of a snapshot found, kept in the store so that prune need not read data.
 
     ``bad`` holds the paths of bundles with a problem; a push never builds on them again.

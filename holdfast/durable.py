@@ -23,6 +23,8 @@ from holdfast.errors import NoSpace
 
 TEMPORARY = ".tmp-"
 BLOCK = 1 << 20  # bytes read at a time: stays in the processor's cache while it is hashed
+#: what a file system says that cannot link these two names: copy instead
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -93,11 +93,17 @@ Text = Annotated[str, AfterValidator(_utf8)]
 LabelValue = Text | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
 
-class _Model(BaseModel):
+class Document(BaseModel):
+    """What all that we write down has in common: exact fields, one right sequence of bytes."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    def to_bytes(self) -> bytes:
+        """Its canonical form."""
+        return canonical(self.model_dump())
 
-class FileEntry(_Model):
+
+class FileEntry(Document):
     """One file of a bundle: where it lies in it, its size in bytes, its SHA-256."""
 
     path: str
@@ -105,7 +111,7 @@ class FileEntry(_Model):
     sha256: Sha256
 
 
-class Manifest(_Model):
+class Manifest(Document):
     """The content of a MANIFEST.json. Make one with `build`, read one with `parse`."""
 
     format: Literal[1] = 1
@@ -174,10 +180,6 @@ class Manifest(_Model):
         if manifest.digest != manifest._digest():
             raise InvalidManifest("its digest is not that of its fields: damaged or edited")
         return manifest
-
-    def to_bytes(self) -> bytes:
-        """The bytes of MANIFEST.json."""
-        return canonical(self.model_dump())
 
     @property
     def size(self) -> int:

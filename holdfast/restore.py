@@ -7,7 +7,6 @@ restore is another switch, to a new generation made of hard links to an old one'
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -29,7 +28,6 @@ from holdfast.volume import Volume
 
 STAGE = ".stage-"
 MARKER = ".stage.json"  # stays in the generation that the stage becomes
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def _link_bundle(bundle: Bundle, parent: Path) -> Bundle:
         try:
             os.link(bundle.path / path, new, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in durable.NO_LINKS:
                 raise
             durable.copy_file(bundle.path / path, new)
     for directory in sorted(directories, reverse=True):

@@ -141,7 +141,7 @@ class Volume:
         """Take the pin off again, in all generations or in one."""
         pins = [pin for pin in self.pins() if pin[1] == name and generation in (None, pin[0])]
         if not pins:
-            raise UsageError(f"run '{self.run}' has no pinned bundle '{name}'")
+            raise UsageError(f"run '{self.run}' has no pinned bundle '{name}': see `holdfast list`")
         for number, _ in pins:
             self._pin(number, name).unlink(missing_ok=True)
             durable.fsync_directory(self._pin(number, name).parent)
