@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from holdfast import bundle as bundles
+from holdfast.documents import Snapshot
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
@@ -256,31 +257,32 @@ def _owner(catalog: Catalog) -> Iterable[Check]:
 
 
 def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Check]:
-    name, listing = "latest snapshot", catalog.listing(workload)
-    for snapshot_id in listing.damaged:
+    name, latest = "latest snapshot", None
+    for snapshot_id, snapshot in catalog.newest(workload):
+        if isinstance(snapshot, Snapshot):
+            latest = snapshot
+            break
         remedy = "recovery passes it over; make a new one with `holdfast push`"
         yield Check("damaged snapshot", Level.WARN, snapshot_id, remedy)
-    if not listing.snapshots:
+    if latest is None:
         remedy = "right before the first backup; else see whether backups run"
         yield Check(name, Level.WARN, f"workload '{workload}' has none", remedy)
         return
-    latest = listing.snapshots[0]
     age = _seconds_since(latest.created)
     if age <= max_age:
         yield Check(name, Level.OK, f"{latest.id}, {ago(age)} old, {size(latest.size)}")
     else:
         remedy = "are backups running? see the CronJob's pods, or run `holdfast push`"
         yield Check(name, Level.WARN, f"{latest.id} is {ago(age)} old", remedy)
-    name, records = "last verification", catalog.verifications(workload)
-    full = [record for record in records.values() if record.kind == "full"]
-    if bad := sorted(record.snapshot for record in records.values() if not record.ok):
+    name = "last verification"
+    if bad := sorted(record.snapshot for record in catalog.failures(workload)):
         remedy = "see `holdfast verify ID` for what is wrong; recovery takes another one"
         yield Check("bad snapshots", Level.FAIL, ", ".join(bad), remedy)
-    if not full:
+    newest = catalog.last_read_in_full(workload)
+    if newest is None:
         remedy = "run `holdfast verify latest`: a backup that was never read is a hope"
         yield Check(name, Level.WARN, "no snapshot was ever read in full", remedy)
         return
-    newest = max(full, key=lambda record: (record.at, record.snapshot))
     found = f"{newest.snapshot}, {ago(_seconds_since(newest.at))} ago"
     yield Check(
         name, Level.OK if newest.ok else Level.FAIL, found, "" if newest.ok else "see above"

@@ -154,18 +154,23 @@ class Catalog:
         return list(self.newest_first(workload, run))
 
     def newest_first(self, workload: str, run: str | None = None) -> Iterator[Snapshot]:
-        """The readable snapshots of a workload (and of one run), read while they are asked for.
+        """The readable snapshots of a workload (and of one run), read while they are asked for."""
+        for _, found in self.newest(workload):
+            if isinstance(found, Snapshot) and run in (None, found.run):
+                yield found
+
+    def newest(self, workload: str) -> Iterator[tuple[str, Snapshot | Mismatch]]:
+        """The snapshots of a workload, newest first, or why one is damaged.
 
         Their order is in their keys, so the newest costs one list and one read, however many there
         are: one is read at first, then twice as many at a time.
         """
         ids, count = list(self.written(workload)), 1
         while ids:
-            for name, result in self.scan(workload, ids[: -count - 1 : -1]):
-                if isinstance(result, Snapshot):
-                    self._known[name] = result  # whoever wants the newest asks again
-                    if run in (None, result.run):
-                        yield result
+            for name, found in self.scan(workload, ids[: -count - 1 : -1]):
+                if isinstance(found, Snapshot):
+                    self._known[name] = found  # whoever wants the newest asks again
+                yield name, found
             ids, count = ids[:-count], min(2 * count, AT_ONCE)
 
     def written(self, workload: str) -> dict[str, datetime]:
@@ -304,13 +309,26 @@ class Catalog:
             for record in self._records(keys[start : start + AT_ONCE])
         }
 
-    def known_bad(self, workload: str) -> set[str]:
-        """Paths of bundles whose bytes in the store failed verification: as good as absent.
+    def last_read_in_full(self, workload: str) -> Verification | None:
+        """The newest verification that read every byte; reads few records of many."""
+        by_age = sorted(self._verified(workload), key=lambda info: info.modified, reverse=True)
+        for start in range(0, len(by_age), AT_ONCE):
+            records = self._records([info.key for info in by_age[start : start + AT_ONCE]])
+            if full := [record for record in records if record.kind == "full"]:
+                return max(full, key=lambda record: (record.at, record.snapshot))
+        return None
 
-        Reads only the records that are long enough to name one.
+    def failures(self, workload: str) -> list[Verification]:
+        """The verifications that found something bad, by snapshot.
+
+        Reads only the records that are long enough to name a bundle.
         """
         keys = [info.key for info in self._verified(workload) if info.size > NOTHING_BAD]
-        return {path for record in self._records(keys) if not record.ok for path in record.bad}
+        return [record for record in self._records(keys) if not record.ok]
+
+    def known_bad(self, workload: str) -> set[str]:
+        """Paths of bundles whose bytes in the store failed verification: as good as absent."""
+        return {path for record in self.failures(workload) for path in record.bad}
 
     def _verified(self, workload: str) -> Iterator[ObjectInfo]:
         return self.store.list(f"verified/{check_name(workload)}/")

@@ -178,7 +178,12 @@ def test_the_last_verification_counts(
     bundle = write_bundle(volume.generation_path(1))
     snapshot = snapshot_of(store, bundle, timedelta(minutes=5))
     record = Verification(
-        snapshot=snapshot.id, at=datetime.now(UTC), kind="full", ok=good, bytes=snapshot.size
+        snapshot=snapshot.id,
+        at=datetime.now(UTC),
+        kind="full",
+        ok=good,
+        bytes=snapshot.size,
+        bad=() if good else (snapshot.bundles[0].path,),
     )
     Catalog(store, "team/prod").record("gpt", record)
     checks = of_store(store)

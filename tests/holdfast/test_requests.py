@@ -1,4 +1,4 @@
-"""How much a push or a prune asks of a store that holds many snapshots."""
+"""How much a push, a prune or the doctor asks of a store that holds many snapshots."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 
 from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
-from holdfast.documents import Verification
+from holdfast.doctor import examine, store_group
+from holdfast.documents import Snapshot, Verification
 from holdfast.prune import PruneReport, prune
 from holdfast.push import Select, push
-from holdfast.snapshot import NOTHING_BAD, Catalog
+from holdfast.snapshot import AT_ONCE, NOTHING_BAD, Catalog
 from holdfast.store import Store, open_store
 from holdfast.volume import Volume
 from tests.holdfast.counting import counted
@@ -146,3 +147,37 @@ def test_a_dropped_snapshot_costs_two_small_writes_in_all(
     report, asked = later(3 * GRACE)
     assert asked == {"put_small": lock, "get": 1 + 1, "delete": tidying + 1}
     assert not list(catalog.store.list("tombstones"))
+
+
+def test_the_doctor_asks_as_much_of_seventy_snapshots_as_of_three(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle]
+) -> None:
+    def asked() -> int:
+        verified(catalog.store)
+        counting, requests = counted(catalog.store)
+        checks = examine(store_group(counting, Catalog(counting, OWNER), WORKLOAD))
+        assert {check.name for check in checks} >= {"latest snapshot", "last verification"}
+        return requests["get"]
+
+    fill(volume, catalog.store, save, range(3))
+    few = asked()
+    latest = catalog.snapshots(WORKLOAD)[0]
+    for sequence in range(10, 80):
+        snapshot = Snapshot.build(WORKLOAD, volume.run, 1, sequence, latest.created, latest.bundles)
+        catalog.store.put_small(snapshot.key, snapshot.to_bytes())
+
+    assert asked() <= few + AT_ONCE
+
+
+def test_a_damaged_newest_snapshot_does_not_hide_the_latest_from_the_doctor(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle]
+) -> None:
+    fill(volume, catalog.store, save, range(2))
+    good = catalog.snapshots(WORKLOAD)[0].id
+    damaged = "9999999999-20260101T000000Z-00000000"
+    catalog.store.put_small(f"snapshots/{WORKLOAD}/{damaged}.json", b"{}")
+
+    checks = {c.name: c.found for c in examine(store_group(catalog.store, catalog, WORKLOAD))}
+
+    assert checks["damaged snapshot"] == damaged
+    assert checks["latest snapshot"].startswith(good)
