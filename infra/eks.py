@@ -62,7 +62,7 @@ def build(settings: EksStack, project: Project) -> Platform:
     groups = SecurityGroups(
         "traffic", network.vpc, _flows(settings), in_aws, outward=_outward(settings)
     )
-    registry = Registry("registry", settings.registry, keys.cluster, in_aws)
+    registry = Registry("registry", settings.registry, keys.data, in_aws, keep=settings.keeps_data)
     kinds: set[str] = {volume.kind for _, _, volume in settings.volumes()}
     before: list[pulumi.Resource] = [network, groups]
     if settings.network.interface_endpoints:

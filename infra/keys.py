@@ -13,15 +13,15 @@ DELETION_WINDOW = 30
 class Keys(pulumi.ComponentResource):
     """Customer-managed keys, rotated every year.
 
-    Produces: KMS keys with aliases ``<cluster>/cluster`` (secrets, logs, images),
-    ``<cluster>/data`` (disks and file systems) and, where the stack makes the bucket,
+    Produces: KMS keys with aliases ``<cluster>/cluster`` (secrets, logs),
+    ``<cluster>/data`` (disks, file systems, images) and, where the stack makes the bucket,
     ``<cluster>/store``.
     """
 
     cluster: aws.kms.Key
-    """Secrets in etcd, log groups, images."""
+    """Secrets in etcd, log groups."""
     data: aws.kms.Key
-    """Node disks, checkpoint volumes."""
+    """Node disks, checkpoint volumes, images."""
     store: aws.kms.Key | None
     """The backup bucket. As long as the bucket is kept, so is this."""
 
@@ -67,10 +67,10 @@ class Keys(pulumi.ComponentResource):
             return made
 
         self.cluster = key(
-            "cluster", "secrets, logs, images", own, logs_use_key(partition, region, account)
+            "cluster", "secrets and logs", own, logs_use_key(partition, region, account)
         )
         self.data = key(
-            "data", "disks and file systems", kept, *autoscaling_uses_key(partition, account)
+            "data", "disks, file systems, images", kept, *autoscaling_uses_key(partition, account)
         )
         self.store = key("store", "backups", kept) if with_store else None
         self.register_outputs({})

@@ -12,7 +12,8 @@ UNTAGGED_DAYS = 14
 
 
 class Registry(pulumi.ComponentResource):
-    """ECR repositories: a tag never moves, each image is scanned when it is pushed.
+    """ECR repositories: a tag never moves, each image is scanned when it is pushed. ECR removes no
+    repository that holds images, unless it is told to.
 
     Produces: for each name a Repository and its LifecyclePolicy.
     """
@@ -26,6 +27,8 @@ class Registry(pulumi.ComponentResource):
         settings: RegistrySettings,
         key: aws.kms.Key,
         opts: pulumi.ResourceOptions,
+        *,
+        keep: bool,
     ) -> None:
         """
         Args:
@@ -33,9 +36,10 @@ class Registry(pulumi.ComponentResource):
             settings: which repositories.
             key: encrypts the images.
             opts: the provider.
+            keep: whether destroy must leave the images, which the settings name by digest.
         """
         super().__init__("holdfast:registry:Registry", name, {}, opts)
-        own = pulumi.ResourceOptions(parent=self)
+        kept = pulumi.ResourceOptions(parent=self, protect=keep, retain_on_delete=keep)
         self.urls = {}
         for repository in settings.repositories:
             short = repository.replace("/", "-")
@@ -45,13 +49,14 @@ class Registry(pulumi.ComponentResource):
                 image_tag_mutability="IMMUTABLE",
                 image_scanning_configuration={"scan_on_push": True},
                 encryption_configurations=[{"encryption_type": "KMS", "kms_key": key.arn}],
-                opts=own,
+                force_delete=not keep,
+                opts=kept,
             )
             aws.ecr.LifecyclePolicy(
                 f"{name}-{short}",
                 repository=made.name,
                 policy=json.dumps(_lifecycle(settings.keep)),
-                opts=own,
+                opts=kept,
             )
             self.urls[repository] = made.repository_url
         self.register_outputs({"urls": self.urls})

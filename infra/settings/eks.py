@@ -75,8 +75,8 @@ class EksStack(Settings):
     registry: Registry = Registry()
     """Repositories for the stack's images."""
     data_stores: Literal["protected", "deletable"] = "protected"
-    """``protected``: destroy refuses to touch bucket, file systems and disks, and keeps them.
-    ``deletable``: it removes checkpoints and backups with everything else."""
+    """``protected``: destroy refuses to touch bucket, file systems, disks and images, and keeps
+    them. ``deletable``: it removes checkpoints and backups with everything else."""
 
     @property
     def region(self) -> str:

@@ -104,6 +104,10 @@ def test_production_keeps_its_data_whatever_happens_to_the_stack(prod: Graph):
     for resource in [*stores, *keys]:
         assert resource.options.protect, resource.urn
         assert resource.options.retain_on_delete, resource.urn
+    for repository in prod.find("aws:ecr/repository:Repository"):
+        # Its pods name images by digest: pushed again they would have another.
+        assert repository.options.protect and repository.options.retain_on_delete
+        assert repository.inputs["encryptionConfigurations"][0]["kmsKey"].endswith("keys-data")
     buckets = prod.find("aws:s3/bucket:Bucket")
     assert all(bucket.inputs["forceDestroy"] is False for bucket in buckets)
 
@@ -111,9 +115,12 @@ def test_production_keeps_its_data_whatever_happens_to_the_stack(prod: Graph):
 def test_only_the_explicit_word_lets_destroy_remove_data():
     kept = graph().find("aws:ebs/volume:Volume")
     given_up = graph(data_stores="deletable").find("aws:ebs/volume:Volume")
+    repositories = graph(data_stores="deletable").find("aws:ecr/repository:Repository")
 
     assert [(v.options.protect, v.options.retain_on_delete) for v in kept] == [(True, True)]
     assert [(v.options.protect, v.options.retain_on_delete) for v in given_up] == [(False, False)]
+    # ECR refuses to remove a repository with images, in the middle of a destroy.
+    assert [r.inputs["forceDelete"] for r in repositories] == [True, True]
 
 
 def test_everything_that_can_be_encrypted_uses_a_key_of_the_stack(eks: Graph):
