@@ -179,7 +179,10 @@ class BundleWriter:
             data = manifest.to_bytes()
             if len(data) > MAX_MANIFEST_BYTES:
                 raise CommitRefused(
-                    [f"its manifest would be larger than {MAX_MANIFEST_BYTES >> 20} MiB"]
+                    [
+                        f"its manifest would be larger than {MAX_MANIFEST_BYTES >> 20} MiB: pack"
+                        " small files into archives"
+                    ]
                 )
             for directory in reversed(tree.directories):  # children come before their parents
                 durable.fsync_directory(self.path / directory)

@@ -146,7 +146,7 @@ def volume_group(volume: Volume, keep: int) -> list[Examination]:
                 remedy = "right for a backup's pod; a trainer needs it writable"
                 yield Check("volume writable", Level.WARN, "mounted read-only here", remedy)
                 return
-            remedy = "let the user that trains own the directory (see docs on host paths)"
+            remedy = "let the user that trains (`run_as` in the settings) own the directory"
             yield Check("volume writable", Level.FAIL, str(error.strerror), remedy)
         else:
             yield Check("volume writable", Level.OK, "yes")

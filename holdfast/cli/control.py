@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli import options
+from holdfast.cli.context import is_snapshot
 from holdfast.cli.output import emit, say
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.text import plural
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from holdfast.actionset import Action, ActionSet, ActionSets
     from holdfast.job import Jobs
     from holdfast.run_action import Patience
-
-_SNAPSHOT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
 def backup(
@@ -112,12 +110,13 @@ def _chosen(snapshot: str, before: str | None) -> str:
         snapshot = f"before={before}"
     if snapshot.startswith("before="):
         try:
-            datetime.fromisoformat(snapshot.removeprefix("before="))
+            moment = datetime.fromisoformat(snapshot.removeprefix("before="))
         except ValueError:
             raise UsageError(
                 f"'{snapshot}' holds no time: write it like before=2026-05-01T12:00:00Z"
             ) from None
-    elif not _SNAPSHOT_ID.fullmatch(snapshot):
+        return f"before={moment.isoformat()}"  # Python reads any letter between day and hour
+    if not is_snapshot(snapshot):
         raise UsageError(f"'{snapshot}' is no snapshot ID: see `holdfast list`")
     return snapshot
 

@@ -60,7 +60,8 @@ def test_a_failed_backup_ends_with_1_and_kanisters_reason(api: ActionSetApi):
     [
         ([], "latest"),
         (["--snapshot", "0000000007-20260501T120000Z-3f2a9c1d"],) * 2,
-        (["--before", "2026-05-01T12:00:00Z"], "before=2026-05-01T12:00:00Z"),
+        (["--before", "2026-05-01T12:00:00Z"], "before=2026-05-01T12:00:00+00:00"),
+        (["--before", "2026-05-01;12:00:00"], "before=2026-05-01T12:00:00"),
     ],
 )
 def test_a_restore_passes_the_snapshot_and_the_job_to_the_blueprint(
