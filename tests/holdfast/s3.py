@@ -79,7 +79,8 @@ def serve(work: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[
     command = [program, "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", SECRET]
     if certificate:
         command += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
-    command += ["--quiet", "posix", "--sidecar", str(work / "sidecar"), str(work / "root")]
+    command += ["--keep-alive", "--quiet"]
+    command += ["posix", "--sidecar", str(work / "sidecar"), str(work / "root")]
     with (work / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
     try:
