@@ -21,9 +21,9 @@ from holdfast.cli import (
     retaining,
     transfer,
 )
-from holdfast.cli.frame import HoldfastGroup
+from holdfast.cli.frame import App, HoldfastGroup
 
-app = typer.Typer(
+app = App(
     name="holdfast",
     cls=HoldfastGroup,
     help="Keep what training knows: verified checkpoints on a volume, copies in a store.",

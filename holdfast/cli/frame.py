@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -38,3 +39,27 @@ class HoldfastGroup(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}{error.strerror or error}: check that it exists and may be used")
             raise typer.Exit(1) from None
+
+
+class App(typer.Typer):
+    """The command as a process."""
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        """Run a verb, and end without taking the interpreter apart.
+
+        A thread of obstore, or one left behind at a deadline, may want the interpreter for a moment
+        longer than the verb needs; while Python takes it apart, such a thread aborts the process
+        (SIGABRT, no longer exit code 0). Nothing of ours is left to do then: what must last was
+        synced by the verb, and no thread or atexit handler has work.
+        """
+        try:
+            super().__call__(*args, **options)
+        except SystemExit as end:
+            if not isinstance(end.code, int | None):
+                raise
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            except OSError:
+                raise end from None  # Python itself says what could not be written
+            os._exit(end.code or 0)

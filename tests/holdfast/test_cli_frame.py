@@ -54,12 +54,46 @@ def test_an_error_is_one_line_with_a_remedy_and_a_code_that_scripts_can_trust(ar
 
 def test_help_needs_neither_the_store_client_nor_the_models():
     code = (
-        "import sys, runpy; sys.argv = ['holdfast', '--help']\n"
-        "try: runpy.run_module('holdfast', run_name='__main__')\n"
+        "import sys\n"
+        "from typer.main import get_command\n"
+        "from holdfast.cli import app\n"
+        "try: get_command(app)(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = {'obstore', 'pydantic', 'boto3'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(("args", "code"), [(["--version"], 0), (["bakup"], 2)])
+def test_the_process_ends_without_taking_the_interpreter_apart(args: list[str], code: int) -> None:
+    """Shown to fail: by a return to Python, whose end a thread of obstore may turn into SIGABRT."""
+    program = (
+        "import atexit, os, sys\n"
+        "from holdfast.cli import app\n"
+        "atexit.register(os.abort)\n"
+        f"sys.argv = ['holdfast', *{args}]\n"
+        "app()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, timeout=60
+    )
+
+    assert done.returncode == code
+    assert b"holdfast" in done.stdout + done.stderr
+
+
+def test_output_that_cannot_be_written_is_no_success() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+
+    assert done.returncode != 0
+    assert b"No space left" in done.stderr
 
 
 def test_every_verb_shows_an_example_and_every_option_its_variable():
