@@ -87,7 +87,7 @@ class Store(Protocol):
         """
         ...
 
-    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         """Write a data file of ``size`` bytes while reading it.
 
         An exception from the iterator, also after its last piece, leaves no object.

@@ -110,7 +110,7 @@ class DirectoryStore:
                 self._publish(temporary, path, os.replace)
             return self._info(key, path)
 
-    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         path, written = self._path(key), 0
         with self._temporary() as (temporary, file):
             for chunk in chunks:  # its errors are the caller's, so they are not translated

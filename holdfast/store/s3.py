@@ -1,8 +1,7 @@
 """S3, and what speaks its protocol, through obstore.
 
 Small objects and data files use clients of their own: a small request is over in seconds or has
-failed, a data request may take as long as its bytes need. Over https a payload is not hashed for
-the signature but carries a CRC-64/NVME that the server checks; over plain http it is signed.
+failed, a data request may take as long as its bytes need. `holdfast.store.s3_client` makes them.
 
 Not visible here: multipart uploads that were cut off. They cost money until the bucket's lifecycle
 rule aborts them (``holdfast doctor`` looks for the rule).
@@ -10,49 +9,37 @@ rule aborts them (``holdfast doctor`` looks for the rule).
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import os
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
-from obstore.store import S3Store
+from obstore.exceptions import BaseError
 
 from holdfast.errors import (
     AlreadyExists,
     DeadlineExceeded,
     NotFound,
-    PreconditionFailed,
-    StoreDenied,
     StoreError,
     StoreUnreachable,
-    UsageError,
 )
 from holdfast.store import MEMORY, ObjectInfo, check_key
+from holdfast.store.s3_client import FORBIDDEN, connect, in_our_words
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+    from obstore import BytesStream
+    from obstore.store import S3Store
 
 MIB = 1024 * 1024
 PART = 8 * MIB
 PARTS = 9_000  # S3 allows 10,000
-CONNECT_SECONDS = 3.0
 SMALL_SECONDS = 15.0
 STALL_SECONDS = 60.0
 CLOCK = "CLOCK"
@@ -102,13 +89,16 @@ class S3:
         check_key(key)
         return self._call(key, lambda: bytes(obstore.get(self._small, key).bytes()), reading=True)
 
-    def stream(self, key: str) -> Iterator[bytes | memoryview]:
+    def stream(self, key: str) -> Iterator[bytes]:
         check_key(key)
-        chunks = self._call(
-            key, lambda: iter(obstore.get(self._download, key).stream(self._chunk)), reading=True
-        )
-        while (chunk := self._call(key, lambda: next(chunks, None))) is not None:
-            yield memoryview(chunk)
+        pieces = self._wait(key, _soon(_open(self._download, key, self._chunk)))
+        ahead = _soon(_next(pieces))
+        try:
+            while (piece := self._wait(key, ahead)) is not None:
+                ahead = _soon(_next(pieces))
+                yield piece
+        finally:
+            ahead.cancel()
 
     def head(self, key: str) -> ObjectInfo:
         check_key(key)
@@ -158,7 +148,7 @@ class S3:
                     raise error from None
                 raise AlreadyExists(f"store {self.url}: '{key}' exists already") from None
 
-    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         check_key(key)
         part = part_size(size)
         if size <= PART:
@@ -233,6 +223,21 @@ class S3:
         self._proven.set()
         return result
 
+    def _wait(self, key: str, future: Future[T]) -> T:
+        """What `_soon` began, within the deadline, with its errors in our words."""
+        with self._errors(key, listing=False, reading=True):
+            self._check_deadline()
+            left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
+            try:
+                result = future.result(left)
+            except TimeoutError:
+                if future.done():
+                    raise
+                future.cancel()
+                raise self._late() from None
+        self._proven.set()
+        return result
+
     @contextmanager
     def _errors(self, key: str, listing: bool, reading: bool) -> Iterator[None]:
         try:
@@ -243,33 +248,11 @@ class S3:
             if not listing and not self._proven.is_set():
                 self._call("", lambda: next(iter(obstore.list(self._small)), None), listing=True)
             raise NotFound(f"store {self.url} has no '{key}'") from error
-        except AlreadyExistsError as error:
-            raise AlreadyExists(f"store {self.url}: '{key}' exists already") from error
-        except PreconditionError as error:
-            raise PreconditionFailed(f"store {self.url}: '{key}' was changed by another") from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            if reading and self._is_absent(key):
-                raise NotFound(f"store {self.url} has no '{key}'") from None
-            raise self._denied(key, error) from None
         except BaseError as error:
-            text = str(error)
-            if "/latest/api/token" in text or "security-credentials" in text:
-                raise StoreDenied(
-                    f"store {self.url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"
-                    " AWS_SECRET_ACCESS_KEY, or give the pod or machine an identity"
-                ) from None
-            if "incorrectly configured region" in text:
-                raise StoreDenied(
-                    f"store {self.url}: bucket '{self.bucket}' is in another region: set AWS_REGION"
-                    " to its own"
-                ) from None
-            status = re.search(r"status code: (\d{3})", text)
-            if status and status[1].startswith("4") and status[1] not in ("408", "429"):
-                raise self._denied(key, error) from None
-            raise StoreUnreachable(
-                f"store {self.url}, '{key}': {_reason(text)}: check the network, the endpoint"
-                " and the service's state, then try again"
-            ) from None
+            words = in_our_words(error, self.url, self.bucket, self.prefix, key)
+            if reading and isinstance(error, FORBIDDEN) and self._is_absent(key):
+                words = NotFound(f"store {self.url} has no '{key}'")
+            raise words from None
 
     def _is_absent(self, key: str) -> bool:
         """Whether the listing lacks a key that could not be read.
@@ -289,19 +272,6 @@ class S3:
             return self._call(key, lookup, listing=True)
         except StoreError:
             return False
-
-    def _denied(self, key: str, error: BaseError) -> StoreError:
-        reason = _reason(str(error))
-        if "NoSuchBucket" in reason:
-            return StoreDenied(
-                f"store {self.url}: bucket '{self.bucket}' does not exist: create it, or correct"
-                " the URL, endpoint or region"
-            )
-        return StoreDenied(
-            f"store {self.url}, '{key}': {reason}: check the credentials, the region and the"
-            f" rights of the identity (s3:ListBucket for s3:prefix '{self.prefix}/*' too: without"
-            " it S3 forbids what is not there)"
-        )
 
 
 def part_size(size: int) -> int:
@@ -335,14 +305,14 @@ class _Watched:
     """An iterator that ends with an error once it was stopped: an upload that was given up on
     must not complete later."""
 
-    def __init__(self, chunks: Iterator[bytes], check: Callable[[], None]) -> None:
+    def __init__(self, chunks: Iterator[bytes | memoryview], check: Callable[[], None]) -> None:
         self._chunks, self._check = chunks, check
         self._stopped = False
 
     def __iter__(self) -> _Watched:
         return self
 
-    def __next__(self) -> bytes:
+    def __next__(self) -> bytes | memoryview:
         if self._stopped:
             raise InterruptedError("the upload was given up")
         self._check()
@@ -359,73 +329,38 @@ def _settle(future: Future[T], request: Callable[[], T]) -> None:
         future.set_exception(error)
 
 
-def connect(
-    bucket: str, prefix: str, seconds: float, stall: float, retries: int, retry_seconds: float
-) -> S3Store:
-    """A client made from the environment, with limits in seconds: per request, per pause between
-    two pieces of an answer (0: none), and for all tries of a request together."""
-    endpoint = next(
-        (
-            value
-            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-            if (value := os.environ.get(name))
-        ),
-        "",
-    )
-    plain = endpoint.startswith("http://")
-    if plain and not _loopback(endpoint) and os.environ.get("AWS_ALLOW_HTTP") != "true":
-        raise UsageError(
-            f"endpoint '{endpoint}' is not encrypted: use https, or set AWS_ALLOW_HTTP=true if the"
-            " network is your own"
-        )
-    client: ClientConfig = {
-        "allow_http": plain,
-        "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, seconds)),
-        "timeout": timedelta(seconds=seconds),
-    }
-    if stall:
-        client["read_timeout"] = timedelta(seconds=stall)
-    if authority := os.environ.get("AWS_CA_BUNDLE"):
-        client["root_certificate"] = Path(authority).read_bytes()
-    config: S3Config = {}
-    if not plain:
-        if "AWS_UNSIGNED_PAYLOAD" not in os.environ:
-            config["unsigned_payload"] = True
-        if "AWS_CHECKSUM_ALGORITHM" not in os.environ:
-            config["checksum_algorithm"] = "crc64nvme"
-    retry: RetryConfig = {
-        "max_retries": retries,
-        "retry_timeout": timedelta(seconds=retry_seconds),
-        "backoff": {
-            "init_backoff": timedelta(seconds=0.2),
-            "max_backoff": timedelta(seconds=10),
-            "base": 2,
-        },
-    }
-    return S3Store(
-        bucket, prefix=prefix or None, config=config, client_options=client, retry_config=retry
-    )
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of all downloads of this process; it does nothing but hand over pieces."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="downloads", daemon=True).start()
+    return loop
 
 
-def _loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+_starting = threading.Lock()
+
+
+def _soon(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Begin something of a download, for any thread to wait for.
+
+    In an asynchronous download obstore's own threads put a piece together. A blocking one wakes the
+    caller for each record of TLS (16 KiB), which costs three times the processor time. Such a
+    thread may still want the interpreter when everything is done: see `holdfast.cli.frame.App`.
+    """
+    with _starting:
+        loop = _loop()
+    return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+async def _open(store: S3Store, key: str, size: int) -> BytesStream:
+    return (await obstore.get_async(store, key)).stream(size)
+
+
+async def _next(pieces: BytesStream) -> bytes | None:
+    return await anext(pieces, None)
 
 
 def _info(meta: obstore.ObjectMeta) -> ObjectInfo:
     return ObjectInfo(
         meta["path"], meta["size"], meta["last_modified"].astimezone(UTC), meta["e_tag"] or ""
     )
-
-
-def _reason(text: str) -> str:
-    """One line of an error, without what servers echo (signatures, access keys, host ids)."""
-    status = re.search(r"status code: (\d{3} [A-Za-z ]+)", text)
-    code = re.search(r"<Code>([A-Za-z0-9]+)</Code>", text)
-    if status:
-        return f"{status[1].strip()} {code[1] if code else ''}".strip()
-    first = text.split("\n")[0].split("<?xml")[0]
-    return re.sub(r"https?://\S+", "the endpoint", first).removeprefix("Generic S3 error: ")[:200]

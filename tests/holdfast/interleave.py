@@ -77,7 +77,7 @@ class MemoryStore:
             self._change(key, data)
         return self.world.info(key)
 
-    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         data = b"".join(chunks)
         self.turn()
         self._change(key, data)

@@ -19,6 +19,7 @@ from holdfast.errors import (
 )
 from holdfast.store import open_store
 from holdfast.store.s3 import PART
+from holdfast.store.s3_client import connect
 from tests.holdfast.s3 import KEY, SECRET, Proxy, S3Server, free_port, self_signed, serve
 
 pytestmark = pytest.mark.s3
@@ -126,7 +127,7 @@ def test_plain_http_is_for_this_machine_only(s3_url: str, monkeypatch: pytest.Mo
     open_store(s3_url)
 
 
-def test_an_upload_is_not_held_in_memory(
+def test_neither_an_upload_nor_a_download_is_held_in_memory(
     s3_url: str, s3_server: S3Server, run_python: Callable, tmp_path: Path
 ) -> None:
     size, memory = 192 << 20, 48 << 20
@@ -134,20 +135,23 @@ def test_an_upload_is_not_held_in_memory(
     with file.open("wb") as out:
         out.truncate(size)
     code = """
-import resource, sys
+import sys
+from pathlib import Path
 from holdfast.store import open_store
-from holdfast.store.s3 import PART
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 def pieces(path):
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
             yield piece
 store = open_store(sys.argv[1], memory=int(sys.argv[3]))
 store.put_small("warm", b"up")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 store.put_file("big", pieces(sys.argv[2]), int(sys.argv[4]))
 got = sum(len(piece) for piece in store.stream("big"))
 assert got == int(sys.argv[4]), got
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak() - before)
 """
     done = run_python(code, s3_url, file, memory, size)
 
@@ -191,6 +195,27 @@ def test_a_pods_own_identity_is_enough(
 
     assert asked == ["a-pods-token"]
     agent.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "unsigned"),
+    [
+        ("https://storage.example.com", True),
+        ("http://127.0.0.1:9000", True),
+        ("http://localhost:9000", True),
+        ("http://storage.example.com", False),
+    ],
+)
+def test_a_payload_is_signed_only_where_the_network_could_change_it(
+    endpoint: str, unsigned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ENDPOINT_URL": endpoint, "ALLOW_HTTP": "true", "REGION": "x"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+    config = connect("bucket", "prefix", 1, 0, 0, 1).config
+
+    assert config.get("unsigned_payload", "false") == ("true" if unsigned else "false")
+    assert config.get("checksum_algorithm") == ("crc64nvme" if unsigned else None)
 
 
 def test_over_https_a_checksum_replaces_the_signature_of_the_bytes(

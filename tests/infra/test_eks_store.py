@@ -72,7 +72,7 @@ class Recorded(DirectoryStore):
         self._note("s3:GetObject", key)
         return super().put_small(key, data, if_absent=if_absent, if_match=if_match)
 
-    def put_file(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         self._note("s3:PutObject", key)
         self._note("s3:AbortMultipartUpload", key)
         super().put_file(key, chunks, size)
