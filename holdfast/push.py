@@ -32,7 +32,7 @@ from holdfast.lock import store_lock
 from holdfast.manifest import FileEntry
 from holdfast.progress import SILENT, Progress
 from holdfast.snapshot import Catalog
-from holdfast.transfer import each_file, read_local
+from holdfast.transfer import Blocks, each_file, read_local
 from holdfast.volume import Volume
 
 GRACE = timedelta(days=1)
@@ -117,6 +117,7 @@ class _Push:
         self.created: list[Snapshot] = []
         self.copied_files = self.copied_bytes = 0
         self._counting = threading.Lock()
+        self._blocks = Blocks()
 
     def run(self, select: Select) -> PushReport:
         for error in self.volume.damaged():
@@ -242,7 +243,7 @@ class _Push:
     def _send(
         self, bundle: Bundle, ref: BundleRef, entry: FileEntry, stop: threading.Event
     ) -> None:
-        chunks = read_local(bundle, entry, self.progress, stop)
+        chunks = read_local(bundle, entry, self.progress, stop, self._blocks)
         self.store.put_file(ref.key(entry), chunks, entry.size)
         failpoint("push.file-uploaded")
         self.progress.file(entry.path)

@@ -20,6 +20,34 @@ from holdfast.store import Store
 CHUNK = 1024 * 1024
 
 
+class Blocks:
+    """Memory to read files into, used again as soon as nobody looks at it any more.
+
+    A network client keeps what it was given until it is sent. Fresh memory for each piece costs a
+    page fault per 4 KiB, a tenth of all processor time of a push.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[bytearray] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> memoryview:
+        """A block of CHUNK bytes. It is taken until the view, and whatever was made of it, is gone.
+
+        A bytearray itself knows: while a view of it exists it refuses to change its length.
+        """
+        with self._lock:
+            for block in self._blocks:
+                try:
+                    block.append(0)
+                except BufferError:
+                    continue
+                block.pop()
+                return memoryview(block)
+            self._blocks.append(bytearray(CHUNK))
+            return memoryview(self._blocks[-1])
+
+
 class Cancelled(Exception):
     """Another file of the same copy failed: this one is not worth finishing."""
 
@@ -53,16 +81,22 @@ def each_file(
 
 
 def read_local(
-    bundle: Bundle, entry: FileEntry, progress: Progress, stop: threading.Event
-) -> Iterator[bytes]:
+    bundle: Bundle,
+    entry: FileEntry,
+    progress: Progress,
+    stop: threading.Event,
+    blocks: Blocks | None = None,
+) -> Iterator[memoryview]:
     """The bytes of a bundle's file; raises InvalidBundle at the end unless they are the right ones.
 
     Raised inside the iterator, so that an upload which consumes it is never completed.
     """
+    blocks = blocks or Blocks()
     digest, size = hashlib.sha256(), 0
     try:
         with open_regular(bundle.path / entry.path) as file:
-            while chunk := file.read(CHUNK):
+            while read := file.readinto(block := blocks.take()):
+                chunk = block[:read]
                 if stop.is_set():
                     raise Cancelled
                 digest.update(chunk)
