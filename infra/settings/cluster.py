@@ -110,7 +110,8 @@ class ClusterSettings(Model):
     api_access: ApiAccess
     """From where the API server can be reached."""
     access: dict[Name, AccessEntry] = Field(default_factory=dict)
-    """IAM roles and users by a name of your choice. Who runs the first `up` is admin anyway."""
+    """IAM roles and users by a name of your choice. Who runs the first `up` is admin anyway: an
+    entry for them here is refused by EKS."""
     service_cidr: Annotated[str, AfterValidator(_service_range)] = "172.20.0.0/16"
     """Addresses of Services; must not overlap the VPC. Fixed once the cluster exists."""
     log_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 90
