@@ -59,7 +59,7 @@ class S3:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._budget = _Budget(max(memory * 3 // 4, 2 * PART))
         self._share = self._budget.total // self.parallel
-        self._chunk = max(64 * 1024, min(4 * MIB, self._share // 4))
+        self._chunk = max(64 * 1024, min(2 * MIB, self._share // 4))
         self._proven = threading.Event()
         self._clients: dict[tuple[float, ...], S3Store] = {}
         self._until(deadline)
