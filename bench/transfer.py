@@ -76,11 +76,9 @@ def _pushers(s3: Server, root: Path, bundle: Path, *, tls: bool) -> dict[str, Ca
         OURS: ours,
         "s5cmd": lambda bucket: peers.s5cmd(s3, f"{bundle}/", f"s3://{bucket}/copy/"),
     }
-    if tls:
-        tools[f"{OURS}, payload signed"] = partial(ours, AWS_UNSIGNED_PAYLOAD="false")
+    tools[f"{OURS}, payload signed"] = partial(ours, AWS_UNSIGNED_PAYLOAD="false")
     tools["obstore, signed"] = lambda bucket: peers.obstore(s3, bundle, bucket)
-    if tls:
-        tools["obstore, unsigned"] = lambda bucket: peers.obstore(s3, bundle, bucket, unsigned=True)
+    tools["obstore, unsigned"] = lambda bucket: peers.obstore(s3, bundle, bucket, unsigned=True)
     if not tls and peers.program("restic"):
         tools["restic"] = lambda bucket: peers.restic(s3, bundle, bucket)
     if not tls and peers.program("rclone"):
