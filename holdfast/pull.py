@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,13 +123,14 @@ def pull_if_empty(
     except (InvalidBundle, FileNotFoundError):
         valid = None  # to be looked at again, and set aside, under the lock
     if valid is not None:
-        store, problem, _ = _ask(volume, catalog, workload, min(answer, ANSWER_WHEN_VALID))
+        soon = catalog and catalog.within(min(answer, ANSWER_WHEN_VALID))
+        store, problem = _ask(volume, soon, soon, workload)
         return _use(volume, valid, store, problem, start)
     with run_lock(volume.run_path) as held:
         if held:
             remove_leftovers(volume.run_path)
         valid = volume.newest_valid(quarantine=True)
-        store, problem, snapshots = _ask(volume, catalog, workload, answer)
+        store, problem = _ask(volume, catalog and catalog.within(answer), catalog, workload)
         if valid is not None:
             return _use(volume, valid, store, problem, start)
         found = VolumeState.BAD if volume.has_bad() else VolumeState.NONE
@@ -136,7 +138,7 @@ def pull_if_empty(
         decision = replace(decision, generation=volume.present() or 1)
         match decision.decision:
             case Action.PULL if catalog is not None:
-                return _refill(volume, catalog, snapshots, decision, progress)
+                return _refill(volume, catalog, workload, decision, progress)
             case Action.STOP:
                 raise RecoveryStopped(f"run '{volume.run}': {decision.reason}")
             case Action.RETRY:
@@ -147,20 +149,24 @@ def pull_if_empty(
 
 
 def _ask(
-    volume: Volume, catalog: Catalog | None, workload: str, answer: float
-) -> tuple[StoreState, HoldfastError | None, list[Snapshot]]:
-    """What the store has of this run, within ``answer`` seconds; and why it does not say."""
-    if catalog is None:
-        return StoreState.UNREACHABLE, None, []
+    volume: Volume, soon: Catalog | None, patient: Catalog | None, workload: str
+) -> tuple[StoreState, HoldfastError | None]:
+    """What the store has of this run, and why it does not say.
+
+    Whether it answers at all is asked with the deadline of ``soon``; where it does, the search for
+    a snapshot of this run among those of others has that of ``patient``.
+    """
+    if soon is None or patient is None:
+        return StoreState.UNREACHABLE, None
     try:
-        soon = catalog.within(answer)
         soon.check_owner()
-        listing = soon.listing(workload, volume.run)
+        for _, found in patient.newest(workload):
+            # A damaged one may be of this run: beginning at step 0 beside it would be wrong.
+            if isinstance(found, Mismatch) or found.run == volume.run:
+                return StoreState.SNAPSHOT, None
     except (StoreUnreachable, StoreDenied, DeadlineExceeded, OwnerMismatch) as error:
-        return StoreState.UNREACHABLE, error, []
-    if listing.snapshots or listing.damaged:
-        return StoreState.SNAPSHOT, None, listing.snapshots
-    return StoreState.EMPTY, None, []
+        return StoreState.UNREACHABLE, error
+    return StoreState.EMPTY, None
 
 
 def _use(
@@ -178,7 +184,7 @@ def _use(
 def _refill(
     volume: Volume,
     catalog: Catalog,
-    snapshots: list[Snapshot],
+    workload: str,
     decision: Decision,
     progress: Progress,
 ) -> Decision:
@@ -186,10 +192,19 @@ def _refill(
 
     Those that a verification found bad before come last: reading them is mostly a waste.
     """
-    records = catalog.verifications(snapshots[0].workload) if snapshots else {}
-    failed = {record.snapshot for record in records.values() if not record.ok}
+    failed = {record.snapshot for record in catalog.failures(workload)}
     damaged: list[str] = []
-    for snapshot in sorted(snapshots, key=lambda s: (s.id in failed, -s.sequence)):
+
+    def in_turn() -> Iterator[Snapshot]:
+        doubtful = []
+        for snapshot in catalog.newest_first(workload, volume.run):
+            if snapshot.id in failed:
+                doubtful.append(snapshot)
+            else:
+                yield snapshot
+        yield from doubtful
+
+    for snapshot in in_turn():
         generation = max(snapshot.generation, decision.generation)
         into = volume.generation_path(generation)
         try:

@@ -125,16 +125,19 @@ class DirectoryStore:
                 self._publish(temporary, path, os.replace)
 
     def delete(self, keys: Iterable[str]) -> None:
+        left: dict[Path, str] = {}
         for key in keys:
             path = self._path(key)
             with self._errors(key), suppress(FileNotFoundError):
                 path.unlink()
-                fsync_directory(path.parent)
-                with suppress(OSError):  # the first parent that is not empty ends it
-                    for parent in path.parents:
-                        if parent == self.root:
-                            break
-                        parent.rmdir()
+                left[path.parent] = key
+        for directory, key in left.items():
+            with self._errors(key), suppress(FileNotFoundError):
+                fsync_directory(directory)
+                with suppress(OSError):  # the first one that is not empty ends it
+                    while directory != self.root:
+                        directory.rmdir()
+                        directory = directory.parent
 
     def now(self) -> datetime:
         with self._errors(TEMPORARY), self._temporary() as (temporary, _):

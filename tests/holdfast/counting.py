@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import Counter
 from typing import Any, cast
@@ -32,8 +31,8 @@ class _Counting:
         self.requests: Counter[str] = Counter()
 
     def within(self, seconds: float | None) -> _Counting:
-        other = copy.copy(self)
-        other._store = self._store.within(seconds)
+        other = _Counting(self._store.within(seconds))
+        other._counting, other.requests = self._counting, self.requests
         return other
 
     def list(self, prefix: str = "") -> Any:

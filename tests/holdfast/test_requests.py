@@ -13,7 +13,9 @@ from holdfast.bundle import Bundle
 from holdfast.doctor import examine, store_group
 from holdfast.documents import Snapshot, Verification
 from holdfast.prune import PruneReport, prune
+from holdfast.pull import pull_if_empty
 from holdfast.push import Select, push
+from holdfast.recover import Start
 from holdfast.snapshot import AT_ONCE, NOTHING_BAD, Catalog
 from holdfast.store import Store, open_store
 from holdfast.volume import Volume
@@ -167,6 +169,28 @@ def test_the_doctor_asks_as_much_of_seventy_snapshots_as_of_three(
         catalog.store.put_small(snapshot.key, snapshot.to_bytes())
 
     assert asked() <= few + AT_ONCE
+
+
+def test_a_pod_that_starts_reads_as_much_of_seventy_snapshots_as_of_one(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    """Or a long-lived store would look like one that does not answer."""
+    fill(volume, catalog.store, save, range(1))
+    verified(catalog.store)
+    latest = catalog.snapshots(WORKLOAD)[0]
+
+    def asked(volume: Volume) -> int:
+        counting, requests = counted(catalog.store)
+        pull_if_empty(volume, Catalog(counting, OWNER), WORKLOAD, Start.AUTO)
+        return requests["get"]
+
+    few = asked(volume), asked(Volume(tmp_path / "empty", volume.run))
+    for sequence in range(10, 80):
+        snapshot = Snapshot.build(WORKLOAD, volume.run, 1, sequence, latest.created, latest.bundles)
+        catalog.store.put_small(snapshot.key, snapshot.to_bytes())
+    verified(catalog.store)
+
+    assert (asked(volume), asked(Volume(tmp_path / "as-empty", volume.run))) == few
 
 
 def test_a_damaged_newest_snapshot_does_not_hide_the_latest_from_the_doctor(
