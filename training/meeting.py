@@ -108,7 +108,7 @@ def _find(params: RendezvousParameters) -> tuple[C10dRendezvousBackend, Store]:
     while True:
         try:
             return create_backend(params)
-        except RendezvousConnectionError as error:  # after a minute
+        except RendezvousConnectionError as error:  # after two minutes
             if params.get_as_bool("is_host"):
                 raise
             reason = str(error.__cause__ or error).splitlines()[0]

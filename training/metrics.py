@@ -1,6 +1,7 @@
 """What a training tells: lines for people, JSON lines for programs, Prometheus text for a scraper.
 
-Only rank 0 tells anything. Metrics never stop a training: a full disk or a taken port is reported
+Only rank 0 tells anything; the first rank of each node serves the figures, since a Service asks any
+of them. Metrics never stop a training: a full disk or a taken port is reported
 once and the run goes on.
 """
 
@@ -31,13 +32,13 @@ _HELP = {
 
 
 class Metrics:
-    """The figures of this process. Made with neither file nor port it only prints."""
+    """The figures of this process. Who does not speak neither prints nor writes, only serves."""
 
     def __init__(self, speaks: bool, file: Path | None = None, port: int | None = None) -> None:
         self._speaks = speaks
         self._file = file if speaks else None
         self._values = {name: 0.0 for name, (kind, _) in _HELP.items() if kind == "counter"}
-        self._server = self._serve(port) if speaks and port is not None else None
+        self._server = self._serve(port) if port is not None else None
 
     @property
     def port(self) -> int | None:

@@ -20,7 +20,8 @@ from training.stop import Stop
 
 def train(config: Config, stop: Stop) -> Outcome:
     """Train on this rank until the last step, a stop, or a reason not to start at all."""
-    metrics = Metrics(int(os.environ["RANK"]) == 0, config.metrics, config.port)
+    port = config.port if os.environ["LOCAL_RANK"] == "0" else None
+    metrics = Metrics(os.environ["RANK"] == "0", config.metrics, port)
     with joined(config) as ranks:
         volume = Volume(config.volume, config.run)
         if reason := ranks.from_first(lambda: _prepare(volume, config)):
@@ -199,7 +200,9 @@ class Trainer:
         if saved.not_kept:
             self.metrics.say(f"older bundles could not be removed: {saved.not_kept}")
         self.metrics.add("saves_total")
-        self.metrics.set(saved_step=saved.step, save_seconds=saved.seconds, save_bytes=saved.size)
+        self.metrics.set(saved_step=saved.step, save_seconds=saved.seconds)
+        if self.ranks.first:
+            self.metrics.set(save_bytes=saved.size)
         self.metrics.event(
             "save",
             step=saved.step,

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -27,13 +28,17 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 Process = subprocess.Popen[str]
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Nodes:
     """The meeting place, and the nodes of one training."""
 
     def __init__(self, lab: Lab) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.place = f"127.0.0.1:{free.getsockname()[1]}"
+        self.place = f"127.0.0.1:{free_port()}"
         self.lab = lab
         self.processes: list[Process] = []
         self._start("training.rendezvous", "")
@@ -48,7 +53,7 @@ class Nodes:
     def wait_until_one_came(self) -> None:
         """The first that comes makes this key."""
         host, _, port = self.place.partition(":")
-        TCPStore(host, int(port), timeout=timedelta(seconds=60)).get("torch.rendezvous.lab")
+        TCPStore(host, int(port), timeout=timedelta(seconds=120)).get("torch.rendezvous.lab")
 
     def _start(self, module: str, failpoint: str, *options: str) -> Process:
         ours = {"HOLDFAST_RENDEZVOUS": self.place, "HOLDFAST_FAILPOINT": failpoint}
@@ -73,7 +78,7 @@ def nodes(lab: Lab) -> Iterator[Nodes]:
 
 
 def wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not file.exists():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
@@ -102,19 +107,23 @@ def test_a_node_that_never_comes_back_is_done_without_where_min_nodes_allow_it(
     assert newest.manifest.labels["world_size"] == 1
 
 
-def test_a_node_that_is_told_to_stop_does_not_wait_for_those_that_go_on(
+def test_each_node_serves_the_figures_and_when_told_to_stop_waits_for_no_other(
     nodes: Nodes, lab: Lab
 ) -> None:
-    drained, left = nodes.start(steps=10_000), nodes.start(steps=10_000)
+    ports = free_port(), free_port()
+    drained, left = (nodes.start(steps=10_000, port=port) for port in ports)
     wait_for(lab.bundle(4))
+    for port in ports:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=60) as answer:
+            assert b"\nholdfast_training_step " in answer.read()
 
     drained.send_signal(signal.SIGTERM)
 
-    output, _ = drained.communicate(timeout=60)
+    output, _ = drained.communicate(timeout=120)
     assert drained.returncode == 75, output
     assert "exit barrier" not in output  # what torch says when nobody came to it for ten seconds
     left.send_signal(signal.SIGTERM)
-    output, _ = left.communicate(timeout=60)
+    output, _ = left.communicate(timeout=120)
     assert left.returncode == 75, output
 
 
