@@ -40,23 +40,22 @@ CONNECT_SECONDS = 3.0
 FORBIDDEN = (PermissionDeniedError, UnauthenticatedError)
 
 
+def endpoint() -> str:
+    """The URL of a service that is not AWS's own; "" if it is."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return next((value for name in names if (value := os.environ.get(name))), "")
+
+
 def connect(
     bucket: str, prefix: str, seconds: float, stall: float, retries: int, retry_seconds: float
 ) -> S3Store:
     """A client made from the environment, with limits in seconds: per request, per pause between
     two pieces of an answer (0: none), and for all tries of a request together."""
-    endpoint = next(
-        (
-            value
-            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-            if (value := os.environ.get(name))
-        ),
-        "",
-    )
-    plain = endpoint.startswith("http://")
-    if plain and not _loopback(endpoint) and os.environ.get("AWS_ALLOW_HTTP") != "true":
+    where = endpoint()
+    plain = where.startswith("http://")
+    if plain and not _loopback(where) and os.environ.get("AWS_ALLOW_HTTP") != "true":
         raise UsageError(
-            f"endpoint '{endpoint}' is not encrypted: use https, or set AWS_ALLOW_HTTP=true if the"
+            f"endpoint '{where}' is not encrypted: use https, or set AWS_ALLOW_HTTP=true if the"
             " network is your own"
         )
     client: ClientConfig = {
@@ -69,7 +68,7 @@ def connect(
     if authority := os.environ.get("AWS_CA_BUNDLE"):
         client["root_certificate"] = Path(authority).read_bytes()
     config: S3Config = {}
-    if not plain or _loopback(endpoint):
+    if not plain or _loopback(where):
         if "AWS_UNSIGNED_PAYLOAD" not in os.environ:
             config["unsigned_payload"] = True
         if "AWS_CHECKSUM_ALGORITHM" not in os.environ:

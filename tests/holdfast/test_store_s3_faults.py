@@ -42,6 +42,12 @@ def remote(s3_url: str, faults: FaultProxy) -> Catalog:
     return Catalog(open_store(s3_url, deadline=60), OWNER)
 
 
+@pytest.fixture(params=[False, True], ids=["over http", "as over TLS"])
+def both_ways(remote: Catalog, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """Downloads by blocking calls, then by asynchronous ones."""
+    monkeypatch.setattr(remote.store, "_asynchronous", request.param)
+
+
 @pytest.fixture
 def pushed(volume: Volume, bundle: Bundle, remote: Catalog) -> Snapshot:
     push(volume, remote, WORKLOAD)
@@ -122,6 +128,7 @@ def test_a_fault_that_stays_ends_the_push_in_time_and_nothing_is_marked_complete
     assert_one_whole_copy(later, bundle)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("part", ["large", "model.bin", "/manifests/", "/snapshots/"])
 @pytest.mark.parametrize("fault", [Fault.FLIPPED, Fault.SHORT])
 def test_wrong_bytes_on_the_way_down_never_become_a_bundle(
@@ -147,6 +154,7 @@ def test_wrong_bytes_on_the_way_down_never_become_a_bundle(
     assert not list((tmp_path / "new").glob(".pull-*"))
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_download_that_breaks_in_the_middle_goes_on_or_is_refused_and_the_next_succeeds(
     pushed: Snapshot, remote: Catalog, faults: FaultProxy, tmp_path: Path
 ) -> None:
@@ -162,6 +170,7 @@ def test_a_download_that_breaks_in_the_middle_goes_on_or_is_refused_and_the_next
     assert verify(pull(pushed, remote, tmp_path / "new")[0].path)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["data", "manifests", "snapshots"])
 def test_an_object_that_was_changed_behind_our_back_is_found_and_never_restored(
     pushed: Snapshot, remote: Catalog, s3_server: S3Server, tmp_path: Path, kind: str
