@@ -1,25 +1,25 @@
 import pytest
 
-from infra.graph import Graph, collect
-from infra.settings import load
+from infra.graph import Graph
+from tests.infra.factories import of_stack
 
 
 @pytest.fixture(scope="session")
 def local() -> Graph:
     """What `pulumi up -s local` would declare."""
-    return collect(load("local"), "local")
+    return of_stack("local")
 
 
 @pytest.fixture(scope="session")
 def dev() -> Graph:
     """What `pulumi up -s dev` would declare."""
-    return collect(load("dev"), "dev")
+    return of_stack("dev")
 
 
 @pytest.fixture(scope="session")
 def prod() -> Graph:
     """What `pulumi up -s prod` would declare."""
-    return collect(load("prod"), "prod")
+    return of_stack("prod")
 
 
 @pytest.fixture(params=["dev", "prod"])

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from infra.graph import Graph, collect
-from infra.settings import Settings, SettingsError, parse
+from infra.settings import Settings, SettingsError, load, parse
 
 HOST_PATH: dict[str, Any] = {
     "kind": "host-path",
@@ -63,6 +63,12 @@ def graph(stack: str = "test", /, **changes: Any) -> Graph:
 def collected(stack: str, data: str) -> Graph:
     """The graph of settings as JSON."""
     return collect(parse(json.loads(data)), stack)
+
+
+@functools.cache
+def of_stack(stack: str, preview: bool = False) -> Graph:
+    """What `pulumi up` or `pulumi preview` of one of our stacks declares. Read it only."""
+    return collect(load(stack), stack, preview=preview)
 
 
 def problems(**changes: Any) -> list[str]:

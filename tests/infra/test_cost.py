@@ -40,28 +40,38 @@ def test_nodes_that_are_not_there_yet_cost_nothing_and_shared_storage_by_its_siz
     assert found["fast-lustre: 1200 GiB"] == 174.0
 
 
-@pytest.mark.parametrize(
-    ("volume", "what", "dollars"),
-    [
-        ({"iops": 4000, "throughput": 130}, "20 GiB gp3 with 4000 IOPS", 1.6 + 5.0 + 0.2),
-        ({"type": "io2"}, "20 GiB io2", 20 * 0.125 + 3000 * 0.065),
-        ({"type": "io2", "iops": 10000}, "20 GiB io2 with 10000 IOPS", 20 * 0.125 + 650),
-        ({"type": "io2", "iops": 40000}, "20 GiB io2 with 40000 IOPS", None),
-    ],
-)
-def test_a_fast_disk_costs_by_its_speed_too(volume: dict, what: str, dollars: float | None):
-    size = "200Gi" if volume.get("iops", 0) > 10000 else "20Gi"
-    found = costs(graph(workloads__gpt__volume={**EBS, **volume, "size": size}))
-
-    expected = None if dollars is None else pytest.approx(dollars)
-    assert found[f"checkpoints-disk: {what.replace('20 GiB', size[:-2] + ' GiB')}"] == expected
+def with_volumes(*volumes: dict) -> Graph:
+    """A stack with a workload for each of the volumes."""
+    return graph(
+        workloads={f"w{n}": {"run": "demo", "volume": volume} for n, volume in enumerate(volumes)}
+    )
 
 
-@pytest.mark.parametrize("throughput", [125, 250, 500, 1000])
-def test_every_speed_of_lustre_that_can_be_set_has_a_price(throughput: int):
-    found = costs(graph(workloads__gpt__volume={**LUSTRE, "throughput": throughput}))
+def test_a_fast_disk_costs_by_its_speed_too():
+    disks = {
+        "more": {"iops": 4000, "throughput": 130},
+        "io2": {"type": "io2"},
+        "fast": {"type": "io2", "iops": 10000},
+        "fastest": {"type": "io2", "iops": 40000, "size": "200Gi"},
+    }
+    found = costs(with_volumes(*({**EBS, "name": name, **disk} for name, disk in disks.items())))
 
-    assert found["fast-lustre: 1200 GiB"]
+    assert {what: found[what] for what in found if "-disk" in what} == {
+        "more-disk: 20 GiB gp3 with 4000 IOPS": pytest.approx(1.6 + 5.0 + 0.2),
+        "io2-disk: 20 GiB io2": pytest.approx(20 * 0.125 + 3000 * 0.065),
+        "fast-disk: 20 GiB io2 with 10000 IOPS": pytest.approx(20 * 0.125 + 650),
+        "fastest-disk: 200 GiB io2 with 40000 IOPS": None,
+    }
+
+
+def test_every_speed_of_lustre_that_can_be_set_has_a_price():
+    speeds = (125, 250, 500, 1000)
+    found = costs(with_volumes(
+        *({**LUSTRE, "name": f"fast-{speed}", "throughput": speed} for speed in speeds)
+    ))  # fmt: skip
+
+    for speed in speeds:
+        assert found[f"fast-{speed}-lustre: 1200 GiB"]
 
 
 def test_what_has_no_price_is_named_and_not_guessed(monkeypatch: pytest.MonkeyPatch):

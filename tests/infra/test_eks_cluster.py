@@ -213,8 +213,16 @@ def test_the_system_group_takes_any_pod_in_any_zone(eks: Graph):
     assert len(system.inputs["subnetIds"]) == 3
 
 
+#: Training groups of several sorts beside the default one.
+FLEET = {
+    "node_groups__training__gpu": {**GPU_GROUP, "zone": "use1-az2"},
+    "node_groups__training__fast": {**EFA_GROUP, "instance_types": ["p5en.48xlarge"]},
+    "node_groups__training__close": {**GROUP, "placement_group": True},
+}
+
+
 def test_training_groups_are_dedicated_and_sized_as_the_settings_say():
-    declared = graph(node_groups__training__gpu={**GPU_GROUP, "zone": "use1-az2"})
+    declared = graph(**FLEET)
     cpu, gpu = (declared.find(GROUPS, f"{name}-nodes")[0].inputs for name in ("cpu", "gpu"))
 
     assert cpu["scalingConfig"] == {"minSize": 1, "desiredSize": 2, "maxSize": 3}
@@ -246,8 +254,7 @@ def test_node_configuration_is_a_part_that_eks_merges_with_its_own(eks: Graph):
 
 
 def test_efa_is_on_every_card_and_only_there():
-    fast = {**EFA_GROUP, "instance_types": ["p5en.48xlarge"]}
-    declared = graph(node_groups__training__fast=fast)
+    declared = graph(**FLEET)
     (template,) = declared.find(TEMPLATE, "fast-nodes")
     cards = template.inputs["networkInterfaces"]
 
@@ -264,8 +271,7 @@ def test_efa_is_on_every_card_and_only_there():
 
 
 def test_a_placement_group_comes_without_efa_too():
-    close = {**GROUP, "placement_group": True}
-    declared = graph(node_groups__training__close=close)
+    declared = graph(**FLEET)
     (template,) = declared.find(TEMPLATE, "close-nodes")
     (together,) = declared.find("aws:ec2/placementGroup:PlacementGroup")
 
@@ -274,23 +280,32 @@ def test_a_placement_group_comes_without_efa_too():
     assert "networkInterfaces" not in template.inputs
 
 
-@pytest.mark.parametrize(
-    ("capacity", "kind"),
-    [("on-demand", "ON_DEMAND"), ("spot", "SPOT"), ("reservation", "ON_DEMAND"),
-     ("capacity-block", "CAPACITY_BLOCK")],
-)  # fmt: skip
-def test_capacity_is_bought_as_the_settings_say(capacity: str, kind: str):
+CAPACITIES = {
+    "on-demand": "ON_DEMAND",
+    "spot": "SPOT",
+    "reservation": "ON_DEMAND",
+    "capacity-block": "CAPACITY_BLOCK",
+}
+
+
+def h100s(capacity: str) -> dict:
+    """A node group that is bought in one way."""
     reserved = capacity in ("reservation", "capacity-block")
-    group = {
+    return {
         "instance_types": ["p5.48xlarge"],
         "zone": "use1-az1",
         "capacity": capacity,
         "scaling": {"min": 0, "desired": 0, "max": 2},
         **({"reservation_id": "cr-0123456789abcdef0"} if reserved else {}),
     }
-    declared = graph(node_groups__training__h100=group)
-    (nodes,) = declared.find(GROUPS, "h100-nodes")
-    (template,) = declared.find(TEMPLATE, "h100-nodes")
+
+
+@pytest.mark.parametrize(("capacity", "kind"), CAPACITIES.items())
+def test_capacity_is_bought_as_the_settings_say(capacity: str, kind: str):
+    reserved = capacity in ("reservation", "capacity-block")
+    declared = graph(**{f"node_groups__training__{way}": h100s(way) for way in CAPACITIES})
+    (nodes,) = declared.find(GROUPS, f"{capacity}-nodes")
+    (template,) = declared.find(TEMPLATE, f"{capacity}-nodes")
 
     assert nodes.inputs["capacityType"] == kind
     target = template.inputs.get("capacityReservationSpecification", {})
@@ -310,19 +325,19 @@ def test_device_plugins_run_where_the_devices_are_and_nowhere_else():
     assert plugins() == {}
     nvidia = plugins(node_groups__training__gpu=GPU_GROUP)
     assert nvidia.keys() == {"nvidia-device-plugin"}
-    both = plugins(node_groups__training__fast=EFA_GROUP)
+    both = plugins(**FLEET)
     assert both.keys() == {"nvidia-device-plugin", "aws-efa-k8s-device-plugin"}
     for values in both.values():
         assert {t["key"] for t in values["tolerations"]} == {"workload-type", "nvidia.com/gpu"}
         (label,) = values["nodeSelector"]
-        (group,) = graph(node_groups__training__fast=EFA_GROUP).find(GROUPS, "fast-nodes")
+        (group,) = graph(**FLEET).find(GROUPS, "fast-nodes")
         assert group.inputs["labels"][label] == "true"
 
 
 def test_agents_of_add_ons_run_on_tainted_nodes_too():
     """Each of these charts leaves a DaemonSet out of nodes with taints unless it is told so: no
     volume is mounted there then, and each GPU node is called broken."""
-    declared = graph(node_groups__training__gpu=GPU_GROUP)
+    declared = graph(**FLEET)
     configured = {
         r.inputs["addonName"]: json.loads(r.inputs.get("configurationValues", "{}"))
         for r in declared.find("aws:eks/addon:Addon")

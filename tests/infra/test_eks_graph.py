@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from infra.graph import Graph, collect
+from infra.graph import Graph
 from infra.settings import EksStack, load
 from tests.golden import compare
 from tests.infra import schemas
 from tests.infra.eks_factories import graph
-from tests.infra.factories import pod_specs
+from tests.infra.factories import of_stack, pod_specs
 from tests.infra.test_golden import GOLDEN, as_text
 from tests.infra.test_graph import everything_before
 from tests.infra.test_pods import pods_of_workloads, restricted_violations
@@ -31,7 +31,7 @@ def test_the_graph_is_the_reviewed_one(eks: Graph):
 def test_preview_and_up_declare_the_same_resources(stack: str, request):
     """A resource made inside an apply is missing where outputs are not known yet."""
     up = request.getfixturevalue(stack)
-    preview = collect(load(stack), stack, preview=True)
+    preview = of_stack(stack, preview=True)
 
     assert [r.urn for r in preview.resources] == [r.urn for r in up.resources]
 
@@ -63,7 +63,7 @@ def test_every_object_goes_to_the_stacks_own_cluster(eks: Graph):
 
 def test_the_cluster_identifier_is_known_before_the_cluster_is(dev: Graph):
     """A computed one would plan to replace every object whenever the kubeconfig changes."""
-    preview = collect(load("dev"), "dev", preview=True)
+    preview = of_stack("dev", preview=True)
     (provider,) = preview.find("pulumi:providers:kubernetes")
 
     assert provider.inputs["clusterIdentifier"] == dev.outputs["cluster_arn"]

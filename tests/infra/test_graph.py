@@ -7,20 +7,19 @@ from infra import render
 from infra.graph import Graph, collect, main
 from infra.settings import HostPathVolume, load
 from infra.stack import build
-from tests.infra.factories import BUCKET, HOST_PATH, graph, settings
+from tests.infra.factories import BUCKET, HOST_PATH, graph, of_stack, settings
 
 
 def test_preview_and_up_declare_the_same_resources():
     """A resource made inside an apply is missing where outputs are not known yet."""
-    up = collect(load("local"), "local")
-    preview = collect(load("local"), "local", preview=True)
+    up, preview = of_stack("local"), of_stack("local", preview=True)
 
     assert [r.urn for r in preview.resources] == [r.urn for r in up.resources]
     assert [r.inputs for r in preview.resources] == [r.inputs for r in up.resources]
 
 
 def test_the_graph_can_be_collected_again_and_again():
-    first, second = (collect(load("local"), "local") for _ in range(2))
+    first, second = of_stack("local"), collect(load("local"), "local")
     other = graph("other", workloads__gpt__run="later")
 
     assert first == second

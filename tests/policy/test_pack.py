@@ -12,11 +12,10 @@ from pulumi.runtime.proto import analyzer_pb2 as messages
 from pulumi.runtime.proto import analyzer_pb2_grpc
 from pulumi.runtime.rpc import UNKNOWN as UNKNOWN_ON_THE_WIRE
 
-from infra.graph import collect
 from infra.manifests import PROJECT_DIRECTORY
-from infra.settings import load
 from policy.model import RULES
 from policy.rules import load_rules
+from tests.infra.factories import of_stack
 
 PACK = PROJECT_DIRECTORY / "policy"
 PYTHON = PACK / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -112,7 +111,7 @@ def test_a_configured_value_replaces_the_rules_own(pack: analyzer_pb2_grpc.Analy
 
 
 def test_the_local_stack_passes_in_the_engines_form(pack: analyzer_pb2_grpc.AnalyzerStub) -> None:
-    graph = collect(load("local"), "local")
+    graph = of_stack("local")
     resources = [
         messages.AnalyzerResource(
             type=resource.type,

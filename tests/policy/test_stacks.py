@@ -6,6 +6,7 @@ from infra.graph import collect
 from infra.manifests import PROJECT_DIRECTORY
 from infra.settings import load
 from policy.check import violations
+from tests.infra.factories import of_stack
 
 STACKS = sorted(path.name.split(".")[1] for path in PROJECT_DIRECTORY.glob("Pulumi.*.yaml"))
 
@@ -13,7 +14,7 @@ STACKS = sorted(path.name.split(".")[1] for path in PROJECT_DIRECTORY.glob("Pulu
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
 def test_every_stack_keeps_every_rule(stack: str, preview: bool) -> None:
-    found = violations(collect(load(stack), stack, preview=preview))
+    found = violations(of_stack(stack, preview))
 
     assert not found, "\n".join(str(violation) for violation in found)
 
@@ -32,8 +33,6 @@ def test_a_stack_that_breaks_a_rule_is_told_so() -> None:
 
 
 def test_a_rules_values_can_be_replaced() -> None:
-    graph = collect(load("local"), "local")
-
-    found = violations(graph, config={"no-host-paths": {"namespaces": {}}})
+    found = violations(of_stack("local"), config={"no-host-paths": {"namespaces": {}}})
 
     assert {violation.rule for violation in found} == {"no-host-paths"}
