@@ -49,7 +49,7 @@ def settings(**changes: Any) -> EksStack:
     return parsed
 
 
-def graph(stack: str = "test", **changes: Any) -> Graph:
+def graph(stack: str = "test", /, **changes: Any) -> Graph:
     """The graph of the changed settings. Read it only: equal settings share one."""
     return collected(stack, json.dumps(valid(**changes)))
 
