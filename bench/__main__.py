@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
         type=_size,
         nargs="+",
         default=[GIB // 2, 4 * GIB, 16 * GIB],
-        help="sizes at which resident memory is taken; one needs two and a half times its space",
+        help="sizes at which resident memory is taken; each wants more than twice its space",
     )
     parser.add_argument(
         "--files", type=int, nargs="+", default=[8, 1], help="files that a push is split into"

@@ -48,15 +48,17 @@ def pull_question(work: Path, runs: int, size: int) -> list[Table]:
 
 
 @contextmanager
-def volume(work: Path, count: int, size: int) -> Iterator[tuple[Path, Path]]:
-    """A volume with one bundle of random files; yields the volume and the bundle."""
+def volume(
+    work: Path, count: int, size: int, make: Callable[[Path, int], None] = random_file
+) -> Iterator[tuple[Path, Path]]:
+    """A volume with one bundle of files, random ones; yields the volume and the bundle."""
     root = work / "volume"
     parent = root / "bench/gen-0001"
     parent.mkdir(parents=True)
     try:
         with BundleWriter(parent, "step-00000100", "checkpoint") as writer:
             for number in range(count):
-                random_file(writer.path / f"__{number}_0.distcp", size)
+                make(writer.path / f"__{number}_0.distcp", size)
             bundle = writer.commit({"run": "bench", "generation": 1, "step": 100})
         yield root, bundle.path
     finally:
