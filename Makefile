@@ -27,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench holdfast infra policy sandbox training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-light soak lint format plan pictures images lock clean
+.PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan pictures images lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test: $(BIN)/.training lint $(CHECKERS) ## Lint, type-check and run every test
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch
 	$(PYTEST) -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
 	  tests/test_workflows.py $(PYTEST_ARGS)
+
+test-graph: $(BIN)/.dev ## The resource graph on mocks, without what is slow: for while you edit
+	$(PYTEST) -m "not slow" tests/infra tests/blueprints $(PYTEST_ARGS)
 
 soak: $(BIN)/.training ## Train, kill at random, go on, many times (about an hour): make soak CYCLES=300
 	$(BIN)/python -m tests.soak --cycles $(CYCLES)

@@ -14,6 +14,8 @@ from infra.iam import service_trust
 from infra.settings import EfsVolume, EksStack, FsxLustreVolume, load
 from tests.infra.moto_mocks import Account, account
 
+pytestmark = pytest.mark.slow
+
 #: What moto does not know. Of these only the references are looked up.
 UNKNOWN = {
     "aws:ec2/placementGroup:PlacementGroup",

@@ -53,12 +53,14 @@ def keeps_every_rule(document: Document) -> None:
     assert [str(found) for found in violations(preview)] == []
 
 
+@pytest.mark.slow
 @examples(6)
 @given(kubernetes_documents())
 def test_any_valid_settings_of_a_cluster_keep_every_rule(document: Document):
     keeps_every_rule(document)
 
 
+@pytest.mark.slow
 @examples(3)
 @given(eks_documents())
 def test_any_valid_settings_of_an_eks_stack_keep_every_rule(document: Document):
