@@ -1,13 +1,12 @@
 """Settings of an EKS stack for tests, and readings of its graph."""
 
 import json
-from copy import deepcopy
 from fnmatch import fnmatchcase
 from typing import Any
 
 from infra.graph import Graph, Resource
 from infra.settings import EksStack, SettingsError, parse
-from tests.infra.factories import REMOVED, collected
+from tests.infra.factories import changed, collected
 
 DIGEST = "@sha256:" + "1" * 64
 EBS = {"kind": "ebs", "name": "checkpoints", "size": "20Gi", "zone": "use1-az1"}
@@ -30,17 +29,7 @@ VALID: dict[str, Any] = {
 
 def valid(**changes: Any) -> dict[str, Any]:
     """The valid data with values set at paths joined by ``__``; ``REMOVED`` takes a key away."""
-    data = deepcopy(VALID)
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        target = data
-        for key in parents:
-            target = target.setdefault(key, {})
-        if value is REMOVED:
-            del target[last]
-        else:
-            target[last] = deepcopy(value)
-    return data
+    return changed(VALID, changes)
 
 
 def settings(**changes: Any) -> EksStack:

@@ -36,8 +36,13 @@ REMOVED = object()
 
 
 def valid(**changes: Any) -> dict[str, Any]:
-    """The valid data with values set at dotted paths; ``REMOVED`` takes a key away."""
-    data = deepcopy(VALID)
+    """The valid data with values set at paths joined by ``__``; ``REMOVED`` takes a key away."""
+    return changed(VALID, changes)
+
+
+def changed(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of settings with values set at paths joined by ``__`` or dots."""
+    data = deepcopy(data)
     for path, value in changes.items():
         *parents, last = path.replace("__", ".").split(".")
         target = data
