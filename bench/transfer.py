@@ -77,10 +77,10 @@ def _pushers(s3: Server, root: Path, bundle: Path, *, tls: bool) -> dict[str, Ca
     tools: dict[str, Callable[[str], Cost]] = {
         OURS: ours,
         "s5cmd": lambda bucket: peers.s5cmd(s3, f"{bundle}/", f"s3://{bucket}/copy/"),
+        f"{OURS}, payload signed": partial(ours, AWS_UNSIGNED_PAYLOAD="false"),
+        "obstore, signed": lambda bucket: peers.obstore(s3, bundle, bucket),
+        "obstore, unsigned": lambda bucket: peers.obstore(s3, bundle, bucket, unsigned=True),
     }
-    tools[f"{OURS}, payload signed"] = partial(ours, AWS_UNSIGNED_PAYLOAD="false")
-    tools["obstore, signed"] = lambda bucket: peers.obstore(s3, bundle, bucket)
-    tools["obstore, unsigned"] = lambda bucket: peers.obstore(s3, bundle, bucket, unsigned=True)
     if not tls and peers.program("restic"):
         tools["restic"] = lambda bucket: peers.restic(s3, bundle, bucket)
     if not tls and peers.program("rclone"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from holdfast.bundle import Bundle
 from holdfast.documents import BundleRef
-from holdfast.durable import open_regular
+from holdfast.durable import open_regular, write_all
 from holdfast.errors import InvalidBundle, Mismatch, NotFound
 from holdfast.manifest import FileEntry, printable
 from holdfast.progress import Progress
@@ -137,9 +137,7 @@ def write_local(path: Path, chunks: Iterator[bytes | memoryview]) -> None:
     """Write a new file and make its bytes durable."""
     with path.open("xb", buffering=0) as file:
         for chunk in chunks:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[file.write(rest) :]
+            write_all(file.fileno(), memoryview(chunk))
         os.fsync(file.fileno())
 
 

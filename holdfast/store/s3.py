@@ -230,12 +230,7 @@ class S3:
                 self._check_deadline()
                 future: Future[T] = Future()
                 threading.Thread(target=_settle, args=(future, request), daemon=True).start()
-                try:
-                    result = future.result(max(0.0, self._expires - time.monotonic()))
-                except TimeoutError:
-                    if future.done():
-                        raise
-                    raise self._late() from None
+                result = self._result(future)
         self._proven.set()
         return result
 
@@ -243,16 +238,23 @@ class S3:
         """What `_soon` began, within the deadline, with its errors in our words."""
         with self._errors(key, listing=False, reading=True):
             self._check_deadline()
-            left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
             try:
-                result = future.result(left)
-            except TimeoutError:
-                if future.done():
-                    raise
+                result = self._result(future)
+            except DeadlineExceeded:
                 future.cancel()
-                raise self._late() from None
+                raise
         self._proven.set()
         return result
+
+    def _result(self, future: Future[T]) -> T:
+        """What comes of a request, or DeadlineExceeded when time is up before."""
+        left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
+        try:
+            return future.result(left)
+        except TimeoutError:
+            if future.done():  # the request's own
+                raise
+            raise self._late() from None
 
     @contextmanager
     def _errors(self, key: str, listing: bool, reading: bool) -> Iterator[None]:

@@ -85,6 +85,17 @@ def problems(**changes: Any) -> list[str]:
     return []
 
 
+#: The containers that use the backup store, with the names of their objects; no other may.
+WITH_STORE = {
+    ("Job gpt", "recover"),
+    ("CronJob gpt-backup", "prune"),
+    ("Blueprint checkpoints push", "container"),
+    ("Blueprint checkpoints stage", "container"),
+    ("Blueprint checkpoints read", "container"),
+    ("Blueprint checkpoints remove", "container"),
+}
+
+
 def pod_specs(graph: Graph) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod that the graph's objects make, with the name of its object."""
     for manifest in graph.kubernetes():

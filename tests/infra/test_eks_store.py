@@ -25,7 +25,7 @@ from infra.graph import Graph
 from infra.store_policy import Identity, Place, bucket_policy, identity_policy
 from tests.holdfast.stores import GRACE, age
 from tests.infra.eks_factories import allows, denies, graph, policy_of, role
-from tests.infra.factories import containers, environment, pod_specs
+from tests.infra.factories import WITH_STORE, containers, environment, pod_specs
 
 OWNER = "holdfast/dev"
 PLACE = Place("aws", "us-east-1", "backups", "holdfast/dev", "arn:aws:kms:us-east-1:1:key/k")
@@ -357,17 +357,7 @@ def test_a_bucket_in_another_region_is_named_in_each_container_that_uses_it():
     keeper = policy_of(role("gpt-store-keeper", declared), declared)
     text = json.dumps(policy_of(role("gpt-store-reader", declared), declared))
 
-    assert with_a_region == dict.fromkeys(
-        [
-            ("Job gpt", "recover"),
-            ("CronJob gpt-backup", "prune"),
-            ("Blueprint checkpoints push", "container"),
-            ("Blueprint checkpoints stage", "container"),
-            ("Blueprint checkpoints read", "container"),
-            ("Blueprint checkpoints remove", "container"),
-        ],
-        "eu-west-1",
-    )
+    assert with_a_region == dict.fromkeys(WITH_STORE, "eu-west-1")
     assert allows(keeper, "s3:PutObject", "arn:aws:s3:::old-backups/holdfast/test/data/gpt/x")
     assert "kms" not in text
 

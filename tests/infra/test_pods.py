@@ -12,6 +12,7 @@ from tests.infra import schemas
 from tests.infra.factories import (
     BUCKET,
     HOST_PATH,
+    WITH_STORE,
     containers,
     environment,
     graph,
@@ -180,14 +181,7 @@ def test_credentials_of_a_bucket_reach_only_containers_without_user_code():
         if secret in container.get("envFrom", [])
     }
 
-    assert holders == {
-        ("Job gpt", "recover"),
-        ("CronJob gpt-backup", "prune"),
-        ("Blueprint checkpoints push", "container"),
-        ("Blueprint checkpoints stage", "container"),
-        ("Blueprint checkpoints read", "container"),
-        ("Blueprint checkpoints remove", "container"),
-    }
+    assert holders == WITH_STORE
 
 
 def test_a_stores_volume_is_writable_only_where_the_store_is_written(local: Graph):
