@@ -24,7 +24,7 @@ BENCH_ARGS ?=
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
-CODE := bench holdfast infra policy sandbox training tests __main__.py
+CODE := bench holdfast infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan pictures images lock clean
@@ -56,9 +56,10 @@ bench: $(BIN)/.training $(S3) ## Measure push, pull, memory and saves beside the
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-lint: $(BIN)/.dev ## ruff (lint and format) and the type checker
+lint: $(BIN)/.dev ## ruff (lint and format), the directions of imports, and the type checker
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
@@ -66,10 +67,10 @@ format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff format $(CODE)
 
 plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluster: make plan STACK=local
-	@$(BIN)/python -m infra.graph plan --stack $(STACK) --output $(OUTPUT)
+	@$(BIN)/python -m infra.plan plan --stack $(STACK) --output $(OUTPUT)
 
 pictures: $(BIN)/.dev ## Draw docs/pictures anew from the plans of the three stacks
-	$(foreach stack,local dev prod,$(BIN)/python -m infra.graph plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
+	$(foreach stack,local dev prod,$(BIN)/python -m infra.plan plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
 
 images: ## Build the tools and training images (CONTAINER=docker|podman|"buildah")
 	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench import catalog, memory, peers, saves, transfer
 from bench.measure import GIB, say
 from bench.report import Table, publish
-from tests.holdfast.s3 import ROOT
+from testkit.s3 import ROOT
 
 
 def main() -> None:

@@ -16,17 +16,18 @@ from bench.report import Table
 from bench.server import Server, server
 from bench.transfer import where
 from holdfast.bundle import BundleWriter
-from holdfast.documents import BundleRef, Snapshot, Verification, bundle_path
 from holdfast.durable import in_threads
 from holdfast.manifest import FileEntry, Manifest
 from holdfast.prune import prune
 from holdfast.push import Select, push
 from holdfast.retention import Policy
-from holdfast.snapshot import Catalog
-from holdfast.store import Store, open_store
+from holdfast.store import open_store
+from holdfast.store.base import Store
+from holdfast.store.documents import BundleRef, Snapshot, Verification, bundle_path
+from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
-from tests.holdfast.counting import counted
-from tests.holdfast.stores import age
+from testkit.counting import counted
+from testkit.stores import age
 
 BUNDLES = 1000
 GRACE = timedelta(days=1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.holdfast.s3 import S3Server, self_signed, serve
+from testkit.s3 import S3Server, self_signed, serve
 
 
 @dataclass(frozen=True)

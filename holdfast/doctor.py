@@ -20,7 +20,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from holdfast import bundle as bundles
-from holdfast.documents import Snapshot
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
@@ -30,12 +29,13 @@ from holdfast.errors import (
     StoreUnreachable,
 )
 from holdfast.store.directory import DirectoryStore
+from holdfast.store.documents import Snapshot
 from holdfast.text import ago, size
 from holdfast.volume import Volume
 
 if TYPE_CHECKING:
-    from holdfast.snapshot import Catalog
-    from holdfast.store import Store
+    from holdfast.store.base import Store
+    from holdfast.store.snapshot import Catalog
 
 #: seconds in which the doctor answers, whatever the volume and the store do
 BUDGET = 18.0

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from holdfast.errors import InvalidManifest
+from holdfast.errors import InvalidManifest, UsageError
 
 MANIFEST = "MANIFEST.json"
 MAX_MANIFEST_BYTES = 64 << 20  # about 350,000 files
@@ -32,6 +32,7 @@ MAX_NAME_BYTES = 255  # one component, as file systems have it
 MAX_INTEGER = 2**53 - 1  # beyond it JSON readers disagree
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_COMPONENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
@@ -289,3 +290,12 @@ def _one_line(error: ValidationError) -> str:
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     return "; ".join(problems[:20])
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Refuse a workload or run name that is not one path component; returns the name."""
+    if not _COMPONENT.fullmatch(name):
+        raise UsageError(
+            f"{what} {name!r} must be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
+        )
+    return name

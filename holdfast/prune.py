@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from holdfast.documents import BUNDLE_PATH, check_name
 from holdfast.durable import in_threads
 from holdfast.errors import (
     AlreadyExists,
@@ -32,12 +31,13 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.failpoint import failpoint
-from holdfast.lock import store_lock
-from holdfast.manifest import canonical
+from holdfast.manifest import canonical, check_name
 from holdfast.progress import SILENT, Progress
 from holdfast.retention import Policy, select_keep
-from holdfast.snapshot import Catalog
-from holdfast.store import ObjectInfo, Store
+from holdfast.store.base import ObjectInfo, Store
+from holdfast.store.documents import BUNDLE_PATH
+from holdfast.store.lock import store_lock
+from holdfast.store.snapshot import Catalog
 
 # What a tombstone says: the sizes differ, so that a listing shows it.
 _DELETED = canonical({"format": 1, "state": "deleted"})

@@ -17,7 +17,6 @@ from pathlib import Path
 from holdfast import bundle as bundles
 from holdfast import durable
 from holdfast.bundle import Bundle
-from holdfast.documents import BundleRef, Snapshot
 from holdfast.errors import (
     DeadlineExceeded,
     HoldfastError,
@@ -31,11 +30,12 @@ from holdfast.errors import (
     StoreUnreachable,
 )
 from holdfast.failpoint import failpoint
-from holdfast.lock import run_lock
 from holdfast.manifest import MANIFEST, FileEntry, Manifest
 from holdfast.progress import SILENT, Progress
 from holdfast.recover import Action, Decision, Start, StoreState, VolumeState, decide
-from holdfast.snapshot import Catalog
+from holdfast.store.documents import BundleRef, Snapshot
+from holdfast.store.lock import run_lock
+from holdfast.store.snapshot import Catalog
 from holdfast.transfer import each_file, read_remote, write_local
 from holdfast.volume import Volume
 

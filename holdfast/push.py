@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from holdfast.bundle import Bundle
-from holdfast.documents import BundleRef, Snapshot, bundle_path, check_name
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
@@ -28,10 +27,11 @@ from holdfast.errors import (
     StoreError,
 )
 from holdfast.failpoint import failpoint
-from holdfast.lock import store_lock
-from holdfast.manifest import FileEntry
+from holdfast.manifest import FileEntry, check_name
 from holdfast.progress import SILENT, Progress
-from holdfast.snapshot import Catalog
+from holdfast.store.documents import BundleRef, Snapshot, bundle_path
+from holdfast.store.lock import store_lock
+from holdfast.store.snapshot import Catalog
 from holdfast.transfer import Blocks, each_file, read_local
 from holdfast.volume import Volume
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from holdfast import bundle as bundles
 from holdfast import durable
 from holdfast.bundle import Bundle
-from holdfast.documents import Snapshot
 from holdfast.errors import HoldfastError, InvalidBundle, UsageError
 from holdfast.failpoint import failpoint
-from holdfast.lock import run_lock
 from holdfast.manifest import MANIFEST, canonical
 from holdfast.progress import SILENT, Progress
 from holdfast.pull import PULLING, check_space, pull_locked, remove_leftovers
-from holdfast.snapshot import Catalog
+from holdfast.store.documents import Snapshot
+from holdfast.store.lock import run_lock
+from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 
 STAGE = ".stage-"

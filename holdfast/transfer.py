@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from holdfast.bundle import Bundle
-from holdfast.documents import BundleRef
 from holdfast.durable import open_regular, write_all
 from holdfast.errors import InvalidBundle, Mismatch, NotFound
 from holdfast.manifest import FileEntry, printable
 from holdfast.progress import Progress
-from holdfast.store import Store
+from holdfast.store.base import Store
+from holdfast.store.documents import BundleRef
 
 CHUNK = 1024 * 1024
 

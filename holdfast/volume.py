@@ -17,8 +17,8 @@ from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
-from holdfast.documents import check_name
 from holdfast.errors import InvalidBundle, UsageError
+from holdfast.manifest import check_name
 
 PINS = ".pins"
 

@@ -1,5 +1,7 @@
 """Names and paths that several layers share."""
 
+from dataclasses import dataclass
+
 PART_OF = {"app.kubernetes.io/part-of": "holdfast"}
 
 #: Carried by every pod that mounts a claim, so that tasks find the trainer's node.
@@ -45,3 +47,16 @@ def rendezvous(workload: str) -> str:
 def backup_account(workload: str) -> str:
     """The ServiceAccount, and the CronJob, that back a workload up."""
     return f"{workload}-backup"
+
+
+@dataclass(frozen=True)
+class Project:
+    """Which stack this is: the default prefix and owner of its backups."""
+
+    project: str
+    stack: str
+
+    @property
+    def owner(self) -> str:
+        """``<project>/<stack>``."""
+        return f"{self.project}/{self.stack}"

@@ -5,11 +5,12 @@ from typing import Any
 
 import pulumi
 
-from infra.environment import Project
-from infra.kanister import Kanister, KanisterAccess
-from infra.names import backup_account
+from infra.kubernetes.kanister import Kanister, KanisterAccess
+from infra.kubernetes.protection import Protection
+from infra.kubernetes.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
+from infra.kubernetes.training import Training, WorkloadNamespace
+from infra.names import Project, backup_account
 from infra.platform import Platform, on_kubernetes
-from infra.protection import Protection
 from infra.settings import (
     EksStack,
     ExistingClaim,
@@ -18,8 +19,6 @@ from infra.settings import (
     KubernetesStack,
     Settings,
 )
-from infra.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
-from infra.training import Training, WorkloadNamespace
 
 Options = pulumi.ResourceOptions
 
@@ -89,7 +88,7 @@ def _platform(settings: Settings, project: Project) -> Platform:
     """The cluster, made or found."""
     if isinstance(settings, EksStack):
         # Here, since the AWS SDK takes a second that other targets need not wait.
-        from infra import eks
+        from infra.aws import eks
 
         return eks.build(settings, project)
     if isinstance(settings, KubernetesStack):

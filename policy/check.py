@@ -9,7 +9,7 @@ from policy.model import RULES, UNKNOWN, Config, Resource, Rule, Violation
 from policy.rules import load_rules
 
 if TYPE_CHECKING:
-    from infra.graph import Graph
+    from infra.plan.graph import Graph
 
 
 def violations(
@@ -21,7 +21,7 @@ def violations(
     """Everything in a graph that breaks a rule, mandatory ones first.
 
     Args:
-        graph: from ``infra.graph.collect``.
+        graph: from ``infra.plan.graph.collect``.
         rules: default: all.
         config: a rule's name -> values that replace its own.
     """

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sandbox.cluster import (
+from sandbox.cluster.cluster import (
     MARKER,
     SERVER_LOG,
     Cluster,
@@ -81,7 +81,7 @@ def demo(
     """
     if importlib.util.find_spec("torch") is None:
         fail(Misuse("PyTorch is not installed here, and the demo trains: `make setup`"))
-    from sandbox.demo import Demo
+    from sandbox.demo.demo import Demo
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.graph import collect
+from infra.plan.graph import collect
 from infra.settings import PROJECT_DIRECTORY, SettingsError, load
 from sandbox.errors import Misuse
 

@@ -161,13 +161,13 @@ def repository(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("files", "stacks"),
     [
-        (["infra/network.py"], ["dev", "prod"]),
+        (["infra/aws/network.py"], ["dev", "prod"]),
         (["manifests/service.yaml", "README.md"], ["dev", "prod"]),
         (["policy/rules/pods.py"], ["dev", "prod"]),
         (["Pulumi.yaml"], ["dev", "prod"]),
         (["Pulumi.prod.yaml", "docs/infra/x.md"], ["prod"]),
         (["Pulumi.local.yaml"], []),
-        (["holdfast/push.py", "tests/infra/test_graph.py"], []),
+        (["holdfast/push.py", "tests/infra/plan/test_graph.py"], []),
         ([], []),
     ],
 )

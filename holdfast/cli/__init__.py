@@ -1,4 +1,4 @@
-"""The ``holdfast`` command: one module per family of verbs.
+"""The ``holdfast`` command: one module per verb.
 
 Nothing heavy is imported before a verb runs, so that `holdfast --help` answers at once.
 """
@@ -10,18 +10,24 @@ from typing import Annotated
 import typer
 
 from holdfast import __version__
-from holdfast.cli import (
-    bundles,
-    checking,
-    control,
-    diagnose,
-    listing,
-    owning,
-    restoring,
-    retaining,
-    transfer,
-)
 from holdfast.cli.frame import App, HoldfastGroup
+from holdfast.cli.verbs.adopt import adopt
+from holdfast.cli.verbs.backup import backup
+from holdfast.cli.verbs.commit import commit
+from holdfast.cli.verbs.delete import delete
+from holdfast.cli.verbs.doctor import doctor
+from holdfast.cli.verbs.latest import latest
+from holdfast.cli.verbs.list import list_
+from holdfast.cli.verbs.pin import pin
+from holdfast.cli.verbs.prune import prune
+from holdfast.cli.verbs.pull import pull
+from holdfast.cli.verbs.push import push
+from holdfast.cli.verbs.restore import restore
+from holdfast.cli.verbs.show import show
+from holdfast.cli.verbs.stage import stage
+from holdfast.cli.verbs.switch import switch
+from holdfast.cli.verbs.unpin import unpin
+from holdfast.cli.verbs.verify import verify
 
 app = App(
     name="holdfast",
@@ -56,19 +62,19 @@ def _main(
 
 
 for _panel, _verbs in {
-    "Volume": (bundles.commit, bundles.latest),
+    "Volume": (commit, latest),
     "Volume and store": (
-        listing.list_,
-        listing.show,
-        checking.verify,
-        listing.pin,
-        listing.unpin,
+        list_,
+        show,
+        verify,
+        pin,
+        unpin,
     ),
-    "Transfer": (transfer.push, transfer.pull, restoring.stage, restoring.switch),
-    "Retention": (retaining.prune, retaining.delete),
-    "Ownership": (owning.adopt,),
-    "Health": (diagnose.doctor,),
-    "Cluster": (control.backup, control.restore),
+    "Transfer": (push, pull, stage, switch),
+    "Retention": (prune, delete),
+    "Ownership": (adopt,),
+    "Health": (doctor,),
+    "Cluster": (backup, restore),
 }.items():
     for _verb in _verbs:
         app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)

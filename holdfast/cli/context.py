@@ -11,8 +11,8 @@ from holdfast.errors import HoldfastError, UsageError
 
 if TYPE_CHECKING:
     from holdfast.bundle import Bundle
-    from holdfast.documents import Snapshot
-    from holdfast.snapshot import Catalog
+    from holdfast.store.documents import Snapshot
+    from holdfast.store.snapshot import Catalog
     from holdfast.volume import Volume
 
 
@@ -42,8 +42,8 @@ def open_catalog(
     check: bool = True,
 ) -> Catalog:
     """The store's catalogue. Another owner's store is refused unless the caller checks later."""
-    from holdfast.snapshot import Catalog
     from holdfast.store import open_store
+    from holdfast.store.snapshot import Catalog
 
     url = options.required(store, "store")
     catalog = Catalog(open_store(url, memory=memory, deadline=deadline), owner)
@@ -81,7 +81,7 @@ def open_snapshot(
 
 def is_id(text: str) -> bool:
     """Whether this is written like a snapshot's ID."""
-    from holdfast.documents import SNAPSHOT_ID
+    from holdfast.store.documents import SNAPSHOT_ID
 
     return SNAPSHOT_ID.fullmatch(text) is not None
 

@@ -336,6 +336,14 @@ Timeout = Annotated[
     ),
 ]
 
+Target = Annotated[
+    str,
+    typer.Argument(
+        envvar="HOLDFAST_TARGET",
+        help="A bundle's name or directory; or a snapshot's ID, latest or before=TIME.",
+    ),
+]
+
 
 def required(value: str | None, option: str) -> str:
     """The option's value, or a misuse that names the option and its variable."""

@@ -62,3 +62,8 @@ def pairs(values: Mapping[str, object]) -> None:
     width = max(map(len, values))
     for key, value in values.items():
         print(f"{key:<{width}}  {value}")
+
+
+def dry_note(dry_run: bool) -> str:
+    """What a line about a change adds when nothing is changed."""
+    return " (dry run: nothing is changed)" if dry_run else ""

@@ -33,7 +33,7 @@ from holdfast.errors import (
     StoreUnreachable,
     UsageError,
 )
-from holdfast.store import MEMORY, ObjectInfo, check_key
+from holdfast.store.base import MEMORY, ObjectInfo, check_key
 
 TEMPORARY = ".tmp"
 LOCK = ".lock"
@@ -41,7 +41,7 @@ CHUNK = 4 * 1024 * 1024
 
 
 class DirectoryStore:
-    """The `holdfast.store.Store` over a directory of this machine or of a mounted volume."""
+    """The `holdfast.store.base.Store` over a directory of this machine or of a mounted volume."""
 
     parallel = 2
 

@@ -30,7 +30,7 @@ from holdfast.errors import (
     StoreError,
     StoreUnreachable,
 )
-from holdfast.store import MEMORY, ObjectInfo, check_key
+from holdfast.store.base import MEMORY, ObjectInfo, check_key
 from holdfast.store.s3_client import FORBIDDEN, connect, endpoint, in_our_words
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class S3:
-    """The `holdfast.store.Store` over a bucket and a prefix in it."""
+    """The `holdfast.store.base.Store` over a bucket and a prefix in it."""
 
     parallel = 4
 

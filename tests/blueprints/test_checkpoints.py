@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from holdfast.job import RESTORE_ANNOTATION
-from holdfast.stranded import SWITCH_SECONDS
+from holdfast.control.job import RESTORE_ANNOTATION
+from holdfast.control.stranded import SWITCH_SECONDS
 from infra.manifests import BLUEPRINTS
 from infra.settings.workload import LONGEST_BACKUP
-from sandbox.templates import BLUEPRINT_FUNCTIONS, WAIT_FUNCTIONS, Template, render, strings
-from tests.infra.factories import tasks
-from tests.infra.test_pods import restricted_violations
+from sandbox.cluster.templates import BLUEPRINT_FUNCTIONS, WAIT_FUNCTIONS, Template, render, strings
+from testkit.factories import tasks
+from tests.infra.kubernetes.test_pods import restricted_violations
 
 TEXT = (BLUEPRINTS / "checkpoints.yaml").read_text(encoding="utf-8")
 BLUEPRINT: dict[str, Any] = yaml.safe_load(TEXT)

@@ -11,8 +11,8 @@ import pytest
 
 from holdfast.bundle import Bundle, BundleWriter
 from holdfast.volume import Volume
-from tests.holdfast.s3 import proxy, s3_server, s3_url
-from tests.holdfast.stores import catalog, save, store, store_directory, store_url
+from testkit.s3 import proxy, s3_server, s3_url
+from testkit.stores import catalog, save, store, store_directory, store_url
 
 __all__ = [
     "catalog",

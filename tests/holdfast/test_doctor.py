@@ -18,11 +18,11 @@ from holdfast import doctor
 from holdfast.bundle import Bundle
 from holdfast.cli import app
 from holdfast.doctor import Check, Level, examine, store_group, volume_group
-from holdfast.documents import BundleRef, Snapshot, Verification, bundle_path
 from holdfast.errors import StoreDenied
-from holdfast.snapshot import Catalog
-from holdfast.store import ObjectInfo
+from holdfast.store.base import ObjectInfo
 from holdfast.store.directory import DirectoryStore
+from holdfast.store.documents import BundleRef, Snapshot, Verification, bundle_path
+from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 
 Write = Callable[..., Bundle]

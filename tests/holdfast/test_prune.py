@@ -12,10 +12,10 @@ from holdfast.errors import OwnerMismatch, UsageError
 from holdfast.prune import PruneReport, prune
 from holdfast.push import Select, push
 from holdfast.retention import Policy
-from holdfast.snapshot import Catalog, Snapshot
+from holdfast.store.snapshot import Catalog, Snapshot
 from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
-from tests.holdfast.stores import GRACE, OWNER, WORKLOAD, age, keys
+from testkit.stores import GRACE, OWNER, WORKLOAD, age, keys
 
 ONE = Policy(keep_last=1, hourly=0, daily=0, weekly=0, monthly=0)
 LATER = GRACE + timedelta(minutes=1)

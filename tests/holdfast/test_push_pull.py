@@ -16,11 +16,11 @@ from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, NoSpace, Sto
 from holdfast.manifest import MANIFEST
 from holdfast.pull import pull
 from holdfast.push import EmptyVolume, Select, push
-from holdfast.snapshot import Catalog
-from holdfast.store import Store
+from holdfast.store.base import Store
+from holdfast.store.snapshot import Catalog
 from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
-from tests.holdfast.stores import OWNER, WORKLOAD, keys
+from testkit.stores import OWNER, WORKLOAD, keys
 
 
 def names(volume: Volume) -> list[str]:

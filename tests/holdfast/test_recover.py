@@ -16,11 +16,11 @@ from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Action, Start, StoreState, VolumeState, decide
 from holdfast.restore import stage, switch
-from holdfast.snapshot import Catalog
 from holdfast.store import open_store
+from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
-from tests.holdfast.s3 import Proxy
-from tests.holdfast.stores import OWNER, WORKLOAD
+from testkit.s3 import Proxy
+from testkit.stores import OWNER, WORKLOAD
 
 VALID, BAD, NONE = VolumeState
 SNAPSHOT, EMPTY, UNREACHABLE = StoreState

@@ -10,9 +10,9 @@ from holdfast.bundle import Bundle, verify
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, UsageError
 from holdfast.push import push
 from holdfast.restore import Stage, stage, switch, switch_to_generation
-from holdfast.snapshot import Catalog, Snapshot
+from holdfast.store.snapshot import Catalog, Snapshot
 from holdfast.volume import Volume
-from tests.holdfast.stores import WORKLOAD
+from testkit.stores import WORKLOAD
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
-from infra.graph import Graph
-from tests.infra.factories import of_stack
+from infra.plan.graph import Graph
+from testkit.factories import of_stack
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pulumi.runtime.rpc import UNKNOWN as UNKNOWN_ON_THE_WIRE
 from infra.manifests import PROJECT_DIRECTORY
 from policy.model import RULES
 from policy.rules import load_rules
-from tests.infra.factories import of_stack
+from testkit.factories import of_stack
 
 PACK = PROJECT_DIRECTORY / "policy"
 PYTHON = PACK / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")

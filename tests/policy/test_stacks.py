@@ -2,11 +2,11 @@
 
 import pytest
 
-from infra.graph import collect
 from infra.manifests import PROJECT_DIRECTORY
+from infra.plan.graph import collect
 from infra.settings import load
 from policy.check import violations
-from tests.infra.factories import of_stack
+from testkit.factories import of_stack
 
 STACKS = sorted(path.name.split(".")[1] for path in PROJECT_DIRECTORY.glob("Pulumi.*.yaml"))
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sandbox import stack
 from sandbox.cli import app
-from sandbox.cluster import MARKER, claim, remove
+from sandbox.cluster.cluster import MARKER, claim, remove
 from sandbox.errors import SandboxError
 from tests.sandbox.tiny import PROJECT
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sandbox.cluster import Cluster, Event
+from sandbox.cluster.cluster import Cluster, Event
 
 PROJECT = Path(__file__).parents[2]
 #: Fast enough that no back-off matters to a test (10 s become a hundredth).

@@ -37,8 +37,8 @@ from holdfast.recover import Start
 from holdfast.restore import stage, switch, switch_to_generation
 from holdfast.retention import Policy
 from holdfast.verify_store import verify_snapshot
-from tests.holdfast.killing import Place, dies
-from tests.holdfast.stores import GRACE, WORKLOAD, age
+from testkit.stores import GRACE, WORKLOAD, age
+from tests.holdfast.faults.killing import Place, dies
 
 EVERY = 4  # steps between two saves
 STEPS_PER_CYCLE = 6

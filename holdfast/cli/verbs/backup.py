@@ -1,0 +1,50 @@
+"""Ask the cluster for a backup, through Kanister."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.cli import options
+from holdfast.cli.asking import ask, report, run
+from holdfast.cli.output import say
+from holdfast.errors import HoldfastError
+
+
+def backup(
+    workload: options.Workload = None,
+    job: options.Job = None,
+    namespace: options.Namespace = None,
+    claim: options.Claim = None,
+    kanister_namespace: options.KanisterNamespace = "kanister",
+    blueprint: options.Blueprint = "checkpoints",
+    api: options.Api = None,
+    timeout: options.Timeout = 3600,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Back up a workload through Kanister, and wait until it is done.
+
+    Creates an ActionSet that runs the Blueprint's action backup on the workload's claim: a pod
+    that runs `holdfast push`. A backup that is under way already is waited for. One that ends
+    neither well nor badly within --timeout is deleted and issued once more. Afterwards the
+    workload's finished ActionSets are deleted but for the newest 10.
+
+    First it clears what a restore left behind that nobody works on any more: its ActionSet is
+    deleted, and the Job that it suspended is resumed. A restore under way is left alone, and the
+    backup goes on beside it: bundles never change.
+
+    Example: holdfast backup --workload gpt --namespace training --claim checkpoints-pvc
+    """
+    from holdfast.control import stranded
+
+    asked = ask("backup", {}, workload, namespace, claim, kanister_namespace, blueprint, api,
+                 timeout)  # fmt: skip
+    resume = replace(asked.action, name="resume", options={"job": job or asked.action.workload})
+    not_cleared: HoldfastError | None = None
+    try:
+        stranded.clear(asked.actionsets, asked.jobs, resume, asked.patience, say)
+    except HoldfastError as error:  # a backup is worth having all the same
+        say(f"a restore that was left behind is not cleared: {error}")
+        not_cleared = error
+    report(asked, *run(asked), output)
+    if not_cleared:
+        raise not_cleared

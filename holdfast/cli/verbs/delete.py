@@ -1,0 +1,43 @@
+"""Let go of one snapshot by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import options
+from holdfast.cli.context import choose_snapshot, is_id, open_catalog
+from holdfast.cli.output import dry_note, phase_output, say
+
+
+def delete(
+    snapshot: Annotated[
+        str,
+        typer.Argument(envvar="HOLDFAST_SNAPSHOT", help="The snapshot's ID: see `holdfast list`."),
+    ],
+    dry_run: options.DryRun = False,
+    run: options.Run = None,
+    store: options.Store = None,
+    owner: options.Owner = None,
+    workload: options.Workload = None,
+    memory: options.Memory = options.MEMORY,
+    deadline: options.Deadline = None,
+    kanister: options.Kanister = False,
+) -> None:
+    """Remove one snapshot from the store. Its data go with later prunes, if nobody names them.
+
+    Refused for a pinned snapshot, the last that verified, and the only sound one.
+
+    Example: holdfast delete 0000000007-20260501T120000Z-3f2a9c1d
+    """
+    from holdfast.prune import delete_snapshot
+
+    name = options.required(workload, "workload")
+    catalog = open_catalog(store, owner, memory, deadline)
+    chosen = snapshot if is_id(snapshot) else choose_snapshot(catalog, name, run, snapshot).id
+    say(f"delete snapshot {chosen} from {catalog.store.url}{dry_note(dry_run)}")
+    delete_snapshot(catalog, name, chosen, dry_run=dry_run)
+    say("would be deleted" if dry_run else "deleted; `holdfast prune` removes its data later")
+    if kanister:
+        phase_output(snapshot=chosen)

@@ -1,0 +1,118 @@
+"""The doctor's verb."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import options
+from holdfast.cli.context import open_volume
+from holdfast.cli.output import emit, say, table
+from holdfast.errors import HoldfastError, UsageError
+from holdfast.text import plural
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def doctor(
+    max_age: Annotated[
+        float,
+        typer.Option(
+            "--max-age",
+            envvar="HOLDFAST_MAX_AGE",
+            min=1,
+            help="Warn when the latest snapshot is older than so many seconds.",
+            metavar="SECONDS",
+        ),
+    ] = 86400,
+    keep: options.Keep = 3,
+    volume: options.Volume = None,
+    run: options.Run = None,
+    store: options.Store = None,
+    owner: options.Owner = None,
+    workload: options.Workload = None,
+    memory: options.Memory = 64 * 2**20,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Check that everything is in place before it is needed.
+
+    Looks at the volume and the store, whichever is configured: space, rights, the newest bundle;
+    reach, credentials, owner, preconditions, clock, the latest snapshot and verification. Answers
+    within 20 seconds whatever the storage does. Ends with 1 if any check fails; warnings end
+    with 0.
+
+    Example: holdfast doctor --volume /mnt/checkpoints --run gpt --store s3://bucket/team/prod
+    """
+    from holdfast import doctor as examiner
+    from holdfast.volume import Volume
+
+    if volume is None and store is None:
+        raise UsageError("nothing to examine: give --volume, --store or both")
+    say(f"examine {' and '.join(str(place) for place in (volume, store) if place)}")
+    start = time.monotonic()
+    early: list[examiner.Check] = []
+    groups = []
+    if volume is not None:
+        try:
+            target = Volume(volume, run) if run else open_volume(volume, run)
+            groups.append(examiner.volume_group(target, keep))
+        except HoldfastError as error:
+            early.append(examiner.failed("volume", error))
+    if store is not None:
+        try:
+            groups.append(_store_group(store, owner, workload, memory, max_age))
+        except HoldfastError as error:
+            early.append(examiner.failed("store", error))
+    checks = early + examiner.examine(*groups)
+    _report(checks, output)
+    count = {level: sum(check.level is level for check in checks) for level in examiner.Level}
+    say(
+        f"examined in {time.monotonic() - start:.1f} s: {count[examiner.Level.OK]} ok,"
+        f" {plural(count[examiner.Level.WARN], 'warning')},"
+        f" {plural(count[examiner.Level.FAIL], 'failure')}"
+    )
+    if count[examiner.Level.FAIL]:
+        raise typer.Exit(1)
+
+
+def _store_group(
+    store: str, owner: str | None, workload: str | None, memory: int, max_age: float
+) -> list:
+    from holdfast import doctor as examiner
+    from holdfast.store import open_store
+    from holdfast.store.snapshot import Catalog
+
+    opened = open_store(store, memory=memory, deadline=examiner.BUDGET)
+    return examiner.store_group(opened, Catalog(opened, owner), workload, max_age)
+
+
+def _report(checks: list, output: options.Format) -> None:
+    if output is options.Format.JSON:
+        emit(
+            {
+                "ok": all(check.level != "fail" for check in checks),
+                "checks": [
+                    {
+                        "name": check.name,
+                        "level": str(check.level),
+                        "found": check.found,
+                        "remedy": check.remedy,
+                    }
+                    for check in checks
+                ],
+            }
+        )
+        return
+    from rich.text import Text
+
+    rows = [
+        (
+            Text(check.level, style=_COLOURS[check.level]),
+            check.name,
+            check.found + (f": {check.remedy}" if check.remedy else ""),
+        )
+        for check in checks
+    ]
+    table(("", "check", "found"), rows)

@@ -1,0 +1,77 @@
+"""Name the bundle to load."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import options
+from holdfast.cli.context import open_volume
+from holdfast.cli.output import emit, say
+from holdfast.errors import NoSnapshot
+from holdfast.text import size, when
+
+
+def latest(
+    path: Annotated[
+        bool,
+        typer.Option(
+            "--path",
+            envvar="HOLDFAST_PATH",
+            help="Print nothing but the directory: what a training script loads.",
+        ),
+    ] = False,
+    quick: options.Quick = False,
+    volume: options.Volume = None,
+    run: options.Run = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Name the newest valid bundle of the present generation.
+
+    Every byte is checked before it is named (existence and sizes with --quick). A bad one is
+    passed over and reported on stderr, and the one before is tried. Ends with 1 if there is none.
+
+    Example: python train.py --resume "$(holdfast latest --path)"
+    """
+    from holdfast.bundle import verify
+    from holdfast.errors import InvalidBundle
+
+    target = open_volume(volume, run)
+    if quick:
+        bundle = None
+        for found in target.bundles():
+            try:
+                bundle = verify(found.path, quick=True)
+                break
+            except InvalidBundle as error:
+                say(str(error))
+    else:
+        bundle = target.newest_valid(quarantine=False)
+    if bundle is None:
+        raise NoSnapshot(
+            f"run '{target.run}' has no valid bundle on the volume: `holdfast pull` brings one"
+            " from the store"
+        )
+    manifest = bundle.manifest
+    if output is options.Format.JSON:
+        emit(
+            {
+                "bundle": bundle.name,
+                "path": str(bundle.path.absolute()),
+                "generation": target.present(),
+                "kind": manifest.kind,
+                "created": when(manifest.created),
+                "bytes": manifest.size,
+                "labels": dict(manifest.labels),
+                "content": manifest.content,
+                "digest": manifest.digest,
+            }
+        )
+    elif path:
+        print(bundle.path.absolute())
+    else:
+        print(
+            f"{bundle.name}  generation {target.present()}  {size(manifest.size)}"
+            f"  created {when(manifest.created)}"
+        )

@@ -1,0 +1,161 @@
+"""List what a volume and a store hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holdfast.cli import options
+from holdfast.cli.context import (
+    open_catalog,
+    open_volume,
+    sides,
+)
+from holdfast.cli.output import emit, say, table
+from holdfast.text import size, when
+
+if TYPE_CHECKING:
+    from holdfast.volume import Volume
+
+
+def list_(
+    side: options.Sides = options.Side.AUTO,
+    volume: options.Volume = None,
+    run: options.Run = None,
+    store: options.Store = None,
+    owner: options.Owner = None,
+    workload: options.Workload = None,
+    memory: options.Memory = options.MEMORY,
+    deadline: options.Deadline = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """List the bundles on the volume and the snapshots in the store, newest first.
+
+    Example: holdfast list --side store --store s3://bucket/team/prod --workload gpt
+    """
+    on_volume, in_store = sides(side, volume, store)
+    document: dict[str, Any] = {}
+    table_wanted = output is options.Format.TABLE
+    if on_volume:
+        target = open_volume(volume, run)
+        document["bundles"] = _bundles(target)
+        if table_wanted:
+            _bundle_table(document["bundles"], f"Bundles of run {target.run} on {target.root}")
+    if in_store:
+        name = options.required(workload, "workload")
+        catalog = open_catalog(store, owner, memory, deadline)
+        document["snapshots"] = _snapshots(catalog, name, run)
+        if table_wanted:
+            if on_volume:
+                print()
+            title = f"Snapshots of workload {name} in {catalog.store.url}"
+            _snapshot_table(document["snapshots"], title)
+    if not table_wanted:
+        emit(document)
+
+
+def _bundles(volume: Volume) -> list[dict[str, Any]]:
+    """Rows of the volume, newest first, with what is wrong with those that cannot be read."""
+    pins = volume.pins()
+    rows = []
+    for generation in reversed(volume.generations()):
+        found = [
+            {
+                "bundle": bundle.name,
+                "generation": generation,
+                "kind": bundle.manifest.kind,
+                "created": when(bundle.manifest.created),
+                "bytes": bundle.manifest.size,
+                "state": "pinned" if (generation, bundle.name) in pins else "",
+                "digest": bundle.manifest.digest,
+            }
+            for bundle in volume.bundles(generation)
+        ]
+        if found and generation == volume.present():
+            found[0]["state"] = ", ".join(filter(None, ["newest", found[0]["state"]]))
+        damaged = [
+            _no_bundle(error.path.name, generation, "damaged")
+            for error in volume.damaged(generation)
+        ]
+        rows += sorted(found + damaged, key=lambda row: str(row["bundle"]), reverse=True)
+    for path in volume.quarantined():
+        generation = int(path.parents[1].name.removeprefix("gen-"))
+        rows.append(_no_bundle(path.name, generation, "quarantined"))
+    return rows
+
+
+def _no_bundle(name: str, generation: int, state: str) -> dict[str, Any]:
+    """The row of what has no manifest to read."""
+    unknown = dict.fromkeys(("kind", "created", "bytes"))
+    return {"bundle": name, "generation": generation, **unknown, "state": state, "digest": None}
+
+
+def _bundle_table(rows: list[dict[str, Any]], title: str) -> None:
+    if not rows:
+        say(f"{title}: none")
+        return
+    cells = [
+        (
+            row["bundle"],
+            row["generation"],
+            row["kind"] or "-",
+            row["created"] or "-",
+            "-" if row["bytes"] is None else size(row["bytes"]),
+            row["state"],
+        )
+        for row in rows
+    ]
+    table(("bundle", ">generation", "kind", "created", ">size", "state"), cells, title)
+
+
+def _snapshots(catalog: Any, workload: str, run: str | None) -> list[dict[str, Any]]:
+    listing = catalog.listing(workload, run)
+    pins, records = catalog.pins(workload), catalog.verifications(workload)
+    rows: list[dict[str, Any]] = []
+    for snapshot in listing.snapshots:
+        record = records.get(snapshot.id)
+        rows.append(
+            {
+                "snapshot": snapshot.id,
+                "run": snapshot.run,
+                "generation": snapshot.generation,
+                "created": when(snapshot.created),
+                "bundles": [ref.name for ref in snapshot.bundles],
+                "bytes": snapshot.size,
+                "pinned": snapshot.id in pins,
+                "verified": None
+                if record is None
+                else {"ok": record.ok, "kind": record.kind, "at": when(record.at)},
+                "damaged": None,
+            }
+        )
+    unknown = dict.fromkeys(("run", "generation", "created", "bundles", "bytes", "verified"))
+    return rows + [
+        {"snapshot": key, **unknown, "pinned": key in pins, "damaged": text}
+        for key, text in listing.damaged.items()
+    ]
+
+
+def _snapshot_table(rows: list[dict[str, Any]], title: str) -> None:
+    if not rows:
+        say(f"{title}: none")
+        return
+    cells = []
+    for row in rows:
+        if row["damaged"]:
+            cells.append((row["snapshot"], "-", "-", "-", "-", "damaged"))
+            continue
+        record = row["verified"]
+        verified = "never verified"
+        if record:
+            verified = f"{'verified' if record['ok'] else 'BAD'} ({record['kind']}) {record['at']}"
+        cells.append(
+            (
+                row["snapshot"],
+                row["run"],
+                row["generation"],
+                ", ".join(row["bundles"]),
+                size(row["bytes"]),
+                ", ".join(filter(None, ["pinned" if row["pinned"] else "", verified])),
+            )
+        )
+    table(("snapshot", "run", ">generation", "bundles", ">size", "state"), cells, title)

@@ -1,0 +1,158 @@
+"""Copy a snapshot's bundles from a store to a volume."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import options
+from holdfast.cli.context import open_catalog, open_snapshot, open_volume
+from holdfast.cli.output import emit, say
+from holdfast.cli.progress import progress
+from holdfast.errors import UsageError
+from holdfast.recover import Decision, Start
+from holdfast.text import figures, size
+
+
+def pull(
+    if_empty: Annotated[
+        bool,
+        typer.Option(
+            "--if-empty",
+            envvar="HOLDFAST_IF_EMPTY",
+            help="Pull only if the volume has no valid bundle of the run: what a pod does first.",
+        ),
+    ] = False,
+    start: Annotated[
+        Start,
+        typer.Option(
+            "--start",
+            envvar="HOLDFAST_START",
+            help="With --if-empty: what may happen when there is no state anywhere. auto and fresh"
+            " start from step 0; require stops.",
+        ),
+    ] = Start.AUTO,
+    decision_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--decision-file",
+            envvar="HOLDFAST_DECISION",
+            help="With --if-empty: write the decision there as JSON, for the trainer.",
+            metavar="FILE",
+        ),
+    ] = None,
+    snapshot: options.Snapshot = "latest",
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            envvar="HOLDFAST_INTO",
+            help="Pull into this directory instead of the volume's present generation.",
+            metavar="DIR",
+        ),
+    ] = None,
+    volume: options.Volume = None,
+    run: options.Run = None,
+    store: options.Store = None,
+    owner: options.Owner = None,
+    workload: options.Workload = None,
+    memory: options.Memory = options.MEMORY,
+    deadline: options.Deadline = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Copy a snapshot's bundles from the store to the volume, and verify every byte.
+
+    A bundle appears under its name only when all of it is right. With --if-empty the newest bundle
+    on the volume is verified first, and the store is asked only when there is no valid one; several
+    pods may do so at once. Exit codes then: 0 go on training, 1 failed, try again (the store does
+    not answer), 76 stopped for good, do not retry: only bad bundles and nothing in the store, or
+    --start require and nothing anywhere.
+
+    Example: holdfast pull --if-empty --volume /mnt/checkpoints --run gpt --workload gpt
+    --store s3://bucket/team/prod
+    """
+    if if_empty:
+        if into is not None:
+            raise UsageError(f"--into {into} and --if-empty: give only one")
+        _pull_if_empty(
+            volume, run, store, owner, workload, memory, deadline, start, decision_file, output
+        )
+        return
+    from holdfast.pull import pull as run_pull
+    from holdfast.volume import Volume
+
+    catalog, chosen = open_snapshot(snapshot, run, store, owner, workload, memory, deadline)
+    if into is None:
+        if volume is None:
+            raise UsageError("pull to where? give --volume or --into")
+        target = Volume(volume, chosen.run)
+        into = target.generation_path(target.present() or chosen.generation)
+    say(f"pull snapshot {chosen.id} ({size(chosen.size)}) into {into}")
+    began = time.monotonic()
+    with progress() as bar:
+        pulled = run_pull(chosen, catalog, into, progress=bar)
+    seconds = time.monotonic() - began
+    names = ", ".join(bundle.name for bundle in pulled)
+    say(f"pulled {names}: {figures(chosen.size, seconds)}")
+    if output is options.Format.JSON:
+        emit(
+            {
+                "snapshot": chosen.id,
+                "bundles": [
+                    {"bundle": bundle.name, "path": str(bundle.path.absolute())}
+                    for bundle in pulled
+                ],
+                "bytes": chosen.size,
+                "seconds": round(seconds, 3),
+            }
+        )
+
+
+def _pull_if_empty(
+    volume: Path | None,
+    run: str | None,
+    store: str | None,
+    owner: str | None,
+    workload: str | None,
+    memory: int,
+    deadline: float | None,
+    start: Start,
+    decision_file: Path | None,
+    output: options.Format,
+) -> None:
+    from holdfast.pull import pull_if_empty
+
+    if decision_file is not None:
+        decision_file.unlink(missing_ok=True)  # of an earlier try
+    target = open_volume(volume, options.required(run, "run"))
+    workload = options.required(workload, "workload")
+    catalog = open_catalog(store, owner, memory, deadline, check=False) if store else None
+    say(f"recover run {target.run} on {target.root}, start {start}, store {store or '-'}")
+    began = time.monotonic()
+    with progress() as bar:
+        decision = pull_if_empty(target, catalog, workload, start, progress=bar)
+    seconds = time.monotonic() - began
+    place = f"{decision.bundle} of generation {decision.generation}"
+    what = place if decision.bundle else "step 0"
+    say(f"{decision.decision}: go on from {what} ({decision.reason}; {seconds:.1f} s)")
+    document = _decision(decision)
+    if decision_file is not None:
+        import json
+
+        from holdfast.durable import write_durably
+
+        write_durably(decision_file, json.dumps(document).encode() + b"\n")
+    if output is options.Format.JSON:
+        emit(document)
+
+
+def _decision(decision: Decision) -> dict[str, str | int | None]:
+    return {
+        "decision": str(decision.decision),
+        "bundle": decision.bundle,
+        "generation": decision.generation,
+        "reason": decision.reason,
+    }

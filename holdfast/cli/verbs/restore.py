@@ -1,0 +1,74 @@
+"""Ask the cluster for a restore, through Kanister."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import options
+from holdfast.cli.asking import ask, report, run
+from holdfast.cli.context import is_snapshot
+from holdfast.cli.output import say
+from holdfast.errors import UsageError
+
+
+def restore(
+    snapshot: options.Snapshot = "latest",
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before",
+            envvar="HOLDFAST_BEFORE",
+            help="The newest snapshot before this time, such as 2026-05-01T12:00:00Z.",
+            metavar="TIME",
+        ),
+    ] = None,
+    workload: options.Workload = None,
+    job: options.Job = None,
+    namespace: options.Namespace = None,
+    claim: options.Claim = None,
+    kanister_namespace: options.KanisterNamespace = "kanister",
+    blueprint: options.Blueprint = "checkpoints",
+    api: options.Api = None,
+    timeout: options.Timeout = 3600,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Take a running workload back to a snapshot, through Kanister.
+
+    Training goes on while the snapshot is pulled and verified; then the Job is suspended, the
+    snapshot becomes the next generation, and the Job is resumed. Newer bundles stay in the
+    generation before: `holdfast switch --generation N` brings them back. A Job that is finished
+    is created anew from its own spec; one that does not exist is an error before anything changes.
+
+    Example: holdfast restore --workload gpt --before 2026-05-01T12:00:00Z
+    """
+    from holdfast.control import job as training
+
+    wanted = {"snapshot": _chosen(snapshot, before), "job": job or workload or ""}
+    asked = ask("restore", wanted, workload, namespace, claim, kanister_namespace, blueprint, api,
+                 timeout)  # fmt: skip
+    seen = training.require(asked.jobs, wanted["job"], asked.patience, say)
+    done, removed = run(asked)
+    anew = seen and training.renew(asked.jobs, wanted["job"], asked.patience, say)
+    report(asked, done, removed, output, job="created anew" if anew else "resumed")
+
+
+def _chosen(snapshot: str, before: str | None) -> str:
+    """The Blueprint's option `snapshot`. Its value reaches a command line: take no other form."""
+    if before is not None:
+        if snapshot != "latest":
+            raise UsageError(f"--snapshot {snapshot} and --before {before}: give only one")
+        snapshot = f"before={before}"
+    if snapshot.startswith("before="):
+        try:
+            moment = datetime.fromisoformat(snapshot.removeprefix("before="))
+        except ValueError:
+            raise UsageError(
+                f"'{snapshot}' holds no time: write it like before=2026-05-01T12:00:00Z"
+            ) from None
+        return f"before={moment.isoformat()}"  # Python reads any letter between day and hour
+    if not is_snapshot(snapshot):
+        raise UsageError(f"'{snapshot}' is no snapshot ID: see `holdfast list`")
+    return snapshot

@@ -1,0 +1,60 @@
+"""Bring a snapshot beside the present generation."""
+
+from __future__ import annotations
+
+import time
+
+from holdfast.cli import options
+from holdfast.cli.context import choose_snapshot, open_catalog, open_volume
+from holdfast.cli.output import emit, phase_output, say
+from holdfast.cli.progress import progress
+from holdfast.text import figures, size
+
+
+def stage(
+    snapshot: options.Snapshot = "latest",
+    volume: options.Volume = None,
+    run: options.Run = None,
+    store: options.Store = None,
+    owner: options.Owner = None,
+    workload: options.Workload = None,
+    memory: options.Memory = options.MEMORY,
+    deadline: options.Deadline = None,
+    kanister: options.Kanister = False,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Pull a snapshot into a hidden place of the volume, verified, while training goes on.
+
+    The first half of a restore: nothing changes until `holdfast switch`. A snapshot staged before
+    and never switched to is removed. Fails before it copies if the volume has too little room.
+
+    Example: holdfast stage --snapshot before=2026-05-01T12:00:00Z
+    """
+    from holdfast.restore import stage as run_stage
+
+    target = open_volume(volume, run)
+    catalog = open_catalog(store, owner, memory, deadline)
+    chosen = choose_snapshot(catalog, options.required(workload, "workload"), target.run, snapshot)
+    say(f"stage snapshot {chosen.id} ({size(chosen.size)}) on {target.run_path}")
+    start = time.monotonic()
+    with progress() as bar:
+        staged = run_stage(target, catalog, chosen, progress=bar)
+    seconds = time.monotonic() - start
+    say(
+        f"staged {', '.join(staged.bundles)}: {figures(staged.size, seconds)};"
+        f" `holdfast switch {staged.id}` makes it generation {staged.generation}"
+    )
+    if kanister:
+        phase_output(stage=staged.id, generation=staged.generation, snapshot=chosen.id)
+    if output is options.Format.JSON:
+        emit(
+            {
+                "stage": staged.id,
+                "path": str(staged.path.absolute()),
+                "snapshot": chosen.id,
+                "generation": staged.generation,
+                "bundles": list(staged.bundles),
+                "bytes": staged.size,
+                "seconds": round(seconds, 3),
+            }
+        )

@@ -1,0 +1,34 @@
+"""Let the policy decide over a snapshot again."""
+
+from __future__ import annotations
+
+from holdfast.cli import options
+from holdfast.cli.context import (
+    is_snapshot,
+    open_snapshot,
+    open_volume,
+)
+from holdfast.cli.output import say
+
+
+def unpin(
+    target: options.Target,
+    volume: options.Volume = None,
+    run: options.Run = None,
+    store: options.Store = None,
+    owner: options.Owner = None,
+    workload: options.Workload = None,
+    memory: options.Memory = options.MEMORY,
+    deadline: options.Deadline = None,
+) -> None:
+    """Let retention decide again about a bundle or a snapshot.
+
+    Example: holdfast unpin step-00000100
+    """
+    if is_snapshot(target):
+        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        catalog.unpin(snapshot.workload, snapshot.id)
+        say(f"unpinned snapshot {snapshot.id}")
+    else:
+        open_volume(volume, run).unpin(target)
+        say(f"unpinned bundle {target}")

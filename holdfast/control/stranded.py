@@ -1,0 +1,75 @@
+"""Clear what a restore left behind when nobody works on it any more.
+
+A restarted controller forgets a running ActionSet: one that was past its phase `suspend` leaves the
+Job suspended, and its deferPhase never runs. `holdfast backup`, which a CronJob runs, clears that.
+
+Why it never makes two writers:
+
+* An ActionSet is left alone until its deadline and the longest `switch` have passed. By then the
+  client that asked for it has given up, and a pod that ran `switch` when the controller died has
+  been ended by its activeDeadlineSeconds.
+* It is deleted before the Job is resumed. A controller that is alive, and only slow, cancels what
+  it does for a deleted ActionSet (and its deferPhase), so that no `switch` comes after the resume.
+* A pod of the phase `stage` that outlives its ActionSet writes into a hidden directory which
+  nobody will switch to. Even a `switch` that came too late would be one rename, under the lock of
+  the run, of that directory to a *new* generation: a trainer writes into the generation that it
+  found when it started, so nothing is written twice, and the next start goes on from the snapshot.
+* Only a Job with the restore's annotation is resumed. The Blueprint sets it in the very patch that
+  suspends, so it outlives a deleted ActionSet and a killed client, and a Job that a person
+  suspended does not have it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.control.actionset import Action, ActionSet, ActionSets, State
+from holdfast.control.job import Jobs
+from holdfast.control.kubernetes import KubernetesError
+from holdfast.control.run_action import FIRST_ANSWER_SECONDS, Patience, Say, patiently, run_action
+
+#: activeDeadlineSeconds of the Blueprint's phase `switch`
+SWITCH_SECONDS = 600
+#: for one patch of one object, by a controller that may be busy
+RESUME_SECONDS = 120
+
+
+def clear(actionsets: ActionSets, jobs: Jobs, resume: Action, patience: Patience, say: Say) -> bool:
+    """Delete stranded restores of the workload and resume its Job; whether it was resumed.
+
+    A restore that may still run is left alone: nothing is resumed beside it.
+
+    Args:
+        resume: the Blueprint's action `resume`, with the Job's name as its option ``job``.
+    """
+    listed = patiently(
+        lambda: actionsets.of_workload(resume.workload), patience, FIRST_ANSWER_SECONDS
+    )
+    unfinished = [a for a in listed if a.action == "restore" and _unfinished(a)]
+    stranded = [a for a in unfinished if actionsets.overdue(a, patience.timeout) > SWITCH_SECONDS]
+    for restore in stranded:
+        actionsets.delete(restore.name)
+    if len(stranded) < len(unfinished):
+        return False
+    name = resume.options["job"]
+    try:
+        job = jobs.get(name)
+        wanted = job is not None and not job.going and bool(job.restoring)
+    except KubernetesError as error:
+        if error.status != 403:
+            raise
+        wanted = any(restore.begun for restore in stranded)  # it may have suspended the Job
+    found = ", ".join(restore.name for restore in stranded) or "a restore that is gone"
+    if wanted:
+        quick = replace(patience, timeout=min(patience.timeout, RESUME_SECONDS))
+        run_action(actionsets, resume, patience=quick, say=lambda line: None)
+        say(f"resumed Job {name}, left suspended by {found}: restore again if it is still wanted")
+    elif stranded:
+        say(f"deleted {found}, which nobody works on; Job {name} was not suspended by it")
+    return wanted
+
+
+def _unfinished(restore: ActionSet) -> bool:
+    if restore.state is State.FAILED:
+        return restore.deferring and restore.begun
+    return restore.state is not State.COMPLETE

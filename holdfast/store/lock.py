@@ -1,0 +1,100 @@
+"""Two locks that keep writers polite. Neither is what makes anything safe.
+
+`run_lock` is a flock on a volume: of several pods that recover at once, one pulls and the others
+wait and find the bundle. `store_lock` is a small object: of several pushes and prunes of a workload
+one works at a time, mostly. Whoever waits too long goes ahead; the protocols of push and prune
+stay right without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+from holdfast.durable import make_directories
+from holdfast.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+)
+from holdfast.manifest import canonical
+from holdfast.store.base import Store
+
+LOCK = ".lock"
+HOLD = timedelta(minutes=10)  # after this a lock counts as left behind by a killed process
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_FREE = canonical({"holder": None})
+
+
+@contextmanager
+def run_lock(directory: Path, patience: float | None = None) -> Iterator[bool]:
+    """Hold an exclusive lock on a directory; it ends with the process, however that ends.
+
+    Waits up to ``patience`` seconds (None: for ever), then raises DeadlineExceeded. Yields False
+    where the file system has no locks.
+    """
+    held = True
+    make_directories(directory)
+    descriptor = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    try:
+        end = None if patience is None else time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if end else 0))
+                break
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    held = False
+                    break
+                if not isinstance(error, BlockingIOError):
+                    raise
+                if end is not None and time.monotonic() > end:
+                    raise DeadlineExceeded(
+                        f"'{directory}' is being restored by another process for more than"
+                        f" {patience:g} s: wait for it"
+                    ) from None
+                time.sleep(0.1)
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def store_lock(store: Store, workload: str, patience: float = 10.0) -> Iterator[bool]:
+    """Hold ``locks/<workload>.json``; yields whether it was got within ``patience`` seconds."""
+    key = f"locks/{workload}.json"
+    mine = canonical({"holder": secrets.token_hex(16)})
+    end = time.monotonic() + patience
+    while not (held := _take(store, key, mine)) and time.monotonic() < end:
+        time.sleep(min(0.5, patience))
+    try:
+        yield bool(held)
+    finally:
+        if held:
+            with suppress(StoreError, DeadlineExceeded):  # taken over, or it will expire
+                store.put_small(key, _FREE, if_match=held)
+
+
+def _take(store: Store, key: str, mine: bytes) -> str:
+    """The etag of our lock, or "" when another holds it."""
+    try:
+        current = store.head(key)
+        free = store.get(key) == _FREE
+        if not free and store.now() - current.modified < HOLD:
+            return ""
+        return store.put_small(key, mine, if_match=current.etag).etag
+    except NotFound:
+        with suppress(AlreadyExists):
+            return store.put_small(key, mine, if_absent=True).etag
+    except PreconditionFailed:
+        pass
+    return ""

@@ -1,0 +1,238 @@
+"""The AWS half of a stack as a table of contents: keys, network, cluster, nodes, stores."""
+
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as k8s
+
+from infra import versions
+from infra.aws import security_groups
+from infra.aws.addons import Addons, after_nodes
+from infra.aws.backup_store import Bucket, StoreAccess
+from infra.aws.classes import Classes
+from infra.aws.cluster import Cluster
+from infra.aws.devices import Devices
+from infra.aws.file_systems import Disk, ElasticFileSystem, Lustre
+from infra.aws.keys import Keys
+from infra.aws.network import Endpoints, Network
+from infra.aws.node_groups import ManagedNodes, NodeRole
+from infra.aws.registry import Registry
+from infra.aws.security_groups import SecurityGroups
+from infra.aws.store_policy import Place
+from infra.manifests import Manifest
+from infra.names import Project
+from infra.platform import CONFIG_MAPS_IN_PLACE, Platform
+from infra.settings import NfsVolume, Volume
+from infra.settings.eks import EksStack
+from infra.settings.network import PRIVATE
+from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
+
+Options = pulumi.ResourceOptions
+
+
+def build(settings: EksStack, project: Project) -> Platform:
+    """Declare everything in AWS."""
+    tags = _tags(settings, project)
+    cloud = aws.Provider(
+        "aws",
+        region=settings.aws.region,
+        # With another account's credentials the provider stops before it does anything.
+        allowed_account_ids=[settings.aws.account],
+        default_tags={"tags": tags},
+    )
+    in_aws = Options(providers={"aws": cloud})
+    store = settings.backup_store
+    keys = Keys(
+        "keys",
+        settings.aws,
+        settings.cluster.name,
+        in_aws,
+        with_store=store.create is not None,
+        keep_data=settings.keeps_data,
+    )
+    network = Network(
+        "network",
+        settings.network,
+        settings.zones,
+        settings.cluster.name,
+        settings.aws,
+        keys.cluster,
+        in_aws,
+    )
+    groups = SecurityGroups(
+        "traffic", network.vpc, _flows(settings), in_aws, outward=_outward(settings)
+    )
+    registry = Registry("registry", settings.registry, keys.data, in_aws, keep=settings.keeps_data)
+    kinds: set[str] = {volume.kind for _, _, volume in settings.volumes()}
+    before: list[pulumi.Resource] = [network, groups]
+    if settings.network.interface_endpoints:
+        before.append(
+            Endpoints("endpoints", network, settings.aws.region, groups["endpoints"], kinds, in_aws)
+        )
+    cluster = Cluster(
+        "cluster",
+        settings.cluster,
+        settings.aws,
+        network,
+        groups["control-plane"],
+        keys.cluster,
+        _after(in_aws, *before),
+    )
+    on_cluster = _after(in_aws, cluster)
+    first = Addons(
+        "base-addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, tags, on_cluster
+    )
+    nodes = _nodes(settings, network, groups, keys, tags, _after(on_cluster, first))
+    rest = Addons(
+        "addons", after_nodes(kinds), settings, keys.data, tags, _after(on_cluster, *nodes)
+    )
+    sources = {
+        volume.claim: source
+        for _, _, volume in settings.volumes()
+        if (source := _source(volume, settings, network, groups, keys, in_aws)) is not None
+    }
+    place, made = _store(settings, project, keys, in_aws)
+    ready: list[pulumi.Resource] = [cluster, first, *nodes, rest, *made]
+    if place is not None and settings.deploys:
+        ready += [
+            StoreAccess(name, workload, settings, place, _after(in_aws, cluster, first))
+            for name, workload in settings.workloads.items()
+        ]
+    provider = k8s.Provider(
+        "kubernetes",
+        kubeconfig=cluster.kubeconfig,
+        # Known from the start, and the same whatever the kubeconfig's text: a changed token
+        # command or certificate then never plans to replace everything in the cluster.
+        cluster_identifier=settings.cluster_arn,
+        enable_config_map_mutable=CONFIG_MAPS_IN_PLACE,
+        opts=Options(depends_on=ready),
+    )
+    exports: dict[str, pulumi.Input[Any]] = {
+        "kubeconfig": cluster.kubeconfig,
+        "cluster_name": cluster.name,
+        "cluster_arn": settings.cluster_arn,
+        "region": settings.aws.region,
+        "vpc_id": network.vpc.id,
+        "private_subnet_ids": network.private_ids,
+        "node_security_group_id": groups["nodes"].id,
+        "repositories": registry.urls,
+    }
+    if place is not None:
+        exports["backup_bucket"] = pulumi.Output.from_input(place).apply(lambda p: p.bucket)
+    in_cluster = Options(providers={"kubernetes": provider})
+    if any(group.gpus or group.efa for group in settings.node_groups.training.values()):
+        Devices("devices", settings.node_groups.training, in_cluster)
+    Classes("classes", keys.data.arn, in_cluster)
+    return Platform(provider, sources, exports)
+
+
+def _after(opts: Options, *first: pulumi.Resource) -> Options:
+    return Options.merge(opts, Options(depends_on=list(first)))
+
+
+def _tags(settings: EksStack, project: Project) -> dict[str, str]:
+    ours = {
+        "holdfast:project": project.project,
+        "holdfast:stack": project.stack,
+        "holdfast:cluster": settings.cluster.name,
+    }
+    return {**settings.aws.tags, **ours}
+
+
+def _flows(settings: EksStack) -> list[security_groups.Flow]:
+    """The traffic that this stack's settings need."""
+    kinds = {volume.kind for _, _, volume in settings.volumes()}
+    flows = [*security_groups.CONTROL_PLANE, *security_groups.NODES]
+    if settings.network.interface_endpoints:
+        flows += security_groups.ENDPOINTS
+    if any(group.efa for group in settings.node_groups.training.values()):
+        flows += security_groups.EFA
+    if "efs" in kinds:
+        flows += security_groups.EFS
+    if "fsx-lustre" in kinds:
+        flows += security_groups.LUSTRE
+    return flows
+
+
+def _outward(settings: EksStack) -> list[tuple[int, str, str]]:
+    """What nodes reach outside: HTTPS, and private networks' NFS servers where one is used."""
+    outward = [security_groups.OUTWARD]
+    if any(isinstance(volume, NfsVolume) for _, _, volume in settings.volumes()):
+        outward += [(2049, str(block), "NFS servers") for block in PRIVATE]
+    return outward
+
+
+def _nodes(
+    settings: EksStack,
+    network: Network,
+    groups: SecurityGroups,
+    keys: Keys,
+    tags: dict[str, str],
+    opts: Options,
+) -> list[pulumi.Resource]:
+    role = NodeRole("nodes", settings, opts)
+    made: list[pulumi.Resource] = [role]
+    members = {"system": settings.node_groups.system, **settings.node_groups.training}
+    for name, group in members.items():
+        cards = [groups["nodes"]]
+        if name in settings.node_groups.training and settings.node_groups.training[name].efa:
+            cards.append(groups["efa"])
+        made.append(
+            ManagedNodes(name, group, settings, role, network, cards, keys.data, tags, opts)
+        )
+    return made
+
+
+def _source(
+    volume: Volume,
+    settings: EksStack,
+    network: Network,
+    groups: SecurityGroups,
+    keys: Keys,
+    opts: Options,
+) -> Manifest | None:
+    keep = settings.keeps_data
+    match volume:
+        case EbsVolume():
+            return Disk(volume.name, volume, network, keys.data, opts, keep=keep).source
+        case EfsVolume():
+            return ElasticFileSystem(
+                volume.name,
+                volume,
+                settings.run_as,
+                network,
+                groups["efs"],
+                keys.data,
+                opts,
+                keep=keep,
+            ).source
+        case FsxLustreVolume():
+            return Lustre(
+                volume.name, volume, network, groups["lustre"], keys.data, opts, keep=keep
+            ).source
+    return None
+
+
+def _store(
+    settings: EksStack, project: Project, keys: Keys, opts: Options
+) -> tuple[pulumi.Input[Place] | None, list[pulumi.Resource]]:
+    """Where the backups are, None where the bucket is not one that IAM decides about; and what the
+    stack makes there."""
+    store, cloud = settings.backup_store, settings.aws
+    prefix = store.prefix or project.owner
+    if store.create is not None and keys.store is not None:
+        bucket = Bucket(
+            "store", store.create, cloud, prefix, keys.store, opts, keep=settings.keeps_data
+        )
+        place = pulumi.Output.all(bucket.name, keys.store.arn).apply(
+            lambda known: Place(cloud.partition, cloud.region, known[0], prefix, known[1])
+        )
+        return place, [bucket]
+    existing = store.existing
+    if existing is None or existing.endpoint or existing.credentials_secret:
+        return None, []
+    bucket_name, _, path = existing.url.removeprefix("s3://").partition("/")
+    whole = "/".join(part for part in (path, prefix) if part)
+    region = existing.region or cloud.region
+    return Place(cloud.partition, region, bucket_name, whole, existing.key_arn), []

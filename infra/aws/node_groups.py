@@ -1,0 +1,246 @@
+"""Managed node groups: their role, launch templates and placement.
+
+A launch template here never names an image: EKS picks the AL2023 image of the pinned release, and
+merges our part of the node's configuration into its own. With an image id in it, nodes would be
+replaced whenever AWS publishes an image.
+
+Instances, their disks and network cards get their tags from the template: neither the provider's
+default tags nor those of the node group reach what Auto Scaling starts.
+"""
+
+import base64
+
+import pulumi
+import pulumi_aws as aws
+
+from infra import versions
+from infra.aws.iam import Role, managed, service_trust
+from infra.aws.network import Network
+from infra.settings.eks import EksStack
+from infra.settings.instances import INSTANCES
+from infra.settings.node_groups import GROUP_LABEL, NodeGroup, TrainingGroup
+
+NODE_POLICIES = (
+    "AmazonEKSWorkerNodePolicy",
+    "AmazonEKS_CNI_Policy",
+    "AmazonEC2ContainerRegistryReadOnly",
+)
+STANDARD_IMAGE, NVIDIA_IMAGE = "AL2023_x86_64_STANDARD", "AL2023_x86_64_NVIDIA"
+BOUNDARY = "holdfast-node-config"
+#: What EC2 makes from a launch template, in its words.
+LAUNCHED = ("instance", "volume", "network-interface")
+
+#: Local NVMe disks, where a node has any, become one fast disk for images, pods' scratch and logs.
+NODE_CONFIG = """\
+apiVersion: node.eks.aws/v1alpha1
+kind: NodeConfig
+spec:
+  instance:
+    localStorage:
+      strategy: RAID0
+"""
+
+
+def user_data() -> str:
+    """A part of the node's configuration, as nodeadm reads it, in base64."""
+    text = (
+        "MIME-Version: 1.0\n"
+        f'Content-Type: multipart/mixed; boundary="{BOUNDARY}"\n\n'
+        f"--{BOUNDARY}\n"
+        "Content-Type: application/node.eks.aws\n\n"
+        f"{NODE_CONFIG}\n"
+        f"--{BOUNDARY}--\n"
+    )
+    return base64.b64encode(text.encode()).decode()
+
+
+class NodeRole(pulumi.ComponentResource):
+    """What every node may do: join, give pods addresses, pull images.
+
+    Produces: a Role with the three policies. Node groups depend on it, so that on destroy it stays
+    until the last node is gone.
+    """
+
+    arn: pulumi.Output[str]
+    """The role's ARN."""
+
+    def __init__(self, name: str, settings: EksStack, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("holdfast:nodes:NodeRole", name, {}, opts)
+        role = Role(
+            name,
+            service_trust("ec2.amazonaws.com"),
+            pulumi.ResourceOptions(parent=self),
+            description=f"{settings.cluster.name}: nodes",
+            policies=[managed(settings.aws.partition, policy) for policy in NODE_POLICIES],
+        )
+        self.arn = role.arn
+        self.register_outputs({"arn": self.arn})
+
+
+class ManagedNodes(pulumi.ComponentResource):
+    """One managed node group.
+
+    Produces: LaunchTemplate, NodeGroup, and a PlacementGroup where it is asked for.
+    """
+
+    group: aws.eks.NodeGroup
+    """The node group."""
+
+    def __init__(
+        self,
+        name: str,
+        group: NodeGroup,
+        settings: EksStack,
+        role: NodeRole,
+        network: Network,
+        security_groups: list[aws.ec2.SecurityGroup],
+        key: aws.kms.Key,
+        tags: dict[str, str],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """
+        Args:
+            name: the group's name in the settings.
+            group: its settings.
+            settings: the stack's, for the cluster's name and the zones.
+            role: of the nodes.
+            network: whose private subnets they are in.
+            security_groups: of each network card.
+            key: encrypts their disks.
+            tags: the stack's.
+            opts: the provider, and what must exist before a node can join.
+        """
+        super().__init__("holdfast:nodes:ManagedNodes", f"{name}-nodes", {}, opts)
+        self._own = pulumi.ResourceOptions(parent=self)
+        training = group if isinstance(group, TrainingGroup) else None
+        zones = [training.zone] if training and training.zone else list(settings.zones)
+        cluster = settings.cluster.name
+        template = self._template(name, group, cluster, security_groups, key, tags)
+        self.group = aws.eks.NodeGroup(
+            f"{name}-nodes",
+            cluster_name=cluster,
+            node_role_arn=role.arn,
+            subnet_ids=[network.private[zone].id for zone in zones],
+            ami_type=NVIDIA_IMAGE if training and training.gpus else STANDARD_IMAGE,
+            release_version=versions.NODE_RELEASE,
+            version=settings.cluster.version,
+            capacity_type=_capacity_type(training),
+            # A Capacity Block's type must be in the template, and then not here.
+            instance_types=None if _in_block(training) else list(group.instance_types),
+            launch_template={"id": template.id, "version": template.latest_version.apply(str)},
+            scaling_config={
+                "min_size": group.scaling.min,
+                "desired_size": group.scaling.desired,
+                "max_size": group.scaling.max,
+            },
+            # A training group has few nodes and each carries a run: one at a time.
+            update_config={"max_unavailable": 1},
+            node_repair_config={"enabled": True},
+            labels=training.labels(name) if training else {GROUP_LABEL: name},
+            taints=[
+                {"key": key, "value": value, "effect": "NO_SCHEDULE"}
+                for key, value in (training.taints() if training else [])
+            ],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
+        )
+        self.register_outputs({})
+
+    def _template(
+        self,
+        name: str,
+        group: NodeGroup,
+        cluster: str,
+        security_groups: list[aws.ec2.SecurityGroup],
+        key: aws.kms.Key,
+        tags: dict[str, str],
+    ) -> aws.ec2.LaunchTemplate:
+        training = group if isinstance(group, TrainingGroup) else None
+        ids = [each.id for each in security_groups]
+        efa = training is not None and training.efa
+        return aws.ec2.LaunchTemplate(
+            f"{name}-nodes",
+            description=f"{cluster}: nodes of group {name}",
+            update_default_version=True,
+            user_data=user_data() if training else None,
+            instance_type=group.instance_types[0] if _in_block(training) else None,
+            block_device_mappings=[
+                {
+                    "device_name": "/dev/xvda",
+                    "ebs": {
+                        "volume_type": "gp3",
+                        "volume_size": group.disk_gib,
+                        "encrypted": "true",
+                        "kms_key_id": key.arn,
+                        "delete_on_termination": "true",
+                    },
+                }
+            ],
+            # Hop limit 1: a pod never gets at the node's credentials.
+            metadata_options={
+                "http_endpoint": "enabled",
+                "http_tokens": "required",
+                "http_put_response_hop_limit": 1,
+            },
+            vpc_security_group_ids=None if efa else ids,
+            network_interfaces=_fabric(group.instance_types[0], ids) if efa else None,
+            placement=self._placement(name, training),
+            capacity_reservation_specification=_reservation(training),
+            instance_market_options=_market(training),
+            tag_specifications=[
+                {"resource_type": kind, "tags": {**tags, "Name": f"{cluster}-{name}"}}
+                for kind in LAUNCHED
+            ],
+            opts=self._own,
+        )
+
+    def _placement(
+        self, name: str, training: TrainingGroup | None
+    ) -> aws.ec2.LaunchTemplatePlacementArgsDict | None:
+        if training is None or not training.placement_group:
+            return None
+        together = aws.ec2.PlacementGroup(f"{name}-nodes", strategy="cluster", opts=self._own)
+        return {"group_name": together.name}
+
+
+def _capacity_type(training: TrainingGroup | None) -> str:
+    match training and training.capacity:
+        case "spot":
+            return "SPOT"
+        case "capacity-block":
+            return "CAPACITY_BLOCK"
+        case _:
+            return "ON_DEMAND"
+
+
+def _in_block(training: TrainingGroup | None) -> bool:
+    return training is not None and training.capacity == "capacity-block"
+
+
+def _market(
+    training: TrainingGroup | None,
+) -> aws.ec2.LaunchTemplateInstanceMarketOptionsArgsDict | None:
+    return {"market_type": "capacity-block"} if _in_block(training) else None
+
+
+def _reservation(
+    training: TrainingGroup | None,
+) -> aws.ec2.LaunchTemplateCapacityReservationSpecificationArgsDict | None:
+    if training is None or training.reservation_id is None:
+        return None
+    return {"capacity_reservation_target": {"capacity_reservation_id": training.reservation_id}}
+
+
+def _fabric(
+    instance_type: str, groups: list[pulumi.Output[str]]
+) -> list[aws.ec2.LaunchTemplateNetworkInterfaceArgsDict]:
+    """One EFA on each network card; only the first carries IP too."""
+    return [
+        {
+            "network_card_index": card,
+            "device_index": 0 if card == 0 else 1,
+            "interface_type": "efa" if card == 0 else "efa-only",
+            "security_groups": groups,
+            "delete_on_termination": "true",
+        }
+        for card in range(INSTANCES[instance_type].efa)
+    ]

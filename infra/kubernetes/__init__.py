@@ -1,0 +1,1 @@
+"""The Kubernetes half of a stack: what is declared in a cluster, whoever made the cluster."""

@@ -1,0 +1,164 @@
+"""Kanister: the operator, our Blueprints, who may use them, and where it may act."""
+
+import json
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from infra.kubernetes.placement import task_placement
+from infra.kubernetes.pods import user, with_store
+from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
+from infra.names import BLUEPRINT
+from infra.settings import KanisterSettings, Settings
+
+#: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
+#: that Pulumi makes up would break every RoleBinding.
+RELEASE = "kanister"
+OPERATOR_ACCOUNT = f"{RELEASE}-kanister-operator"
+
+#: Blueprint phases that only read the store; the others write copies, records or tombstones.
+READS_ONLY = {"stage"}
+#: Blueprint phases that do not touch the store at all.
+NO_STORE = {"switch"}
+
+
+class Kanister(pulumi.ComponentResource):
+    """The operator in its namespace, with the Blueprints and the policy on ActionSets.
+
+    Produces: Namespace, helm Release (with the CRDs), Blueprint ``checkpoints``,
+    ValidatingAdmissionPolicy and its binding.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        accounts: Mapping[str, str],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """
+        Args:
+            name: the Pulumi name.
+            settings: of the whole stack, since a Blueprint carries image, user and store.
+            accounts: ``<namespace>.<service account>`` -> the claim that it may protect.
+            opts: the provider.
+        """
+        super().__init__("holdfast:kanister:Kanister", name, {}, opts)
+        kanister = settings.kanister
+        self.namespace = register(
+            f"{name}-namespace",
+            merge(load("kanister-namespace"), {"metadata": {"name": kanister.namespace}}),
+            pulumi.ResourceOptions(parent=self),
+        )
+        in_namespace = pulumi.ResourceOptions(parent=self, depends_on=[self.namespace])
+        self.release = _release(f"{name}-release", kanister, in_namespace)
+
+        policy, binding = _actionset_policy(kanister.namespace, accounts)
+        self.policy = register(
+            f"{name}-policy",
+            policy,
+            pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
+        )
+        self.binding = register(
+            f"{name}-policy-binding",
+            binding,
+            pulumi.ResourceOptions(parent=self, depends_on=[self.policy]),
+        )
+        # After the release, which brings the kind; so destroyed before it.
+        self.blueprint = register(
+            f"{name}-blueprint-{BLUEPRINT}",
+            blueprint(settings),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
+        )
+        self.register_outputs({})
+
+
+class KanisterAccess(pulumi.ComponentResource):
+    """Kanister's rights in one workload namespace.
+
+    Produces: Role and RoleBinding for the operator's ServiceAccount.
+    """
+
+    def __init__(
+        self, name: str, namespace: str, kanister_namespace: str, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("holdfast:kanister:KanisterAccess", name, {}, opts)
+        objects = load_all("kanister-role")
+        here = {"metadata": {"namespace": namespace}}
+        operator = {
+            "kind": "ServiceAccount",
+            "name": OPERATOR_ACCOUNT,
+            "namespace": kanister_namespace,
+        }
+        self.role = register(
+            f"{name}-role", merge(objects["Role"], here), pulumi.ResourceOptions(parent=self)
+        )
+        self.binding = register(
+            f"{name}-role-binding",
+            merge(objects["RoleBinding"], {**here, "subjects": [operator]}),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.role]),
+        )
+        self.register_outputs({})
+
+
+def _actionset_policy(
+    kanister_namespace: str, accounts: Mapping[str, str]
+) -> tuple[Manifest, Manifest]:
+    """The policy and its binding. JSON of plain names is what CEL calls a list and a map."""
+    objects = load_all("actionset-policy")
+    namespaces = list(dict.fromkeys(account.partition(".")[0] for account in accounts))
+    condition = f"request.userInfo.username.split(':')[2] in {json.dumps(namespaces)}"
+    policy = {
+        "spec": {
+            "matchConditions": [{"name": "of-a-workload-namespace", "expression": condition}],
+            "variables": [{"name": "claims", "expression": json.dumps(dict(accounts))}],
+        }
+    }
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": kanister_namespace}}
+    binding = {"spec": {"matchResources": {"namespaceSelector": selector}}}
+    return (
+        merge(objects["ValidatingAdmissionPolicy"], policy),
+        merge(objects["ValidatingAdmissionPolicyBinding"], binding),
+    )
+
+
+def _release(
+    name: str, kanister: KanisterSettings, opts: pulumi.ResourceOptions
+) -> k8s.helm.v3.Release:
+    repository = (
+        k8s.helm.v3.RepositoryOptsArgs(repo=kanister.repository) if kanister.repository else None
+    )
+    return k8s.helm.v3.Release(
+        name,
+        name=RELEASE,
+        chart=kanister.chart,
+        version=kanister.version,
+        repository_opts=repository,
+        namespace=kanister.namespace,
+        values=merge(load("kanister-values"), kanister.values),
+        # A release that fails half-way is taken back, so that the next `up` starts clean.
+        atomic=True,
+        cleanup_on_fail=True,
+        timeout=300,
+        opts=opts,
+    )
+
+
+def blueprint(settings: Settings) -> Manifest:
+    """The Blueprint for this stack: image, user and store as data in every KubeTask."""
+    document = merge(
+        load(BLUEPRINT, BLUEPRINTS), {"metadata": {"namespace": settings.kanister.namespace}}
+    )
+    for action in document["actions"].values():
+        for phase in action["phases"]:
+            if phase["func"] == "KubeTask":
+                phase["args"] = _task(phase["name"], phase["args"], settings)
+    return document
+
+
+def _task(phase: str, arguments: Manifest, settings: Settings) -> Manifest:
+    pod = merge(arguments["podOverride"], {**user(settings.run_as), **task_placement(settings)})
+    if phase not in NO_STORE:
+        pod = with_store(pod, settings.backup_store, {"container": phase in READS_ONLY})
+    return {**arguments, "image": settings.images.tools, "podOverride": pod}

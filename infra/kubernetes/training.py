@@ -1,0 +1,203 @@
+"""Workloads: a namespace, a training Job that recovers by itself, its Service and environment."""
+
+from typing import Any
+
+import pulumi
+
+from infra.kubernetes.distributed import devices, meeting_place, members, several_nodes
+from infra.kubernetes.environment import (
+    recover_environment,
+    trainer_environment,
+    workload_environment,
+)
+from infra.kubernetes.hooks import wait_until_gone
+from infra.kubernetes.placement import training_placement
+from infra.kubernetes.pods import env, user, with_store
+from infra.kubernetes.storage import name_of
+from infra.manifests import Manifest, load, merge, register
+from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, Project, config_map_name, workload_labels
+from infra.settings import Settings, Workload
+
+#: What cannot be changed in a Job, beside its template.
+IMMUTABLE = [
+    "spec.podFailurePolicy",
+    "spec.completions",
+    "spec.completionMode",
+    "spec.backoffLimitPerIndex",
+    "spec.successPolicy",
+]
+
+
+class WorkloadNamespace(pulumi.ComponentResource):
+    """A namespace where workloads run.
+
+    Produces: Namespace with Pod Security ``restricted``.
+    """
+
+    def __init__(self, name: str, namespace: str, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("holdfast:training:WorkloadNamespace", name, {}, opts)
+        self.namespace = register(
+            f"{name}-namespace",
+            merge(load("namespace"), {"metadata": {"name": namespace}}),
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+class Training(pulumi.ComponentResource):
+    """One training run on its volume.
+
+    Produces: ServiceAccount without a token, ConfigMap ``holdfast-<claim>``, Job, Service; for
+    several nodes a headless Service ``<workload>-members``, and a Deployment and a Service
+    ``<workload>-rendezvous``.
+    """
+
+    job_name: pulumi.Output[str]
+    """The Job's name."""
+    service_name: pulumi.Output[str]
+    """The Service in front of the trainer's port."""
+
+    def __init__(
+        self,
+        name: str,
+        workload: Workload,
+        settings: Settings,
+        project: Project,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """
+        Args:
+            name: the workload's name, which Job, Service and ServiceAccount get too.
+            workload: its settings.
+            settings: the stack's, for images, user and store.
+            project: whose backups these are.
+            opts: the parent, and what the pods mount.
+        """
+        super().__init__("holdfast:training:Training", name, {}, opts)
+        labels = workload_labels(name)
+        metadata = {"name": name, "namespace": workload.namespace, "labels": labels}
+        options = pulumi.ResourceOptions(parent=self)
+
+        self.account = register(
+            f"{name}-account", merge(load("service-account"), {"metadata": metadata}), options
+        )
+        config_map = {
+            "metadata": {**metadata, "name": config_map_name(workload.volume.claim)},
+            "data": workload_environment(name, workload, settings, project),
+        }
+        self.config_map = register(
+            f"{name}-environment", merge(load("config-map"), config_map), options
+        )
+        service = {
+            "metadata": metadata,
+            "spec": {
+                "selector": {WORKLOAD_LABEL: name},
+                "ports": [{"name": "metrics", "port": workload.port}],
+            },
+        }
+        self.service = register(f"{name}-service", merge(load("service"), service), options)
+        before = [self.account, self.config_map]
+        if workload.nodes > 1:
+            headless = merge(members(name, workload), {"metadata": {"labels": labels}})
+            before.append(register(f"{name}-members", headless, options))
+            deployment, place = meeting_place(name, workload, settings)
+            after = pulumi.ResourceOptions(parent=self, depends_on=[self.account])
+            before.append(register(f"{name}-rendezvous", deployment, after))
+            before.append(register(f"{name}-rendezvous-service", place, options))
+        self.job = register(
+            f"{name}-job",
+            training_job(name, workload, settings),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=before,
+                ignore_changes=_left_alone(workload),
+                # Replaced for these too, where the provider would try an update that the API server
+                # refuses; and never created first, since the name is taken.
+                replace_on_changes=IMMUTABLE,
+                delete_before_replace=True,
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[_replacement_hook(name, workload, settings)]
+                ),
+            ),
+        )
+        self.job_name = name_of(self.job)
+        self.service_name = name_of(self.service)
+        self.register_outputs({"job_name": self.job_name, "service_name": self.service_name})
+
+
+def _left_alone(workload: Workload) -> list[str]:
+    """A restore suspends and resumes the Job; `up` must not take part in that."""
+    manual = ["spec.template", *IMMUTABLE] if workload.rollout == "manual" else []
+    return ["spec.suspend", *manual]
+
+
+def _replacement_hook(name: str, workload: Workload, settings: Settings) -> pulumi.ResourceHook:
+    wait = wait_until_gone(
+        settings.access,
+        workload.namespace,
+        name,
+        f"{WORKLOAD_LABEL}={name},app.kubernetes.io/component=trainer",
+        workload.termination_grace_seconds,
+    )
+    options = pulumi.ResourceHookOptions(on_dry_run=True)
+    return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait, options)
+
+
+def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
+    """The Job of one workload, complete."""
+    labels = {**workload_labels(name), CLAIM_LABEL: workload.volume.claim}
+    source = [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}]
+    mounts = [{"name": "volume", "mountPath": workload.mount_path}]
+    recover = {
+        "name": "recover",
+        "image": settings.images.tools,
+        "envFrom": source,
+        "env": env(recover_environment(workload)),
+        "volumeMounts": mounts,
+    }
+    image = workload.image or settings.images.training
+    trainer = {
+        "name": "trainer",
+        "image": image,
+        "command": list(workload.command),
+        "envFrom": source,
+        "env": env(trainer_environment(name, settings, image)),
+        "ports": [{"name": "metrics", "containerPort": workload.port}],
+        "resources": _resources(name, settings),
+        "volumeMounts": mounts,
+    }
+    pod: dict[str, Any] = {
+        **user(settings.run_as),
+        **training_placement(name, settings),
+        "serviceAccountName": name,
+        "terminationGracePeriodSeconds": workload.termination_grace_seconds,
+        "initContainers": [recover],
+        "containers": [trainer],
+        "volumes": [
+            {"name": "volume", "persistentVolumeClaim": {"claimName": workload.volume.claim}},
+            {"name": "shared-memory", "emptyDir": {"sizeLimit": workload.shared_memory}},
+        ],
+    }
+    job = merge(
+        load("training-job"),
+        {
+            "metadata": {"name": name, "namespace": workload.namespace, "labels": labels},
+            "spec": {
+                "backoffLimit": workload.backoff_limit,
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+    )
+    if workload.nodes > 1:
+        job = merge(job, several_nodes(name, workload))
+        del job["spec"]["backoffLimit"]
+    # The trainer, which runs user code, gets no way to the store.
+    template = job["spec"]["template"]
+    template["spec"] = with_store(template["spec"], settings.backup_store, {"recover": True})
+    return job
+
+
+def _resources(name: str, settings: Settings) -> dict[str, dict[str, str]]:
+    wanted = settings.workloads[name].resources
+    amount = {"cpu": wanted.cpu, "memory": wanted.memory, **devices(name, settings)}
+    return {"requests": amount, "limits": amount}

@@ -1,0 +1,1 @@
+"""A stack's resource graph with no engine, cloud or cluster, and what can be read from it."""

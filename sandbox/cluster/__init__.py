@@ -1,0 +1,1 @@
+"""What stands in for Kubernetes and Kanister: the stack's objects, run as processes."""

@@ -1,0 +1,329 @@
+"""The stack's objects, and the one node that they run on: this machine.
+
+Volumes are directories below the state folder, which also holds each pod's logs and scratch space.
+"""
+
+import json
+import shutil
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sandbox.cluster import kanister, processes
+from sandbox.cluster.api import serve
+from sandbox.cluster.jobs import Clock, CronJob, Job
+from sandbox.cluster.pods import WITHOUT_EFFECT
+from sandbox.errors import SandboxError, Unsupported
+
+#: Read, and so of effect here; Jobs, CronJobs and Blueprints are run; all other kinds are named.
+_READ = ("ConfigMap", "PersistentVolume", "PersistentVolumeClaim")
+#: Marks a folder as a sandbox's, so that `down` never removes anything else.
+MARKER = "sandbox.json"
+#: Where a sandbox in the background says what went wrong.
+SERVER_LOG = "sandbox.log"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, by this machine's clock (Unix seconds)."""
+
+    time: float
+    what: str
+    details: dict[str, Any]
+
+
+class Cluster:
+    """Runs the graph's Jobs and CronJobs, and its Blueprints when an ActionSet asks.
+
+    Args:
+        objects: complete manifests, as `infra.plan.graph` yields them.
+        state: the folder for volumes, logs and scratch; made here, removed by `remove`.
+        project: the checkout; the containers' working directory and import path.
+        speed: seconds of the schedule's clock (and of back-offs) per second on the wall.
+        identity: what every process is tagged with, so that it can be found again.
+    """
+
+    def __init__(
+        self,
+        objects: list[dict[str, Any]],
+        state: Path,
+        project: Path,
+        speed: float = 1.0,
+        identity: str = "",
+    ) -> None:
+        self.state, self.project, self.speed = state, project, speed
+        self.identity = identity or uuid.uuid4().hex
+        state.mkdir(parents=True, exist_ok=True)
+        self.clock = Clock(speed)
+        self.schedulable = threading.Event()
+        self.schedulable.set()
+        self.events: list[Event] = []
+        self.objects = {_key(manifest): manifest for manifest in objects}
+        self.actionsets: dict[str, kanister.ActionSet] = {}
+        self.pod_environment: dict[str, dict[str, str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.refused: list[str] = []
+        self.jobs = {key[1:]: job for key, job in self._build("Job", self._job)}
+        self.cronjobs = {key[1:]: cron for key, cron in self._build("CronJob", self._cron)}
+        self.deployments = {k[1:]: job for k, job in self._build("Deployment", self._deployment)}
+        self._addresses = dict(self._ports())
+        self.blueprints: dict[str, Mapping[str, Any]] = {}
+        for manifest in self.of_kind("Blueprint"):
+            kanister.check(manifest)
+            self.blueprints[manifest["metadata"]["name"]] = manifest
+        self.kanister_namespace = next(
+            (blueprint["metadata"]["namespace"] for blueprint in self.of_kind("Blueprint")), None
+        )
+        self._server, self.url = serve(self)
+
+    def start(self, cronjobs: bool = True) -> None:
+        """Start Deployments and Jobs, and the schedules unless told otherwise."""
+        for job in [*self.deployments.values(), *self.jobs.values()]:
+            job.start()
+        for cron in self.cronjobs.values() if cronjobs else ():
+            cron.start()
+
+    def stop(self) -> None:
+        """Stop schedules and actions, kill pods at once, and leave no process."""
+        for cron in self.cronjobs.values():
+            cron.stop()
+        for actionset in list(self.actionsets.values()):
+            actionset.cancel()
+        for job in [*self.jobs.values(), *self.deployments.values()]:
+            job.delete(grace=0)
+        processes.kill_tree(f"{self.identity}/")
+        self._server.shutdown()
+
+    # What is here, and what is not
+
+    def shown(self) -> dict[str, Any]:
+        """Everything that `status` prints."""
+        crons = list(self.cronjobs.values())
+        jobs = [*self.jobs.values(), *(job for cron in crons for job in cron.jobs)]
+        return {
+            "jobs": [
+                {"namespace": job.namespace, "name": job.name, "failures": job.failures,
+                 "state": job.finished or ("Suspended" if job.suspended else "Running")}
+                for job in jobs
+            ],
+            "pods": [
+                {"name": pod.name, "phase": pod.phase, "restarts": pod.restarts,
+                 "exit_codes": pod.exit_codes}
+                for job in [*self.deployments.values(), *jobs] for pod in job.pods
+            ],
+            "cronjobs": [
+                {"namespace": cron.namespace, "name": cron.name, "fired": len(cron.jobs),
+                 "schedule": cron.spec["schedule"], "skipped": cron.missed}
+                for cron in crons
+            ],
+            "actionsets": [
+                {"name": name, "action": found.manifest["spec"]["actions"][0]["name"],
+                 "state": found.status["state"],
+                 "error": found.status.get("error", {}).get("message")}
+                for name, found in list(self.actionsets.items())
+            ],
+            "blueprints": list(self.blueprints),
+            "not_run": self.not_run(),
+            "without_effect": self.without_effect(),
+        }  # fmt: skip
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [manifest for key, manifest in self.objects.items() if key[0] == kind]
+
+    def not_run(self) -> list[str]:
+        """Objects of the graph that this sandbox cannot run, each with the reason where known."""
+        kinds: dict[str, list[str]] = {}
+        for kind, _, name in self.objects:
+            if kind not in (*_READ, "Job", "CronJob", "Deployment", "Blueprint"):
+                kinds.setdefault(kind, []).append(name)
+        found = [f"{kind} {', '.join(sorted(names))}" for kind, names in sorted(kinds.items())]
+        return found + self.refused
+
+    def without_effect(self) -> list[str]:
+        """Fields of pods and containers that are declared, and mean nothing to a process."""
+        found: set[str] = set()
+        for job in [*self.jobs.values(), *self.cronjobs.values()]:
+            template = job.spec.get("jobTemplate", {}).get("spec", job.spec)["template"]
+            spec = template["spec"]
+            for holder in (spec, *spec.get("initContainers", []), *spec["containers"]):
+                found |= set(holder) & WITHOUT_EFFECT - {"image", "imagePullPolicy"}
+        return sorted(found)
+
+    # The node, as pods see it
+
+    def number(self, job: str) -> int:
+        """1 for the first pod of a Job, and so on: a name is never used twice."""
+        with self._lock:
+            self._numbers[job] = self._numbers.get(job, 0) + 1
+            return self._numbers[job]
+
+    def volume(self, namespace: str, claim: str) -> Path:
+        """The directory behind a claim: that of the PersistentVolume which it names."""
+        manifest = self.objects.get(("PersistentVolumeClaim", namespace, claim))
+        if manifest is None:
+            raise SandboxError(f"PersistentVolumeClaim {namespace}/{claim} is not in the graph")
+        return self.state / "volumes" / manifest["spec"].get("volumeName", f"{namespace}-{claim}")
+
+    def configmaps(self, namespace: str) -> dict[str, Mapping[str, str]]:
+        found = (
+            m for m in self.of_kind("ConfigMap") if m["metadata"].get("namespace") == namespace
+        )
+        return {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in found}
+
+    def reachable(self, value: str) -> str:
+        """`value` with the addresses of Services where this machine serves them."""
+        for address, port in self._addresses.items():
+            value = value.replace(address, f"127.0.0.1:{port}")
+        return value
+
+    def extra_environment(self, pod: str) -> dict[str, str]:
+        """What every container gets, and what a fault injection adds to the pod of this name."""
+        return {"HOLDFAST_KUBERNETES_API": self.url} | self.pod_environment.get(pod, {})
+
+    def record(self, what: str, **details: Any) -> None:
+        event = Event(time.time(), what, details)
+        self.events.append(event)
+        with (self.state / "events.jsonl").open("a") as log, suppress(ValueError):
+            log.write(json.dumps({"time": event.time, "event": what} | details) + "\n")
+
+    @contextmanager
+    def cordoned(self) -> Iterator[None]:
+        """No new pod starts while this lasts: the node is gone, or the volume is being replaced."""
+        self.schedulable.clear()
+        try:
+            yield
+        finally:
+            self.schedulable.set()
+
+    # What the API does
+
+    def job(self, namespace: str, name: str) -> Job | None:
+        return self.jobs.get((namespace, name))
+
+    def create_job(self, manifest: dict[str, Any]) -> Job:
+        """A new Job object; one of the same name must have been deleted before."""
+        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        if key in self.jobs:
+            raise SandboxError(f'jobs.batch "{key[1]}" already exists')
+        job = self.jobs[key] = Job(manifest, self)
+        job.start()
+        return job
+
+    def delete_job(self, namespace: str, name: str) -> None:
+        self.jobs.pop((namespace, name)).delete()
+
+    def create_actionset(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        metadata = manifest["metadata"]
+        if metadata["name"] in self.actionsets:
+            raise SandboxError(f'actionsets.cr.kanister.io "{metadata["name"]}" already exists')
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata |= {"creationTimestamp": now, "uid": str(uuid.uuid4())}
+        actionset = kanister.ActionSet(manifest, self.blueprints, self)
+        self.actionsets[metadata["name"]] = actionset
+        actionset.start()
+        return manifest
+
+    def delete_actionset(self, name: str) -> None:
+        self.actionsets.pop(name).cancel()
+
+    def _build(self, kind: str, make: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[Any, Any]]:
+        for manifest in self.of_kind(kind):
+            try:
+                yield _key(manifest), make(manifest)
+            except Unsupported as error:
+                self.refused.append(str(error))
+
+    def _job(self, manifest: dict[str, Any]) -> Job:
+        return Job(manifest, self)
+
+    def _deployment(self, manifest: dict[str, Any]) -> Job:
+        """A Job that never gives up does the same: one pod, and another when it is lost."""
+        name, spec = manifest["metadata"]["name"], manifest["spec"]
+        if spec.get("replicas", 1) != 1:
+            raise Unsupported(f"Deployment {name}: {spec['replicas']} replicas are not run here")
+        forever = {"template": spec["template"], "backoffLimit": sys.maxsize}
+        return Job({"metadata": manifest["metadata"], "spec": forever}, self)
+
+    def _ports(self) -> Iterator[tuple[str, int]]:
+        """A port of this machine for each that a Service has before a Deployment."""
+        for service in self.of_kind("Service"):
+            selector = service["spec"].get("selector", {}).items()
+            if not any(selector <= job.labels().items() for job in self.deployments.values()):
+                continue
+            name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+            for port in service["spec"]["ports"]:
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    yield f"{name}:{port['port']}", free.getsockname()[1]
+
+    def _cron(self, manifest: dict[str, Any]) -> CronJob:
+        return CronJob(manifest, self, self.clock)
+
+
+def vacate(state: Path) -> None:
+    """Remove what is left of a sandbox whose process is gone.
+
+    A sandbox that runs, and a folder with things that no sandbox made, are errors.
+    """
+    if (state / MARKER).exists():
+        if server(state):
+            raise SandboxError(f"a sandbox runs in {state}: end it with `python -m sandbox down`")
+        remove(state)
+    elif state.exists() and {path.name for path in state.iterdir()} - {SERVER_LOG}:
+        raise SandboxError(f"{state} is not empty, and no sandbox made it: give another --state")
+
+
+def claim(state: Path) -> str:
+    """Make `state` this process's sandbox; the identity for its clusters."""
+    vacate(state)
+    state.mkdir(parents=True, exist_ok=True)
+    me, identity = psutil.Process(), uuid.uuid4().hex
+    describe(state, identity=identity, pid=me.pid, created=me.create_time())
+    return identity
+
+
+def describe(state: Path, **about: Any) -> None:
+    """Write, or add to, what a sandbox says about itself in its folder."""
+    told = marker(state) if (state / MARKER).exists() else {}
+    (state / f".{MARKER}").write_text(json.dumps(told | about))
+    (state / f".{MARKER}").rename(state / MARKER)
+
+
+def marker(state: Path) -> dict[str, Any]:
+    """What the sandbox in this folder says about itself."""
+    try:
+        return json.loads((state / MARKER).read_text())
+    except (OSError, ValueError):
+        raise SandboxError(f"{state} holds no sandbox: start one with `up`") from None
+
+
+def server(state: Path) -> psutil.Process | None:
+    """The process that runs the sandbox; None when it is gone, or its number is another's now."""
+    about = marker(state)
+    try:
+        process = psutil.Process(about["pid"])
+        return process if process.create_time() == about["created"] else None
+    except psutil.Error:
+        return None
+
+
+def remove(state: Path) -> None:
+    """Kill what is left of a sandbox's processes, and remove its folder and nothing else."""
+    processes.kill_tree(f"{marker(state)['identity']}/")
+    shutil.rmtree(state)
+
+
+def _key(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]

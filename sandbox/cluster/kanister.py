@@ -1,0 +1,295 @@
+"""A small stand-in for Kanister: runs the actions of our Blueprints when an ActionSet asks.
+
+The order of states is the real controller's (0.119.0): a failing phase first makes the ActionSet
+`failed`, then the deferPhase runs, and its own error overwrites the message. Artifacts are rendered
+only when everything succeeded; until then they show the raw template text.
+"""
+
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from sandbox.cluster.jobs import Job
+from sandbox.cluster.pods import Node, Pod, problems
+from sandbox.cluster.templates import (
+    BLUEPRINT_FUNCTIONS,
+    WAIT_FUNCTIONS,
+    Template,
+    TemplateError,
+    render,
+    strings,
+)
+from sandbox.errors import SandboxError, Unsupported
+
+_OUTPUT = re.compile(r"###Phase-output###:\s*(.*)")
+_ARGUMENTS = {
+    "KubeTask": {"namespace", "image", "command", "podOverride", "podLabels", "podAnnotations"},
+    "KubeOps": {"operation", "objectReference", "spec", "namespace"},
+    "WaitV2": {"timeout", "conditions"},
+}
+_WAIT_POLL = 0.1
+
+
+class Machine(Node, Protocol):
+    """A node on which actions find their Jobs."""
+
+    def job(self, namespace: str, name: str) -> Job | None: ...
+
+
+def merge(base: Any, over: Any) -> Any:
+    """Kubernetes' strategic merge: maps by key, lists of things by `name` or `mountPath`."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
+    if isinstance(base, list) and isinstance(over, list) and over:
+        for key in ("name", "mountPath"):
+            if all(isinstance(item, Mapping) and key in item for item in [*base, *over]):
+                known = {item[key]: item for item in base}
+                changed = {i[key]: merge(known.get(i[key], {}), i) for i in over}
+                return list((known | changed).values())
+    return over
+
+
+def seconds(duration: str) -> float:
+    """A Go duration such as `90s`, `10m` or `1h30m`, in seconds."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", duration)
+    if not parts or "".join(a + b for a, b in parts) != duration:
+        raise SandboxError(f"{duration!r} is no duration: write it as 90s, 10m or 1h30m")
+    return sum(float(number) * units[unit] for number, unit in parts)
+
+
+def check(blueprint: Mapping[str, Any]) -> None:
+    """Refuse a Blueprint that uses what the sandbox does not have, before any of it runs."""
+    where = f"Blueprint {blueprint['metadata']['name']}"
+    for name, action in blueprint["actions"].items():
+        phases = [*action["phases"], *([action["deferPhase"]] if "deferPhase" in action else [])]
+        for phase in phases:
+            place = f"{where}, action {name}, phase {phase['name']}"
+            if phase["func"] not in _ARGUMENTS:
+                known = ", ".join(_ARGUMENTS)
+                raise Unsupported(f"{place}: function {phase['func']} is not one of {known}")
+            if "objects" in phase:
+                raise Unsupported(f"{place}: `objects` is not run here")
+            if unknown := set(phase["args"]) - _ARGUMENTS[phase["func"]]:
+                raise Unsupported(f"{place}: argument {', '.join(sorted(unknown))} is not run here")
+            waits = phase["args"].get("conditions", {})
+            for text in strings({k: v for k, v in phase["args"].items() if k != "conditions"}):
+                Template(text, BLUEPRINT_FUNCTIONS)
+            for entry in [*waits.get("anyOf", []), *waits.get("allOf", [])]:
+                Template(entry["condition"], WAIT_FUNCTIONS)
+            found = problems(_task_pod(phase["args"])) if phase["func"] == "KubeTask" else []
+            if found:
+                raise Unsupported(f"{place}: the sandbox cannot run: {'; '.join(found)}")
+        for artifact in action.get("outputArtifacts", {}).values():
+            if set(artifact) != {"keyValue"}:
+                raise Unsupported(f"{where}, action {name}: only keyValue artifacts are run here")
+            for text in strings(artifact):
+                Template(text, BLUEPRINT_FUNCTIONS)
+
+
+def _task_pod(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The pod that KubeTask makes, with its override merged in."""
+    container = {"name": "container", "command": arguments["command"]}
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    return merge(pod, arguments.get("podOverride", {}))
+
+
+class ActionSet:
+    """One ActionSet while it runs; `manifest` with its `status` is what the API shows."""
+
+    def __init__(
+        self, manifest: dict[str, Any], blueprints: Mapping[str, Any], node: Machine
+    ) -> None:
+        self.manifest, self.node = manifest, node
+        self.name: str = manifest["metadata"]["name"]
+        self.status: dict[str, Any] = {"state": "pending", "progress": {}, "actions": []}
+        manifest["status"] = self.status
+        self._cancelled = threading.Event()
+        self._pod: Pod | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=[dict(blueprints)], name=f"actionset {self.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """What deleting the object does: the running phase ends, the deferPhase does not run."""
+        self._cancelled.set()
+        if self._pod:
+            self._pod.kill()
+
+    def _run(self, blueprints: Mapping[str, Any]) -> None:
+        actions = self.manifest["spec"].get("actions", [])
+        try:
+            if len(actions) != 1:
+                raise Unsupported(f"{len(actions)} actions in one ActionSet: give it one")
+            asked = actions[0]
+            if refused := {"podOverride", "profile", "secrets", "configMaps"} & set(asked):
+                raise Unsupported(f"action field {', '.join(sorted(refused))} is not run here")
+            if asked["blueprint"] not in blueprints:
+                raise SandboxError(f"Failed to query blueprint: {asked['blueprint']!r} not found")
+            blueprint = blueprints[asked["blueprint"]]
+            if asked["name"] not in blueprint["actions"]:
+                raise SandboxError(f"Action {asked['name']} not found in {asked['blueprint']}")
+            parameters = self._parameters(asked)
+        except SandboxError as error:
+            self.status |= {"state": "failed", "error": {"message": str(error)}}
+            return
+        action = blueprint["actions"][asked["name"]]
+        progress: dict[str, Any] = {
+            "name": asked["name"],
+            "blueprint": asked["blueprint"],
+            "object": asked["object"],
+            "phases": [{"name": p["name"], "state": "pending"} for p in action["phases"]],
+            "artifacts": action.get("outputArtifacts", {}),
+        }
+        if "deferPhase" in action:
+            progress["deferPhase"] = {"name": action["deferPhase"]["name"], "state": "pending"}
+        self.status |= {"state": "running", "actions": [progress]}
+        self.node.record("actionset-started", actionset=self.name, action=asked["name"])
+        self._phases(action, progress, parameters)
+        outputs = {k: v for p in progress["phases"] for k, v in p.get("output", {}).items()}
+        error = self.status.get("error", {}).get("message")
+        self.node.record("actionset-ended", actionset=self.name, action=asked["name"],
+                         state=self.status["state"], outputs=outputs, error=error)  # fmt: skip
+
+    def _phases(
+        self, action: Mapping[str, Any], progress: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
+        healthy = True
+        for phase, shown in zip(action["phases"], progress["phases"], strict=True):
+            shown["state"] = "running"
+            healthy = self._phase(phase, shown, parameters)
+            if not healthy or self._cancelled.is_set():
+                break
+        if "deferPhase" in action and not self._cancelled.is_set():
+            last = progress["deferPhase"]  # stays pending while it runs, as there
+            healthy = self._phase(action["deferPhase"], last, parameters) and healthy
+        if not healthy or self._cancelled.is_set():
+            return
+        try:
+            progress["artifacts"] = render(progress["artifacts"], parameters)
+            self.status["state"] = "complete"
+        except SandboxError as error:
+            self._fail(error)
+        self.status["progress"]["runningPhase"] = ""
+
+    def _phase(
+        self, phase: Mapping[str, Any], shown: dict[str, Any], parameters: dict[str, Any]
+    ) -> bool:
+        """Run one phase; False, and the ActionSet failed, when it did not succeed."""
+        self.status["progress"]["runningPhase"] = phase["name"]
+        try:
+            run = {"KubeTask": self._kube_task, "KubeOps": self._kube_ops, "WaitV2": self._wait}
+            shown["output"] = run[phase["func"]](phase["name"], phase["args"], parameters)
+        except SandboxError as error:
+            shown["state"] = "failed"
+            parameters["Phases"][phase["name"]] = {"Output": {}}
+            self._fail(error)
+            return False
+        shown["state"] = "complete"
+        parameters["Phases"][phase["name"]] = {"Output": shown["output"]}
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        self.status |= {"state": "failed", "error": {"message": str(error)}}
+        self.status["progress"]["runningPhase"] = ""
+
+    def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The dot of the templates: those fields of Kanister's that our Blueprints read."""
+        subject = asked["object"]
+        if subject["kind"].lower() != "pvc":
+            raise Unsupported(f"object kind {subject['kind']!r}: only pvc is run here")
+        self.node.volume(subject["namespace"], subject["name"])  # it must exist
+        claim = {"Name": subject["name"], "Namespace": subject["namespace"]}
+        return {"PVC": claim, "Options": asked.get("options", {}), "Phases": {}}
+
+    def _kube_task(
+        self, name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """A pod that runs once; its `###Phase-output###` lines are the phase's output."""
+        arguments = render(raw, parameters)
+        pod_name = f"{self.name}-{name}"
+        pod = Pod(pod_name, arguments["namespace"], _task_pod(arguments), self.node,
+                  arguments.get("podLabels", {}))  # fmt: skip
+        self._pod = pod
+        phase = pod.run()
+        self._pod = None
+        log = pod.log("container")
+        if phase != "Succeeded":
+            last = "\n".join(deque(_lines(log), 10))
+            raise SandboxError(f"pod {pod_name} failed: {pod.message or last or pod.exit_codes}")
+        output: dict[str, str] = {}
+        for line in _lines(log):
+            if match := _OUTPUT.search(line):
+                output |= _output(match[1])
+        return output
+
+    def _kube_ops(
+        self, _name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> dict[str, str]:
+        arguments = render(raw, parameters)
+        if arguments["operation"] != "patch":
+            raise Unsupported(f"KubeOps {arguments['operation']}: only patch is run here")
+        job = self._referenced(arguments["objectReference"])
+        if job is None:
+            raise SandboxError(f"jobs.batch {arguments['objectReference']['name']!r} not found")
+        job.patch(yaml.safe_load(arguments["spec"]))
+        return {}
+
+    def _wait(
+        self, _name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Until the conditions print `true`; as there, one that fails to render is not true."""
+        conditions, timeout = raw["conditions"], seconds(render(raw["timeout"], parameters))
+        deadline = time.monotonic() + timeout
+        entries = [*conditions.get("anyOf", []), *conditions.get("allOf", [])]
+        enough = any if "anyOf" in conditions else all
+        while time.monotonic() < deadline and not self._cancelled.wait(_WAIT_POLL):
+            if enough([self._holds(entry, parameters) for entry in entries]):
+                return {}
+        raise SandboxError(f"timed out after {timeout:g} s waiting for {entries[0]['condition']}")
+
+    def _holds(self, entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+        job = self._referenced(render(entry["objectReference"], parameters))
+        if job is None:
+            return False
+        try:
+            text = Template(entry["condition"], WAIT_FUNCTIONS).render({"status": job.status()})
+        except TemplateError:
+            return False
+        return text.strip() == "true"
+
+    def _referenced(self, reference: Mapping[str, str]) -> Job | None:
+        if reference.get("resource", "").lower() != "jobs":
+            raise Unsupported(f"object {reference.get('resource')!r}: only jobs are reached here")
+        return self.node.job(reference["namespace"], reference["name"])
+
+
+def _lines(log: Path) -> Iterator[str]:
+    if log.exists():
+        yield from log.read_text(errors="replace").splitlines()
+
+
+def _output(text: str) -> dict[str, str]:
+    """One output line's JSON. Both key and value must be strings, as Kanister insists."""
+    try:
+        entry = json.loads(text)
+        key, value = entry["key"], entry["value"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SandboxError(f'phase output {text!r} is not {{"key": …, "value": …}}') from error
+    if not (isinstance(key, str) and isinstance(value, str) and re.fullmatch(r"\w+", key)):
+        raise SandboxError(f"phase output {text!r}: key and value must be strings")
+    return {key: value}

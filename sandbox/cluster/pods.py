@@ -1,0 +1,241 @@
+"""A pod as a process tree: init containers in order, containers together, restart rules."""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sandbox.cluster import processes
+from sandbox.errors import SandboxError, Unsupported
+
+#: The kubelet's back-off between restarts of a container: none, then 10 s doubling to 5 minutes.
+RESTART_BACKOFF, RESTART_BACKOFF_LIMIT = 10.0, 300.0
+
+#: Fields of a pod and of a container that change nothing for a process; `up` lists those in use.
+WITHOUT_EFFECT = frozenset({
+    "affinity", "automountServiceAccountToken", "dnsPolicy", "enableServiceLinks", "hostname",
+    "image", "imagePullPolicy", "imagePullSecrets", "livenessProbe", "nodeName", "nodeSelector",
+    "ports", "priorityClassName", "readinessProbe", "resources", "securityContext",
+    "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "startupProbe",
+    "subdomain", "terminationMessagePath", "terminationMessagePolicy", "tolerations",
+    "topologySpreadConstraints",
+})  # fmt: skip
+_POD = {"containers", "initContainers", "volumes", "restartPolicy", "terminationGracePeriodSeconds",
+        "activeDeadlineSeconds"}  # fmt: skip
+_CONTAINER = {"name", "command", "args", "env", "envFrom", "volumeMounts", "workingDir",
+              "restartPolicy", "restartPolicyRules"}  # fmt: skip
+
+
+class Node(Protocol):
+    """What a pod needs from the machine that it runs on."""
+
+    project: Path
+    state: Path
+    identity: str
+    speed: float
+    schedulable: threading.Event
+
+    def number(self, job: str) -> int: ...
+    def volume(self, namespace: str, claim: str) -> Path: ...
+    def configmaps(self, namespace: str) -> Mapping[str, Mapping[str, str]]: ...
+    def reachable(self, value: str) -> str: ...
+    def extra_environment(self, pod: str) -> dict[str, str]: ...
+    def record(self, what: str, **details: Any) -> None: ...
+
+
+def problems(spec: Mapping[str, Any]) -> list[str]:
+    """What this pod asks for that processes cannot do: empty when it can run."""
+    found = [f"pod field {name!r}" for name in sorted(set(spec) - _POD - WITHOUT_EFFECT)]
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        where = f"container {container['name']!r}"
+        unknown = sorted(set(container) - _CONTAINER - WITHOUT_EFFECT)
+        found += [f"{where}: field {name!r}" for name in unknown]
+        if not container.get("command"):
+            found.append(f"{where}: no command (an image's own entry point is unknown here)")
+        if (
+            container in spec.get("initContainers", [])
+            and container.get("restartPolicy") == "Always"
+        ):
+            found.append(f"{where}: a restartable init container (sidecar)")
+        paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+        words = [*container.get("command", []), *container.get("args", [])]
+        found += [
+            f"{where}: {word!r} holds a path; give it by an environment variable"
+            for word in words
+            if processes.repoint(word, dict.fromkeys(paths, Path("/elsewhere"))) != word
+        ]
+    for volume in spec.get("volumes", []):
+        if not {"persistentVolumeClaim", "emptyDir"} & set(volume):
+            kinds = ", ".join(sorted(set(volume) - {"name"}))
+            found.append(f"volume {volume['name']!r} of kind {kinds}")
+    return found
+
+
+def restarts(container: Mapping[str, Any], pod_policy: str, code: int) -> bool:
+    """Whether the kubelet restarts this container in place after exit code `code`.
+
+    Its own `restartPolicyRules` come first, then its own `restartPolicy`, then the pod's.
+    """
+    for rule in container.get("restartPolicyRules", []):
+        codes = rule.get("exitCodes", {})
+        if (code in codes.get("values", [])) == (codes.get("operator", "In") == "In"):
+            if rule["action"] != "Restart":
+                raise Unsupported(f"restart rule action {rule['action']!r}: only Restart runs here")
+            return True
+    policy = container.get("restartPolicy", pod_policy)
+    return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+@dataclass
+class Pod:
+    """One run of a pod template. `run` blocks; `stop` and `kill` are for other threads."""
+
+    name: str
+    namespace: str
+    spec: Mapping[str, Any]
+    node: Node
+    labels: Mapping[str, str] = field(default_factory=dict)
+    index: int | None = None
+
+    phase: str = "Pending"
+    exit_codes: dict[str, int] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    conditions: set[str] = field(default_factory=set)
+    terminating: bool = False
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if found := problems(self.spec):
+            raise Unsupported(f"pod {self.name}: the sandbox cannot run: {'; '.join(found)}")
+        self.directory = self.node.state / "pods" / self.name
+        self.tag = f"{self.node.identity}/{self.name}/"
+        self._gone = threading.Event()  # no container may start or restart any more
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self.policy = self.spec.get("restartPolicy", "Always")
+
+    def run(self) -> str:
+        """Run to the end; returns the phase, Succeeded or Failed, and leaves nothing running."""
+        self.directory.mkdir(parents=True)
+        self.phase = "Running"
+        self.node.record("pod-started", pod=self.name)
+        deadline = None
+        if seconds := self.spec.get("activeDeadlineSeconds"):
+            deadline = threading.Timer(seconds, self.kill)
+            deadline.daemon = True
+            deadline.start()
+        codes: list[int] = []
+        try:
+            initialised = all(self._container(c) == 0 for c in self.spec.get("initContainers", []))
+            if initialised:
+                containers = self.spec["containers"]
+                with ThreadPoolExecutor(len(containers)) as pool:
+                    codes = list(pool.map(self._container, containers))
+            self.phase = "Succeeded" if initialised and not any(codes) else "Failed"
+        except SandboxError as error:
+            self.phase, self.message = "Failed", str(error)
+        finally:
+            if deadline:
+                deadline.cancel()
+            processes.kill_tree(self.tag)
+        self.node.record("pod-ended", pod=self.name, phase=self.phase, codes=self.exit_codes)
+        return self.phase
+
+    def stop(self, grace: float | None = None) -> None:
+        """What deleting a pod does: SIGTERM to each main process, the grace period, SIGKILL."""
+        self.terminating = True
+        if grace is None:
+            grace = float(self.spec.get("terminationGracePeriodSeconds", 30))
+        with self._lock:
+            self._gone.set()
+            running = list(self._processes.values())
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        killer = threading.Timer(grace, processes.kill_tree, args=[self.tag])
+        killer.daemon = True
+        killer.start()
+        try:
+            for process in running:
+                process.wait()
+        finally:
+            killer.cancel()
+
+    def kill(self, *conditions: str) -> int:
+        """The pod is lost at once: SIGKILL to every process of it; returns how many there were.
+
+        `conditions` are what its status then says, such as DisruptionTarget for a lost node.
+        """
+        with self._lock:
+            self._gone.set()
+        self.conditions.update(conditions)
+        return processes.kill_tree(self.tag)
+
+    def log(self, container: str) -> Path:
+        """Where the container's stdout and stderr go."""
+        return self.directory / f"{container}.log"
+
+    def mount(self, container: Mapping[str, Any]) -> dict[str, Path]:
+        """The directory behind each mount path of a container; made when it is not there."""
+        directories: dict[str, Path] = {}
+        for volume in self.spec.get("volumes", []):
+            claim = volume.get("persistentVolumeClaim")
+            directories[volume["name"]] = (
+                self.node.volume(self.namespace, claim["claimName"])
+                if claim
+                else self.directory / volume["name"]
+            )
+        found: dict[str, Path] = {}
+        for mount in container.get("volumeMounts", []):
+            if mount["name"] not in directories:
+                raise SandboxError(f"pod {self.name}: no volume {mount['name']!r} to mount")
+            directory = directories[mount["name"]] / mount.get("subPath", "")
+            directory.mkdir(parents=True, exist_ok=True)
+            found[mount["mountPath"].rstrip("/")] = directory
+        return found
+
+    def _container(self, container: Mapping[str, Any]) -> int:
+        """Run one container with its restarts; the exit code it ends with (137 when killed)."""
+        name, delay = container["name"], 0.0
+        while True:
+            code = self._once(container)
+            self.exit_codes[name] = code
+            if self._gone.is_set() or not restarts(container, self.policy, code):
+                return code
+            self.restarts[name] = self.restarts.get(name, 0) + 1
+            self.node.record("container-restart", pod=self.name, container=name, code=code)
+            if self._gone.wait(delay / self.node.speed):
+                return code
+            delay = min(max(RESTART_BACKOFF, 2 * delay), RESTART_BACKOFF_LIMIT)
+
+    def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
+        """The container's own variables, its paths re-pointed."""
+        configmaps = self.node.configmaps(self.namespace)
+        found = processes.environment(container, configmaps, self.mount(container))
+        return {name: self.node.reachable(value) for name, value in found.items()}
+
+    def _once(self, container: Mapping[str, Any]) -> int:
+        name, base = container["name"], processes.inherited(self.node.project)
+        tmp = str(self.mount(container).get("/tmp", "/" * 80))
+        if len(tmp) < 70:  # Unix sockets in there end at 107 bytes
+            base["TMPDIR"] = tmp
+        if self.index is not None:
+            base["JOB_COMPLETION_INDEX"] = str(self.index)
+        environ = base | {"HOSTNAME": self.name} | self.environment(container)
+        environ |= self.node.extra_environment(self.name) | {processes.TAG: f"{self.tag}{name}/"}
+        words = [*container["command"], *container.get("args", [])]
+        command = [processes.expand(word, environ) for word in words]
+        with self._lock:
+            if self._gone.is_set():
+                return 137
+            process = processes.start(command, environ, self.node.project, self.log(name))
+            self._processes[name] = process
+        self.node.record("container-started", pod=self.name, container=name)
+        code = process.wait()
+        processes.kill_tree(f"{self.tag}{name}/")  # a container ends with its first process
+        code = code if code >= 0 else 128 - code
+        self.node.record("container-ended", pod=self.name, container=name, code=code)
+        return code

@@ -1,0 +1,136 @@
+"""What a training in the sandbox did, read from its metrics, its volume and its store."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.bundle import Bundle
+from holdfast.volume import Volume
+from sandbox.cluster import processes
+from sandbox.cluster.cluster import Cluster, Event
+from sandbox.cluster.pods import Pod
+from sandbox.errors import SandboxError
+
+_POLL = 0.1
+#: Every pod of a workload carries it.
+WORKLOAD = "holdfast.dev/workload"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the trainer's metrics; `fields` are those of the event, `time` Unix seconds."""
+
+    pod: str
+    event: str
+    time: float
+    step: int
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that completed: its snapshot, the newest step in it, and what the push copied."""
+
+    time: float
+    snapshot: str
+    step: int
+    bytes: int
+    seconds: float
+
+
+class Training:
+    """The stack's first training Job in one cluster, over all its pods."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.key = next(key for key, job in cluster.jobs.items() if WORKLOAD in job.labels())
+        self.trainer = self.job.spec["template"]["spec"]["containers"][0]
+        self.environment = Pod("look", self.key[0], self.job.spec["template"]["spec"], cluster,
+                               self.job.labels()).environment(self.trainer)  # fmt: skip
+        self.volume = Volume(Path(self.environment["HOLDFAST_VOLUME"]),
+                             self.environment["HOLDFAST_RUN"])  # fmt: skip
+        self.steps = int(self.environment["HOLDFAST_TRAINING_STEPS"])
+        self.interval = int(self.environment["HOLDFAST_TRAINING_SAVE_EVERY"])
+
+    @property
+    def job(self) -> Any:
+        return self.cluster.jobs[self.key]
+
+    def lines(self, event: str | None = None) -> list[Line]:
+        """All lines of all pods in the order of time, or those of one event."""
+        metrics = Path(self.environment["HOLDFAST_METRICS"])
+        where = metrics.relative_to(self.cluster.state / "pods" / "look")
+        found: list[Line] = []
+        for file in self.cluster.state.glob(f"pods/{self.key[1]}-[0-9]*/{where}"):
+            pod = file.relative_to(self.cluster.state).parts[1]
+            for text in file.read_text().splitlines(keepends=True):
+                if text.endswith("\n"):
+                    line = json.loads(text)
+                    found.append(Line(pod, line.pop("event"), line.pop("time"),
+                                      line.get("step", 0), line))  # fmt: skip
+        return sorted((line for line in found if event in (None, line.event)), key=lambda x: x.time)
+
+    def step(self) -> int:
+        """The last step that was done."""
+        done = self.lines("step")
+        return done[-1].step if done else 0
+
+    def newest(self) -> Bundle:
+        """The newest committed bundle on the volume."""
+        return self.volume.bundles()[0]
+
+    def events(self, what: str, **details: Any) -> list[Event]:
+        """What happened in the cluster so far, filtered by what its details say."""
+        return [event for event in self.cluster.events
+                if event.what == what and details.items() <= event.details.items()]  # fmt: skip
+
+    def backups(self) -> list[Backup]:
+        """The backups that completed and hold something, oldest first."""
+        done = self.events("actionset-ended", action="backup", state="complete")
+        ended = [event for event in done if event.details["outputs"]["snapshot"]]
+        return [Backup(event.time, event.details["outputs"]["snapshot"],
+                       max(int(name.rpartition("-")[2])
+                           for name in event.details["outputs"]["bundles"].split()),
+                       int(event.details["outputs"]["bytes"]),
+                       self.seconds(f"{event.details['actionset']}-push", "container"))
+                for event in ended]  # fmt: skip
+
+    def seconds(self, pod: str, container: str) -> float:
+        """How long a container's last run took."""
+        started = self.events("container-started", pod=pod, container=container)[-1]
+        return self.events("container-ended", pod=pod, container=container)[-1].time - started.time
+
+    def holdfast(self, *arguments: str) -> str:
+        """Run `holdfast` as an operator would, with the environment of the backup CronJob."""
+        cron = next(iter(self.cluster.cronjobs.values()))
+        spec = cron.spec["jobTemplate"]["spec"]["template"]["spec"]
+        pod = Pod("operator", cron.namespace, spec, self.cluster)
+        environ = processes.inherited(self.cluster.project)
+        environ |= pod.environment(spec["containers"][-1]) | self.cluster.extra_environment("")
+        done = subprocess.run(["holdfast", *arguments], env=environ, capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        if done.returncode:
+            raise SandboxError(f"holdfast {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def wait(self, what: str, condition: Callable[[], Any], limit: float = 240) -> Any:
+        """Poll until `condition` is true; an error when the Job fails or it takes too long."""
+        deadline = time.monotonic() + limit
+        while not (value := condition()):
+            job = self.job
+            if job.finished == "Failed" or time.monotonic() > deadline:
+                why = f"the Job failed: {job.reason}" if job.finished else f"not within {limit:g} s"
+                raise SandboxError(f"waiting for {what}: {why}\n{self._last_words()}")
+            time.sleep(_POLL)
+        return value
+
+    def _last_words(self) -> str:
+        """The ends of the last pod's logs, for whoever has to find out why."""
+        logs = sorted(self.job.pods[-1].directory.glob("*.log")) if self.job.pods else []
+        return "\n".join(
+            f"{log}:\n  " + "\n  ".join(log.read_text().splitlines()[-8:]) for log in logs
+        )

@@ -1,0 +1,89 @@
+"""`holdfast backup` and `restore` against a scripted API (a protocol test double)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from holdfast.cli import app
+from holdfast.control import run_action
+from testkit.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
+
+ENVIRONMENT = {
+    "HOLDFAST_WORKLOAD": "gpt",
+    "HOLDFAST_NAMESPACE": "training",
+    "HOLDFAST_CLAIM": "checkpoints-pvc",
+}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
+    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
+    with serve() as double:
+        double.others[f"{JOBS}/gpt"] = job()
+        yield double
+
+
+def holdfast(api: ActionSetApi, *args: str) -> Result:
+    return CliRunner().invoke(app, [*args, "--api", api.url], env=ENVIRONMENT)
+
+
+def test_a_backup_reports_the_snapshot_and_removes_old_actionsets(api: ActionSetApi):
+    for n in range(12):
+        api.add(f"old-{n:02d}", complete(snapshot="s"), age=100 + n)
+    api.scripts = [[running(), complete(snapshot="s-13")]]
+    result = holdfast(api, "backup", "-o", "json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert report["outputs"] == {"snapshot": "s-13"}
+    assert sorted(report["deleted"]) == sorted(api.deleted) == ["old-09", "old-10", "old-11"]
+    assert "backup done in" in result.stderr
+    assert "snapshot s-13; deleted 3 old ActionSets" in result.stderr
+
+
+def test_a_failed_backup_ends_with_1_and_kanisters_reason(api: ActionSetApi):
+    api.scripts = [[failed("bucket is missing")]]
+    result = holdfast(api, "backup")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("holdfast: ActionSet gpt-backup-")
+    assert "bucket is missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "snapshot"),
+    [
+        ([], "latest"),
+        (["--snapshot", "0000000007-20260501T120000Z-3f2a9c1d"],) * 2,
+        (["--before", "2026-05-01T12:00:00Z"], "before=2026-05-01T12:00:00+00:00"),
+        (["--before", "2026-05-01;12:00:00"], "before=2026-05-01T12:00:00"),
+    ],
+)
+def test_a_restore_passes_the_snapshot_and_the_job_to_the_blueprint(
+    api: ActionSetApi, args: list[str], snapshot: str | list[str]
+):
+    api.scripts = [[complete(generation="2")]]
+    result = holdfast(api, "restore", *args)
+    assert result.exit_code == 0
+    (name,) = api.created
+    (action,) = api.objects[name]["spec"]["actions"]
+    wanted = snapshot if isinstance(snapshot, str) else snapshot[-1]
+    assert action["options"] == {"snapshot": wanted, "job": "gpt"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--snapshot", "x; rm -rf /"],
+        ["--before", "noon"],
+        ["--snapshot", "abc", "--before", "2026-05-01T12:00:00Z"],
+    ],
+)
+def test_a_restore_of_something_else_is_misuse_and_asks_nobody(api: ActionSetApi, args: list[str]):
+    assert holdfast(api, "restore", *args).exit_code == 2
+    assert api.requests == []

@@ -1,0 +1,236 @@
+"""SIGKILL at every boundary of save, push, pull, stage, switch, undo, keep-K, quarantine and prune:
+before every system call that matters, and at every failpoint as often as it is passed.
+
+After each kill: nothing half-done is taken for whole, the next run ends where an undisturbed one
+does, and nothing is left over.
+
+Shown to fail: with `shutil.rmtree` for `remove_tree` in `Volume.keep` (a half bundle under its own
+name), without `_remove_stages` in `stage` and without `remove_leftovers` in `pull_if_empty` (left
+over for ever), and with a push that skips whatever a killed one had begun (a snapshot of nothing).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from holdfast.bundle import commit_directory
+from holdfast.failpoint import FAILPOINTS
+from holdfast.prune import prune
+from holdfast.pull import pull_if_empty
+from holdfast.push import Select, push
+from holdfast.recover import Start
+from holdfast.restore import stage, switch, switch_to_generation
+from testkit.stores import GRACE, WORKLOAD, age
+from tests.holdfast.faults.killing import Place, kill_at, kill_at_every_call, passes
+from tests.holdfast.test_prune import LATER, ONE
+
+Act = Callable[[Place], object]
+TRAINER_ONLY = {"save.shard-written"}  # tests/training kills there
+
+
+def write(place: Place, step: int) -> None:
+    """What a torch-free writer saves: three files, one of them in a directory."""
+    source = place.root / f"source-{step}"
+    (source / "rng").mkdir(parents=True, exist_ok=True)
+    (source / "weights").write_bytes(f"weights {step}".encode() * 99)
+    (source / "rng/0").write_bytes(bytes([step % 251]))
+    (source / "empty").write_bytes(b"")
+    generation = place.volume.present() or 1
+    labels: dict[str, str | int] = {"run": "run-a", "generation": generation, "step": step}
+    path = place.volume.generation_path(generation)
+    commit_directory(source, path, f"step-{step:08d}", "checkpoint", labels, move=True)
+
+
+def nothing(place: Place) -> None:
+    """A volume that nobody has written to."""
+
+
+def two(place: Place) -> None:
+    for step in (100, 200):
+        write(place, step)
+
+
+def pushed(place: Place) -> None:
+    two(place)
+    push(place.volume, place.catalog, WORKLOAD, select=Select.ALL)
+
+
+def lost(place: Place) -> None:
+    pushed(place)
+    place.volume.root.rename(place.root / "lost")
+
+
+def restored(place: Place) -> None:
+    pushed(place)
+    restore(place)
+
+
+def damaged(place: Place) -> None:
+    two(place)
+    (place.volume.generation_path(1) / "step-00000200/weights").write_bytes(b"cut")
+
+
+def old(place: Place) -> None:
+    """Snapshots of two steps, nothing younger than three grace periods."""
+    pushed(place)
+    age(place.store, 3 * GRACE)
+
+
+def buried(place: Place) -> None:
+    old(place)
+    prune_to_one(place)
+    age(place.store, LATER)
+
+
+def save(place: Place) -> None:
+    if not (place.volume.generation_path(1) / "step-00000200").exists():
+        write(place, 200)
+
+
+def restore(place: Place) -> None:
+    if place.volume.present() == 1:
+        oldest = place.catalog.snapshots(WORKLOAD)[-1]
+        switch(place.volume, stage(place.volume, place.catalog, oldest).id)
+
+
+def undo(place: Place) -> None:
+    if place.volume.present() == 2:
+        switch_to_generation(place.volume, 1)
+
+
+def prune_to_one(place: Place) -> None:
+    prune(place.catalog, WORKLOAD, ONE, grace=GRACE, patience=0)
+
+
+def keep(place: Place) -> None:
+    place.volume.keep(1)
+
+
+def push_all(place: Place) -> None:
+    push(place.volume, place.catalog, WORKLOAD, select=Select.ALL, patience=0)
+
+
+def pull(place: Place) -> None:
+    pull_if_empty(place.volume, place.catalog, WORKLOAD, Start.REQUIRE)
+
+
+def look(place: Place) -> None:
+    place.volume.newest_valid(quarantine=True)
+
+
+def tidy_store(place: Place) -> None:
+    """A grace period later the next prune removes what a killed process left in the store."""
+    age(place.store, 3 * GRACE + timedelta(minutes=1))
+    prune_to_one(place)
+
+
+def tidy_volume(place: Place) -> None:
+    place.volume.sweep()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there, what is killed, who tidies up in time, and how many calls there are at least
+    (so that a harness that counts nothing is found)."""
+
+    prepare: Act
+    work: Act
+    tidy: Act
+    calls: int
+    whole: bool = True
+
+
+SCENES = {
+    "save": Scene(lambda place: write(place, 100), save, tidy_volume, 15),
+    "keep": Scene(two, keep, tidy_volume, 5),
+    "quarantine": Scene(damaged, look, tidy_volume, 5, whole=False),
+    "push": Scene(lambda place: write(place, 100), push_all, tidy_store, 40),
+    "pull": Scene(lost, pull, pull, 10),
+    "restore": Scene(pushed, restore, tidy_volume, 15),
+    "undo": Scene(restored, undo, tidy_volume, 15),
+    "bury": Scene(old, prune_to_one, tidy_store, 10),
+    "delete": Scene(buried, prune_to_one, tidy_store, 20),
+}
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory in memory where there is one: a killed process loses nothing of either."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="holdfast-", dir=memory) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(params=SCENES)
+def scene(request: pytest.FixtureRequest) -> Scene:
+    return SCENES[request.param]
+
+
+@pytest.fixture
+def template(scratch: Path, scene: Scene) -> Place:
+    place = Place(scratch / "template")
+    place.store.parents[1].mkdir(parents=True)
+    scene.prepare(place)
+    return place
+
+
+def undisturbed(template: Place, scene: Scene, scratch: Path) -> dict[str, list[str]]:
+    place = template.copy(scratch / "undisturbed")
+    scene.work(place)
+    scene.tidy(place)
+    assert place.leftovers() == []
+    return place.has()
+
+
+def go_on(place: Place, scene: Scene, expected: dict[str, list[str]]) -> None:
+    """The promise, of a place that a killed process left."""
+    if scene.whole:
+        place.check()
+    scene.work(place)
+    scene.tidy(place)
+    place.check()
+    assert place.has() == expected
+    assert place.leftovers() == []
+
+
+def test_killed_before_any_call_nothing_half_done_counts_and_the_next_run_ends_as_if_undisturbed(
+    template: Place, scene: Scene, scratch: Path
+) -> None:
+    expected = undisturbed(template, scene, scratch)
+
+    moments = 0
+    for place in kill_at_every_call(template, scratch, scene.work):
+        moments += 1
+        go_on(place, scene, expected)
+
+    assert moments > scene.calls
+
+
+def test_killed_at_any_failpoint_however_often_it_is_passed_the_next_run_goes_on(
+    template: Place, scene: Scene, scratch: Path
+) -> None:
+    expected = undisturbed(template, scene, scratch)
+
+    for name, times in passes(template, scratch, scene.work).items():
+        for number in range(1, times + 1):
+            go_on(kill_at(template, scratch, scene.work, f"{name}@{number}"), scene, expected)
+
+
+def test_the_scenes_pass_every_failpoint_and_at_least_thirty_kill_points(scratch: Path) -> None:
+    points = set()
+    for title, scene in SCENES.items():
+        place = Place(scratch / title / "template")
+        place.store.parents[1].mkdir(parents=True)
+        scene.prepare(place)
+        passed = passes(place, scratch / title, scene.work)
+        points |= {(title, name, n + 1) for name, times in passed.items() for n in range(times)}
+
+    assert {name for _, name, _ in points} == FAILPOINTS - TRAINER_ONLY
+    assert len(points) >= 30

@@ -1,0 +1,382 @@
+"""The bucket and who may do what in it, held against the calls that the data plane makes."""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from holdfast.bundle import BundleWriter
+from holdfast.errors import StoreError
+from holdfast.prune import delete_snapshot, prune
+from holdfast.pull import pull_if_empty
+from holdfast.push import Select, push
+from holdfast.recover import Start
+from holdfast.restore import stage
+from holdfast.retention import Policy
+from holdfast.store.base import ObjectInfo
+from holdfast.store.directory import DirectoryStore
+from holdfast.store.snapshot import Catalog
+from holdfast.verify_store import verify_snapshot
+from holdfast.volume import Volume
+from infra.aws.store_policy import Identity, Place, bucket_policy, identity_policy
+from infra.plan.graph import Graph
+from testkit.eks_factories import allows, denies, graph, policy_of, role
+from testkit.factories import WITH_STORE, containers, environment, pod_specs
+from testkit.stores import GRACE, age
+
+OWNER = "holdfast/dev"
+PLACE = Place("aws", "us-east-1", "backups", "holdfast/dev", "arn:aws:kms:us-east-1:1:key/k")
+OBJECTS = "arn:aws:s3:::backups/holdfast/dev/"
+CONNECTION = {"aws_SecureTransport": "true", "s3_TlsVersion": "1.3"}
+
+
+class Recorded(DirectoryStore):
+    """A store that writes down each call as S3 would authorise it."""
+
+    calls: list[tuple[str, str, dict[str, str]]]
+
+    def _note(self, action: str, key: str, **context: str) -> None:
+        self.calls.append((action, key, context))
+        if action == "s3:GetObject":  # of a missing key S3 asks whether the caller may list it
+            self.calls.append(("s3:ListBucket", "", {"s3_prefix": f"{PLACE.prefix}/{key}"}))
+
+    def get(self, key: str) -> bytes:
+        self._note("s3:GetObject", key)
+        return super().get(key)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        self._note("s3:GetObject", key)
+        return super().stream(key)
+
+    def head(self, key: str) -> ObjectInfo:
+        self._note("s3:GetObject", key)
+        return super().head(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._note("s3:ListBucket", "", s3_prefix=f"{PLACE.prefix}/{prefix.rstrip('/')}/")
+        return super().list(prefix)
+
+    def put_small(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> ObjectInfo:
+        conditions = {}
+        if if_absent:
+            conditions["s3_if_none_match"] = "*"
+            self._note("s3:GetObject", key)  # it settles lost answers by reading back
+        if if_match:
+            conditions["s3_if_match"] = if_match
+        self._note("s3:PutObject", key, **conditions)
+        self._note("s3:GetObject", key)
+        return super().put_small(key, data, if_absent=if_absent, if_match=if_match)
+
+    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
+        self._note("s3:PutObject", key)
+        self._note("s3:AbortMultipartUpload", key)
+        super().put_file(key, chunks, size)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        doomed = [*keys]
+        for key in doomed:
+            self._note("s3:DeleteObject", key)
+        super().delete(doomed)
+
+    def now(self) -> datetime:
+        self._note("s3:PutObject", "CLOCK")
+        self._note("s3:GetObject", "CLOCK")
+        return super().now()
+
+
+def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[str, str]]]:
+    """Do, for real, what the pods of one identity do; return the calls that it took."""
+    root = tmp_path / "store"
+    root.mkdir()
+    plain = Catalog(DirectoryStore(root), OWNER)
+    store = Recorded(root)
+    store.calls = []
+    mine = Catalog(store, OWNER)
+    volume = Volume(tmp_path / "volume", "run")
+    for step in (1, 2, 3):
+        bundle(volume, step)
+
+    if identity == "keeper":
+        push(volume, mine, "gpt", select=Select.ALL)
+        newest, *_, oldest = mine.snapshots("gpt")
+        verify_snapshot(mine, newest)
+        stage(volume, mine, newest)
+        delete_snapshot(mine, "gpt", oldest.id)
+        with pytest.raises(StoreError):  # too late: it takes its own snapshot back
+            late_push(volume, mine)
+        return store.calls
+    push(volume, plain, "gpt", select=Select.ALL)
+    if identity == "reader":  # only records of damage are read: the oldest data are damaged
+        min(root.glob("data/**/weights")).write_bytes(b"x")
+    for snapshot in plain.snapshots("gpt"):
+        verify_snapshot(plain, snapshot)
+    if identity == "reader":
+        pull_if_empty(Volume(tmp_path / "empty", "run"), mine, "gpt", Start.AUTO)
+        return store.calls
+    keep_one = Policy(keep_last=1, hourly=0, daily=0, weekly=0, monthly=0)
+    for _ in range(5):  # dropped, tombstoned, deleted, forgotten
+        age(root, 3 * GRACE)
+        prune(mine, "gpt", keep_one, grace=GRACE)
+    return store.calls
+
+
+def bundle(volume: Volume, step: int) -> None:
+    folder = volume.generation_path(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with BundleWriter(folder, f"step-{step:08d}", "checkpoint") as writer:
+        (writer.path / "weights").write_bytes(b"w" * step)
+        writer.commit({"run": "run", "generation": 1, "step": step})
+
+
+def late_push(volume: Volume, catalog: Catalog) -> None:
+    """A push whose snapshot is written after half of the grace period."""
+    bundle(volume, 4)
+    push(volume, catalog, "gpt", grace=timedelta(microseconds=2))
+
+
+@pytest.fixture(params=["reader", "keeper", "pruner"])
+def identity(request: pytest.FixtureRequest) -> Identity:
+    return request.param
+
+
+def arn(key: str) -> str:
+    return f"{OBJECTS}{key}" if key else PLACE.bucket_arn
+
+
+def test_each_identity_may_do_all_that_its_verbs_do(identity: Identity, tmp_path: Path):
+    policy, bucket = identity_policy(identity, "gpt", PLACE), bucket_policy(PLACE)
+
+    made = calls_of(identity, tmp_path)
+    refused = [
+        (action, key)
+        for action, key, context in made
+        if not allows(policy, action, arn(key), **context)
+        or denies(bucket, action, arn(key), **CONNECTION, **context)
+    ]
+    assert made
+    assert refused == []
+
+
+def test_no_identity_may_do_more_than_its_verbs_do(identity: Identity, tmp_path: Path):
+    """Each action on each kind of key that is granted is one that was used."""
+    made = {(action, key) for action, key, _ in calls_of(identity, tmp_path)}
+    for statement in identity_policy(identity, "gpt", PLACE)["Statement"]:
+        if statement["Action"] in ("s3:ListBucket",) or statement["Sid"] == "Key":
+            continue
+        for pattern in statement["Resource"]:
+            used = [k for a, k in made if a == statement["Action"] and fnmatchcase(arn(k), pattern)]
+            assert used, (identity, statement["Action"], pattern)
+
+
+@pytest.mark.parametrize(
+    ("action", "key"),
+    [
+        ("s3:PutObject", "snapshots/gpt/1.json"),
+        ("s3:PutObject", "data/gpt/run/x"),
+        ("s3:PutObject", "OWNER.json"),
+        ("s3:DeleteObject", "snapshots/gpt/1.json"),
+        ("s3:DeleteObject", "data/gpt/run/x"),
+        ("s3:GetObject", "snapshots/other/1.json"),
+        ("s3:GetObject", "data/other/run/x"),
+    ],
+)
+def test_user_code_can_neither_write_nor_delete_nor_see_another_workloads_backups(action, key):
+    assert not allows(identity_policy("reader", "gpt", PLACE), action, arn(key))
+
+
+@pytest.mark.parametrize(
+    ("context", "allowed"),
+    [
+        ({"s3_prefix": "holdfast/dev/"}, True),
+        ({"s3_prefix": "holdfast/dev/snapshots/gpt/"}, True),
+        ({"s3_prefix": "holdfast/dev/OWNER.json"}, True),
+        ({}, False),
+        ({"s3_prefix": ""}, False),
+        ({"s3_prefix": "holdfast/"}, False),
+        ({"s3_prefix": "holdfast/dev"}, False),  # which begins holdfast/development, too
+        ({"s3_prefix": "holdfast/development/"}, False),
+    ],
+)
+def test_each_identity_lists_its_stacks_prefix_and_nothing_else_in_the_bucket(
+    identity: Identity, context: dict[str, str], allowed: bool
+):
+    policy = identity_policy(identity, "gpt", PLACE)
+
+    assert allows(policy, "s3:ListBucket", PLACE.bucket_arn, **context) is allowed
+
+
+def test_no_identity_can_remove_a_version_or_weaken_the_bucket(identity: Identity):
+    policy = identity_policy(identity, "gpt", PLACE)
+
+    for action in ("DeleteObjectVersion", "PutBucketPolicy", "PutBucketVersioning",
+                   "PutLifecycleConfiguration", "BypassGovernanceRetention"):  # fmt: skip
+        assert not allows(policy, f"s3:{action}", arn("data/gpt/run/x")), action
+        assert not allows(policy, f"s3:{action}", PLACE.bucket_arn), action
+
+
+def test_who_pushes_cannot_delete_data_and_who_prunes_cannot_write_them():
+    keeper, pruner = (identity_policy(i, "gpt", PLACE) for i in ("keeper", "pruner"))
+
+    for key in ("data/gpt/run/x", "manifests/gpt/run/x.json"):
+        assert not allows(keeper, "s3:DeleteObject", arn(key))
+        assert not allows(pruner, "s3:PutObject", arn(key))
+
+
+@pytest.mark.parametrize("key", ["snapshots/gpt/1.json", "manifests/gpt/a.json",
+                                 "sequences/gpt/1.json"])  # fmt: skip
+def test_what_is_written_once_can_only_be_created(key: str):
+    policy = bucket_policy(PLACE)
+
+    assert denies(policy, "s3:PutObject", arn(key), **CONNECTION)
+    assert denies(policy, "s3:PutObject", arn(key), s3_if_match="etag", **CONNECTION)
+    assert not denies(policy, "s3:PutObject", arn(key), s3_if_none_match="*", **CONNECTION)
+
+
+@pytest.mark.parametrize("key", ["OWNER.json", "locks/gpt.json"])
+def test_owner_and_locks_are_only_replaced_by_who_has_seen_them(key: str):
+    policy = bucket_policy(PLACE)
+
+    assert denies(policy, "s3:PutObject", arn(key), **CONNECTION)
+    assert not denies(policy, "s3:PutObject", arn(key), s3_if_match="etag", **CONNECTION)
+    assert not denies(policy, "s3:PutObject", arn(key), s3_if_none_match="*", **CONNECTION)
+
+
+def test_data_need_no_precondition_but_tls_and_the_buckets_own_key():
+    policy, data = bucket_policy(PLACE), arn("data/gpt/run/x")
+    kind, key = "s3_x_amz_server_side_encryption", "s3_x_amz_server_side_encryption_aws_kms_key_id"
+
+    assert not denies(policy, "s3:PutObject", data, **CONNECTION)
+    assert denies(policy, "s3:GetObject", data, **{**CONNECTION, "aws_SecureTransport": "false"})
+    assert denies(policy, "s3:GetObject", data, **{**CONNECTION, "s3_TlsVersion": "1.1"})
+    assert denies(policy, "s3:PutObject", data, **CONNECTION, **{kind: "AES256"})
+    ours = {**CONNECTION, kind: "aws:kms"}
+    assert not denies(policy, "s3:PutObject", data, **ours)
+    assert not denies(policy, "s3:PutObject", data, **ours, **{key: str(PLACE.key_arn)})
+    assert denies(policy, "s3:PutObject", data, **ours, **{key: "arn:aws:kms:us-east-1:2:key/x"})
+
+
+def test_the_bucket_is_versioned_private_and_aborts_what_was_never_finished(eks: Graph):
+    def one(kind: str, name: str) -> dict:
+        (found,) = eks.find(f"aws:s3/{kind[0].lower()}{kind[1:]}:{kind}", name)
+        return found.inputs
+
+    assert one("BucketVersioning", "store-versions")["versioningConfiguration"] == {
+        "status": "Enabled"
+    }
+    (rule,) = one("BucketServerSideEncryptionConfiguration", "store-encryption")["rules"]
+    assert rule["bucketKeyEnabled"] is True
+    assert rule["applyServerSideEncryptionByDefault"]["kmsMasterKeyId"].endswith("keys-store")
+    rules = {r["id"]: r for r in one("BucketLifecycleConfiguration", "store-lifecycle")["rules"]}
+    assert rules["uploads-that-never-ended"]["abortIncompleteMultipartUpload"] == {
+        "daysAfterInitiation": 7
+    }
+    assert rules["old-versions"]["noncurrentVersionExpiration"]["noncurrentDays"] >= 30
+    for name in ("store", "store-access-logs"):
+        block = one("BucketPublicAccessBlock", f"{name}-private")
+        assert {k for k, v in block.items() if v is True} == {
+            "blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets",
+        }  # fmt: skip
+        assert one("BucketOwnershipControls", f"{name}-ownership")["rule"] == {
+            "objectOwnership": "BucketOwnerEnforced"
+        }
+    logging = one("BucketLogging", "store-logging")
+    assert logging["targetBucket"] != logging["bucket"]
+
+
+def test_object_lock_is_a_setting(dev: Graph, prod: Graph):
+    kind = "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration"
+    (lock,) = prod.find(kind)
+
+    assert lock.inputs["rule"]["defaultRetention"] == {"mode": "GOVERNANCE", "days": 30}
+    assert dev.find(kind) == []
+    for declared, locked in ((dev, False), (prod, True)):
+        (bucket,) = declared.find("aws:s3/bucket:Bucket", "store-bucket")
+        assert bucket.inputs["objectLockEnabled"] is locked
+
+
+def test_each_service_account_of_a_workload_gets_its_own_identity(dev: Graph):
+    pods = dict(pod_specs(dev))
+    accounts: dict[Identity, str] = {
+        "reader": pods["Job gpt"]["serviceAccountName"],
+        "keeper": pods["Blueprint checkpoints push"]["serviceAccountName"].replace(
+            "{{ .PVC.Name }}", "checkpoints-pvc"
+        ),
+        "pruner": pods["CronJob gpt-backup"]["serviceAccountName"],
+    }
+    declared = {r.inputs["metadata"]["name"] for r in dev.find("ServiceAccount")}
+
+    assert len(set(accounts.values())) == 3
+    for identity, account in accounts.items():
+        (association,) = dev.find("aws:eks/podIdentityAssociation:PodIdentityAssociation",
+                                  f"gpt-store-{identity}")  # fmt: skip
+        assert association.inputs["serviceAccount"] == account
+        assert association.inputs["namespace"] == "training"
+        assert account in declared
+        own = role(f"gpt-store-{identity}", dev)
+        assert association.inputs["roleArn"].endswith(own.name)
+        place = Place("aws", "us-east-1", "holdfast-dev-backups-123456789012", "holdfast/dev",
+                      "arn:aws:kms:us-east-1:123456789012:key/keys-store")  # fmt: skip
+        assert policy_of(own, dev) == identity_policy(identity, "gpt", place)
+
+
+def test_the_store_of_a_lost_stack_is_taken_up_without_a_bucket_of_its_own():
+    declared = graph(
+        backup_store={
+            "existing": {"url": "s3://old-backups/team"},
+            "prefix": "holdfast/old",
+            "owner": "holdfast/old",
+        }
+    )
+    (config,) = declared.find("ConfigMap", "holdfast-checkpoints-pvc")
+    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+
+    assert declared.find("aws:s3/bucket:Bucket") == []
+    assert config.inputs["data"]["HOLDFAST_STORE"] == "s3://old-backups/team/holdfast/old"
+    assert config.inputs["data"]["HOLDFAST_OWNER"] == "holdfast/old"
+    key = "arn:aws:s3:::old-backups/team/holdfast/old/data/gpt/x"
+    assert allows(keeper, "s3:PutObject", key)
+    assert declared.outputs["backup_bucket"] == "old-backups"
+
+
+def test_a_bucket_in_another_region_is_named_in_each_container_that_uses_it():
+    """EKS' Pod Identity webhook looks at a container's own variables only, and adds the cluster's
+    AWS_REGION to those that have none; it would hide the ConfigMap's."""
+    bucket = {"url": "s3://old-backups", "region": "eu-west-1"}
+    declared = graph(backup_store={"existing": bucket})
+    with_a_region = {
+        (name, container["name"]): environment(container)["AWS_REGION"]
+        for name, pod in pod_specs(declared)
+        for container in containers(pod)
+        if "AWS_REGION" in environment(container)
+    }
+    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+    text = json.dumps(policy_of(role("gpt-store-reader", declared), declared))
+
+    assert with_a_region == dict.fromkeys(WITH_STORE, "eu-west-1")
+    assert allows(keeper, "s3:PutObject", "arn:aws:s3:::old-backups/holdfast/test/data/gpt/x")
+    assert "kms" not in text
+
+
+def test_the_key_of_a_bucket_elsewhere_is_used_through_s3_of_its_region():
+    key = "arn:aws:kms:eu-west-1:123456789012:key/abc"
+    bucket = {"url": "s3://old-backups", "region": "eu-west-1", "key_arn": key}
+    declared = graph(backup_store={"existing": bucket})
+    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+    context = {"kms_EncryptionContext_aws_s3_arn": "arn:aws:s3:::old-backups"}
+
+    for region, allowed in (("eu-west-1", True), ("us-east-1", False)):
+        service = {"kms_ViaService": f"s3.{region}.amazonaws.com"}
+        assert allows(keeper, "kms:GenerateDataKey", key, **service, **context) is allowed
+
+
+def test_repositories_keep_tags_where_they_are_and_scan_what_is_pushed(eks: Graph):
+    for repository in eks.find("aws:ecr/repository:Repository"):
+        assert repository.inputs["imageTagMutability"] == "IMMUTABLE"
+        assert repository.inputs["imageScanningConfiguration"] == {"scanOnPush": True}
+    for policy in eks.find("aws:ecr/lifecyclePolicy:LifecyclePolicy"):
+        assert len(json.loads(policy.inputs["policy"])["rules"]) == 2
