@@ -208,8 +208,15 @@ def _source(
                 keep=keep,
             ).source
         case FsxLustreVolume():
+            # FSx tries port 988 through the group's rules while it creates the file system.
             return Lustre(
-                volume.name, volume, network, groups["lustre"], keys.data, opts, keep=keep
+                volume.name,
+                volume,
+                network,
+                groups["lustre"],
+                keys.data,
+                _after(opts, groups),
+                keep=keep,
             ).source
     return None
 

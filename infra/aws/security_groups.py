@@ -35,7 +35,7 @@ CONTROL_PLANE = [
     _tcp("control-plane", "nodes", 4443, "API server to webhooks"),
     _tcp("control-plane", "nodes", 6443, "API server to webhooks"),
     _tcp("control-plane", "nodes", 8443, "API server to webhooks"),
-    _tcp("control-plane", "nodes", 9443, "API server to Kanister's and other webhooks"),
+    _tcp("control-plane", "nodes", 9443, "API server to webhooks, also those of Kanister"),
     _tcp("control-plane", "nodes", 10250, "API server to kubelets: logs, exec"),
     _tcp("control-plane", "nodes", 10251, "API server to the metrics server"),
 ]
@@ -57,7 +57,7 @@ LUSTRE = [
 ]
 
 DESCRIPTIONS = {
-    "control-plane": "The API server's addresses in the VPC",
+    "control-plane": "Addresses of the API server in the VPC",
     "nodes": "Every node and pod",
     "endpoints": "Private addresses of AWS services",
     "efa": "Elastic Fabric Adapters of training nodes",

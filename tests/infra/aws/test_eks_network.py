@@ -1,5 +1,6 @@
 """The network: what lies where, and who can reach whom."""
 
+import re
 from collections import defaultdict
 from ipaddress import IPv4Network
 
@@ -170,3 +171,35 @@ def test_an_nfs_server_is_reached_in_private_networks_only():
     assert sorted(outward) == [
         ("0.0.0.0/0", 443), ("10.0.0.0/8", 2049), ("172.16.0.0/12", 2049), ("192.168.0.0/16", 2049),
     ]  # fmt: skip
+
+
+#: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html
+EC2_DESCRIPTION = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}")
+
+
+def test_ec2_takes_the_description_of_each_group_and_rule(eks: Graph):
+    described = [
+        r for r in eks.resources if "ecurityGroup" in r.type and r.inputs.get("description")
+    ]
+
+    refused = [
+        (r.name, r.inputs["description"])
+        for r in described
+        if not EC2_DESCRIPTION.fullmatch(r.inputs["description"])
+    ]
+    assert described and not refused
+
+
+def test_fsx_finds_the_rules_of_its_group_when_it_tries_the_port():
+    declared = graph(workloads__gpt__volume=LUSTRE)
+    group = declared.find("aws:ec2/securityGroup:SecurityGroup", "traffic-lustre")[0]
+    rules = {
+        r.urn
+        for r in declared.resources
+        if r.type in (INGRESS, EGRESS) and r.inputs["securityGroupId"] == f"{group.name}-id"
+    }
+
+    (system,) = declared.find("aws:fsx/lustreFileSystem:LustreFileSystem")
+    # A component registers after what it depends on, and its children after the component.
+    component = declared[system.options.parent or ""]
+    assert rules and rules <= {*system.options.depends_on, *component.options.depends_on}
