@@ -4,4 +4,5 @@ A *bundle* is a directory with a `MANIFEST.json` that was written last; `docs/fo
 specification. Start at `holdfast.bundle` (one bundle) and `holdfast.volume` (all bundles of a run).
 """
 
-__version__ = "0.1.0"
+#: By PEP 440: the version that is being developed, `.dev0`, until a release is tagged.
+__version__ = "0.2.0.dev0"

@@ -5,6 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
+
+from holdfast import __version__
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("images/*.md")])
@@ -42,3 +45,12 @@ def test_every_make_command_that_the_readme_names_exists() -> None:
     named = {target for parts in code for target in _MAKE.findall(" ".join(parts))}
     assert named, "the README names no command"
     assert not {target for target in named if f"make {target} " not in known}
+
+
+def test_the_version_in_development_is_newer_than_the_last_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", changelog, re.M)
+
+    assert "\n## [Unreleased]\n" in changelog
+    assert sorted(released, key=Version, reverse=True) == released != []
+    assert Version(__version__) >= Version(released[0])
