@@ -10,6 +10,7 @@ from infra.kubernetes.protection import Protection
 from infra.kubernetes.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
 from infra.kubernetes.training import Training, WorkloadNamespace
 from infra.names import Project, backup_account
+from infra.options import after
 from infra.platform import Platform, on_kubernetes
 from infra.settings import (
     EksStack,
@@ -60,11 +61,11 @@ def build(settings: Settings) -> Outputs:
     trainings: dict[str, Training] = {}
     protections: dict[str, Protection] = {}
     for namespace in settings.namespaces():
-        here = _home(namespace, settings, stack)
+        here = _in_namespace(namespace, settings, stack)
         access = KanisterAccess(
             f"{namespace}-kanister", namespace, settings.kanister.namespace, here
         )
-        store = _store_claim(settings, namespace, _after(here, *directories))
+        store = _store_claim(settings, namespace, after(here, *directories))
         for name, workload in settings.workloads.items():
             if workload.namespace != namespace:
                 continue
@@ -72,14 +73,12 @@ def build(settings: Settings) -> Outputs:
                 f"{name}-volume",
                 workload.volume,
                 namespace,
-                _after(here, *directories),
+                after(here, *directories),
                 source=platform.sources.get(workload.volume.claim),
             )
-            ready = _after(here, volumes[name], *store)
+            ready = after(here, volumes[name], *store)
             trainings[name] = Training(name, workload, settings, project, ready)
-            protections[name] = Protection(
-                name, workload, settings, _after(ready, kanister, access)
-            )
+            protections[name] = Protection(name, workload, settings, after(ready, kanister, access))
     outputs = _outputs(list(settings.workloads), settings, volumes, trainings, protections)
     return replace(outputs, platform=platform.exports)
 
@@ -96,18 +95,13 @@ def _platform(settings: Settings, project: Project) -> Platform:
     raise TypeError(f"no platform is made for {type(settings).__name__}")
 
 
-def _after(opts: Options, *first: pulumi.Resource) -> Options:
-    """``opts``, and only after all that is in ``first``."""
-    return Options.merge(opts, Options(depends_on=list(first)))
-
-
-def _home(namespace: str, settings: Settings, opts: Options) -> Options:
+def _in_namespace(namespace: str, settings: Settings, opts: Options) -> Options:
     """``opts``, and only after the namespace is there. One that holds a claim of someone else's is
     theirs too: made here it would be in the way of theirs, and `destroy` would take the claim."""
     for _, scope, volume in settings.volumes():
         if isinstance(volume, ExistingClaim) and scope in (namespace, ""):
             return opts
-    return _after(opts, WorkloadNamespace(namespace, namespace, opts))
+    return after(opts, WorkloadNamespace(namespace, namespace, opts))
 
 
 def _accounts(settings: Settings) -> dict[str, str]:
@@ -133,7 +127,7 @@ def _prepared_directories(
             volume,
             settings.images.tools,
             settings.run_as,
-            _after(opts, system),
+            after(opts, system),
             source=platform.sources.get(volume.claim),
         )
         for volume in volumes

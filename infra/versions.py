@@ -1,4 +1,4 @@
-"""What an EKS stack pins, in one place: an upgrade is a change of this file and of nothing else.
+"""What a stack pins, in one place: an upgrade is a change of this file and of nothing else.
 
 Add-on versions and the node image belong to one Kubernetes minor version. Those here are what AWS
 offered for it in July and August 2026, by public files, since no one has asked AWS itself yet:
@@ -49,7 +49,8 @@ ADDONS_AFTER_NODES = MappingProxyType(
 
 ADDONS = MappingProxyType({**ADDONS_BEFORE_NODES, **ADDONS_AFTER_NODES})
 
-#: Helm charts: repository, chart, version.
+#: Helm charts: repository, chart, version. Kanister's version is also the chart's.
+KANISTER = ("https://charts.kanister.io", "kanister-operator", "0.119.0")
 NVIDIA_DEVICE_PLUGIN = (
     "https://nvidia.github.io/k8s-device-plugin",
     "nvidia-device-plugin",

@@ -22,6 +22,7 @@ from infra.aws.security_groups import SecurityGroups
 from infra.aws.store_policy import Place
 from infra.manifests import Manifest
 from infra.names import Project
+from infra.options import after
 from infra.platform import CONFIG_MAPS_IN_PLACE, Platform
 from infra.settings import NfsVolume, Volume
 from infra.settings.eks import EksStack
@@ -77,15 +78,15 @@ def build(settings: EksStack, project: Project) -> Platform:
         network,
         groups["control-plane"],
         keys.cluster,
-        _after(in_aws, *before),
+        after(in_aws, *before),
     )
-    on_cluster = _after(in_aws, cluster)
+    on_cluster = after(in_aws, cluster)
     first = Addons(
         "base-addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, tags, on_cluster
     )
-    nodes = _nodes(settings, network, groups, keys, tags, _after(on_cluster, first))
+    nodes = _nodes(settings, network, groups, keys, tags, after(on_cluster, first))
     rest = Addons(
-        "addons", after_nodes(kinds), settings, keys.data, tags, _after(on_cluster, *nodes)
+        "addons", after_nodes(kinds), settings, keys.data, tags, after(on_cluster, *nodes)
     )
     sources = {
         volume.claim: source
@@ -96,7 +97,7 @@ def build(settings: EksStack, project: Project) -> Platform:
     ready: list[pulumi.Resource] = [cluster, first, *nodes, rest, *made]
     if place is not None and settings.deploys:
         ready += [
-            StoreAccess(name, workload, settings, place, _after(in_aws, cluster, first))
+            StoreAccess(name, workload, settings, place, after(in_aws, cluster, first))
             for name, workload in settings.workloads.items()
         ]
     provider = k8s.Provider(
@@ -125,10 +126,6 @@ def build(settings: EksStack, project: Project) -> Platform:
         Devices("devices", settings.node_groups.training, in_cluster)
     Classes("classes", keys.data.arn, in_cluster)
     return Platform(provider, sources, exports)
-
-
-def _after(opts: Options, *first: pulumi.Resource) -> Options:
-    return Options.merge(opts, Options(depends_on=list(first)))
 
 
 def _tags(settings: EksStack, project: Project) -> dict[str, str]:
@@ -215,7 +212,7 @@ def _source(
                 network,
                 groups["lustre"],
                 keys.data,
-                _after(opts, groups),
+                after(opts, groups),
                 keep=keep,
             ).source
     return None

@@ -17,7 +17,7 @@ from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
-from infra.plan.likeness import outputs_of
+from infra.plan.fake_outputs import outputs_of
 from infra.settings import Settings
 from infra.stack import Outputs, build
 
@@ -212,7 +212,7 @@ def collect(
         stack: its name, which is part of URNs and of the store's prefix.
         preview: as `pulumi preview` runs it: what is only known after creation stays unknown.
         program: what to run.
-        create: what makes the resources. Default: nothing does, and outputs are only likely.
+        create: what makes the resources. Default: nothing does, and outputs are made up.
     """
     result: list[Graph] = []
     problem: list[BaseException] = []

@@ -80,7 +80,7 @@ def _addons(graph: Graph) -> Iterator[str]:
         version = addon.inputs["addonVersion"].partition("-")[0]
         yield f"{addon.inputs['addonName']} {version}"
     for release in graph.find("kubernetes:helm.sh/v3:Release"):
-        if release.inputs["chart"] != "kanister-operator":
+        if not _of_layer("kanister", release):
             yield f"{release.inputs['chart']} {release.inputs['version']}"
 
 
@@ -156,7 +156,7 @@ def _storage(graph: Graph) -> Iterator[str]:
 
 def _training(graph: Graph) -> Iterator[str]:
     for job in graph.find("kubernetes:batch/v1:Job"):
-        if "holdfast:training" not in (job.options.parent or ""):
+        if not _of_layer("training", job):
             continue
         spec = job.inputs["spec"]
         pod = spec["template"]["spec"]
@@ -168,19 +168,19 @@ def _training(graph: Graph) -> Iterator[str]:
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
             yield f"   {container['name']}: {' '.join(container.get('command', []))}"
     for deployment in graph.find("kubernetes:apps/v1:Deployment"):
-        if "holdfast:training" in (deployment.options.parent or ""):
+        if _of_layer("training", deployment):
             yield f"Deployment {deployment.object_name}"
     for service in graph.find("kubernetes:core/v1:Service"):
         yield f"Service {service.object_name}"
     for kind in ("ConfigMap", "ServiceAccount"):
         for each in graph.find(f"kubernetes:core/v1:{kind}"):
-            if "holdfast:training" in (each.options.parent or ""):
+            if _of_layer("training", each):
                 yield f"{kind} {each.object_name}"
 
 
 def _kanister(graph: Graph) -> Iterator[str]:
     for release in graph.find("kubernetes:helm.sh/v3:Release"):
-        if release.inputs["chart"] == "kanister-operator":
+        if _of_layer("kanister", release):
             yield f"{release.inputs['chart']} {release.inputs['version']}"
     for blueprint in graph.find("Blueprint"):
         yield f"Blueprint {blueprint.object_name}"
@@ -200,7 +200,7 @@ def _protection(graph: Graph) -> Iterator[str]:
             yield f"   {' '.join(container['command'])}"
     accounts = graph.find("kubernetes:core/v1:ServiceAccount")
     for account in accounts:
-        if "holdfast:protection" in (account.options.parent or ""):
+        if _of_layer("protection", account):
             yield f"ServiceAccount {account.object_name}"
 
 
@@ -218,6 +218,11 @@ FACTS: dict[str, Callable[[Graph], Iterator[str]]] = {
     "kanister": _kanister,
     "protection": _protection,
 }
+
+
+def _of_layer(layer: str, resource: Resource) -> bool:
+    """Whether the resource is part of a component of that layer."""
+    return f"holdfast:{layer}:" in (resource.options.parent or "")
 
 
 def _kept(resource: Resource) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from infra import versions
 from infra.settings.fields import Image, Model, Name
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
 from infra.settings.store import BackupStore
@@ -47,11 +48,11 @@ class KanisterSettings(Model):
 
     namespace: Name = "kanister"
     """Its namespace, which holds Blueprints and ActionSets too."""
-    chart: str = Field(default="kanister-operator", min_length=1)
+    chart: str = Field(default=versions.KANISTER[1], min_length=1)
     """The chart's name in the repository, or the path of a chart on disk."""
-    version: str = Field(default="0.119.0", pattern=r"^\d+\.\d+\.\d+$")
+    version: str = Field(default=versions.KANISTER[2], pattern=r"^\d+\.\d+\.\d+$")
     """The chart's version, equal to Kanister's."""
-    repository: str | None = "https://charts.kanister.io"
+    repository: str | None = versions.KANISTER[0]
     """The chart repository; null for a chart on disk."""
     values: dict[str, Any] = Field(default_factory=dict)
     """Further Helm values, merged over Holdfast's: an image mirror, node selectors, tolerations."""

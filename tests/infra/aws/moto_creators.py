@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from infra.plan.likeness import outputs_of
+from infra.plan.fake_outputs import outputs_of
 
 Inputs = dict[str, Any]
 Answer = tuple[str, dict[str, Any]]

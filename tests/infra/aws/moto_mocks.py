@@ -19,7 +19,7 @@ import boto3
 from moto import mock_aws
 from moto.iam import models
 
-from infra.plan.likeness import REGION, outputs_of
+from infra.plan.fake_outputs import REGION, outputs_of
 from tests.infra.aws.moto_creators import CREATORS, Answer, Inputs
 
 SERVICES = ("ec2", "ecr", "efs", "eks", "fsx", "iam", "kms", "logs", "s3")

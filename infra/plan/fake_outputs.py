@@ -1,7 +1,7 @@
-"""What AWS would answer for a resource: enough, and of the right form, for what others read of it.
+"""Made-up outputs of AWS resources, for a graph that is collected with no cloud.
 
-The graph is collected with no cloud. A resource that refers to another's ARN or zone gets one that
-looks like the real one and names the resource that it belongs to.
+They have the form of the real ones: a resource that refers to another's ARN or zone gets one that
+looks real and names the resource that it belongs to.
 """
 
 import json
