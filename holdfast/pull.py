@@ -1,9 +1,9 @@
-"""Pull: copy a snapshot's bundles from the store to a volume, and the recovery of a starting pod.
+"""Pull: copy a snapshot's bundles from the store to a volume; recover the state of a starting pod.
 
-Everything goes into a hidden ``.pull-<id>`` directory, every byte is checked against the manifest,
-synced, and only then does one rename make a bundle of it. Several pods may do so at once on a
-shared volume: a flock lets one work while the others wait, and where a file system has no flock the
-second rename finds a bundle that is there already, and valid.
+Files are written to a hidden ``.pull-<id>`` directory. Each byte is checked against the manifest
+and synced, and then one rename gives the bundle its name. Several pods may pull to a shared volume
+at once: a flock lets one work while the others wait. On a file system without flock, the second
+rename finds that a valid bundle is already there.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ ANSWER_WHEN_VALID = 5.0
 def pull(
     snapshot: Snapshot, catalog: Catalog, into: Path, *, progress: Progress = SILENT
 ) -> list[Bundle]:
-    """Make every bundle of a snapshot a verified bundle in the directory ``into``.
+    """Copy every bundle of a snapshot into the directory ``into``, verified.
 
-    One that is there already, and valid, is not copied again; an invalid one of the same name is
-    set aside.
+    A valid bundle that is already there is not copied again. An invalid one of the same name is
+    moved to quarantine.
 
     Raises:
-        Mismatch: the store's bytes are not those that the manifest promises.
-        NoSpace: the volume has too little room; nothing was written.
+        Mismatch: the store's bytes differ from the manifest.
+        NoSpace: the volume has too little free space; nothing was written.
     """
     into = Path(into)
     with run_lock(into) as held:
@@ -67,22 +67,22 @@ def pull(
 
 
 def pull_locked(
-    snapshot: Snapshot, catalog: Catalog, into: Path, workshop: Path, progress: Progress
+    snapshot: Snapshot, catalog: Catalog, into: Path, scratch: Path, progress: Progress
 ) -> list[Bundle]:
-    """`pull` for a caller that holds the lock of ``workshop``, where the hidden directories are
-    made (on the same file system as ``into``)."""
+    """`pull` for a caller that holds the lock of ``scratch``, the directory on the same file
+    system as ``into`` in which the hidden directories are made."""
     manifests = [(ref, catalog.manifest(ref)) for ref in snapshot.bundles]
     here = {ref.name: _present(into, ref) for ref, _ in manifests}
     missing = [(ref, manifest) for ref, manifest in manifests if here[ref.name] is None]
-    check_space(workshop, sum(manifest.size for _, manifest in missing))
+    check_space(scratch, sum(manifest.size for _, manifest in missing))
     for ref, manifest in missing:
-        here[ref.name] = _pull_bundle(catalog, ref, manifest, into, workshop, progress)
+        here[ref.name] = _pull_bundle(catalog, ref, manifest, into, scratch, progress)
     return [found for found in here.values() if found is not None]
 
 
-def remove_leftovers(workshop: Path) -> None:
-    """Remove what killed pulls left; only for who holds the lock."""
-    for leftover in workshop.glob(f"{PULLING}*"):
+def remove_leftovers(scratch: Path) -> None:
+    """Remove what killed pulls left. The caller must hold the lock."""
+    for leftover in scratch.glob(f"{PULLING}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -106,22 +106,22 @@ def pull_if_empty(
     answer: float = ANSWER,
     progress: Progress = SILENT,
 ) -> Decision:
-    """Bring this run into a state from which its trainer can go on; see `holdfast.recover`.
+    """Make sure that this run's trainer has a state to resume from; see `holdfast.recover`.
 
-    The newest bundle of the present generation is read as a whole; one that fails is quarantined,
-    and the one before is tried. Without a valid one the latest snapshot of this run is pulled, or,
-    where its data are damaged, the one before. ``catalog`` None means that no store was given.
-    The store's answer is waited for at most ``answer`` seconds; copying has no such limit.
+    Every byte of the newest bundle of the present generation is read. A bundle that fails is
+    quarantined and the one before is tried. Without a valid one the latest snapshot of this run is
+    pulled, or the one before if its data are damaged. ``catalog`` None means that no store was
+    given. Waits at most ``answer`` seconds for the store's answer; copying has no such limit.
 
     Raises:
-        RecoveryStopped: there is nothing to go on from and no start from step 0 was asked for.
-        StoreError, OwnerMismatch: the store is needed and does not help; a retry may.
+        RecoveryStopped: there is no state, and a start from step 0 was not asked for.
+        StoreError, OwnerMismatch: the store is needed but cannot be used now; a retry may help.
     """
     newest = volume.bundles()[:1]
     try:
         valid = bundles.verify(newest[0].path) if newest else None
     except (InvalidBundle, FileNotFoundError):
-        valid = None  # to be looked at again, and set aside, under the lock
+        valid = None  # checked again, and quarantined, under the lock
     if valid is not None:
         soon = catalog and catalog.within(min(answer, ANSWER_WHEN_VALID))
         store, problem = _ask(volume, soon, soon, workload)
@@ -151,17 +151,17 @@ def pull_if_empty(
 def _ask(
     volume: Volume, soon: Catalog | None, patient: Catalog | None, workload: str
 ) -> tuple[StoreState, HoldfastError | None]:
-    """What the store has of this run, and why it does not say.
+    """What the store has of this run, and the error if it does not answer.
 
-    Whether it answers at all is asked with the deadline of ``soon``; where it does, the search for
-    a snapshot of this run among those of others has that of ``patient``.
+    The first request has the deadline of ``soon``. If it is answered, the search for a snapshot of
+    this run among those of other runs has the deadline of ``patient``.
     """
     if soon is None or patient is None:
         return StoreState.UNREACHABLE, None
     try:
         soon.check_owner()
         for _, found in patient.newest(workload):
-            # A damaged one may be of this run: beginning at step 0 beside it would be wrong.
+            # A damaged one may be of this run: then step 0 would be wrong.
             if isinstance(found, Mismatch) or found.run == volume.run:
                 return StoreState.SNAPSHOT, None
     except (StoreUnreachable, StoreDenied, DeadlineExceeded, OwnerMismatch) as error:
@@ -188,9 +188,9 @@ def _refill(
     decision: Decision,
     progress: Progress,
 ) -> Decision:
-    """Pull the latest snapshot, or the one before when its data are damaged, and so on.
+    """Pull the latest snapshot, or the one before if its data are damaged, and so on.
 
-    Those that a verification found bad before come last: reading them is mostly a waste.
+    Snapshots that failed an earlier verification are tried last.
     """
     failed = {record.snapshot for record in catalog.failures(workload)}
     damaged: list[str] = []
@@ -210,7 +210,7 @@ def _refill(
         try:
             pulled = pull_locked(snapshot, catalog, into, volume.run_path, progress)
         except (Mismatch, NoSnapshot) as error:
-            progress.note(f"snapshot {snapshot.id} is of no use: {error}; trying the one before")
+            progress.note(f"snapshot {snapshot.id} cannot be used: {error}; trying the one before")
             damaged.append(snapshot.id)
             continue
         newest = max(pulled, key=lambda bundle: bundle.name.encode())
@@ -221,12 +221,12 @@ def _refill(
     raise RecoveryStopped(
         f"run '{volume.run}': all snapshots in the store are damaged"
         f" ({', '.join(damaged) or 'none can be read'}): look at them with `holdfast verify`,"
-        " restore the store, or give the run a new name to begin again"
+        " restore the store, or give the run a new name to start from step 0"
     )
 
 
 def _present(into: Path, ref: BundleRef) -> Bundle | None:
-    """The bundle if it is there already and valid; a bad one of its name is set aside."""
+    """The bundle if a valid one is there already; a bad one of its name is quarantined."""
     path = into / ref.name
     if not path.exists():
         return None
@@ -248,10 +248,10 @@ def _pull_bundle(
     ref: BundleRef,
     manifest: Manifest,
     into: Path,
-    workshop: Path,
+    scratch: Path,
     progress: Progress,
 ) -> Bundle:
-    draft = workshop / f"{PULLING}{durable.unique()}"
+    draft = scratch / f"{PULLING}{durable.unique()}"
 
     def fetch(entry: FileEntry, stop: threading.Event) -> None:
         chunks = read_remote(catalog.store, ref, entry, progress, stop)
@@ -260,7 +260,7 @@ def _pull_bundle(
         progress.file(entry.path)
 
     progress.start(f"pull {ref.name}", len(manifest.files), manifest.size)
-    with durable.no_space_named(workshop):
+    with durable.no_space_named(scratch):
         draft.mkdir()
         try:
             directories = {

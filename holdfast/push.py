@@ -1,14 +1,14 @@
 """Push: copy bundles from a volume to a store, and write a snapshot for each.
 
-The order makes it safe to kill a push anywhere: data files (read, hashed and sent in one pass),
-then the manifest, then the snapshot. A reader sees the snapshot or nothing; the next push uses what
-is there.
+A push may be killed at any point, because of its order: data files (read, hashed and sent in one
+pass), then the manifest, then the snapshot. A reader sees the snapshot or nothing, and the next
+push reuses what was copied.
 
-Push beside prune. A path with a tombstone counts as absent, also if its bytes are there: the bundle
-is copied to a fresh path ``-n``. A snapshot counts only if the store stamped it within half of the
-grace period after the push looked for tombstones; a later one is withdrawn and the push begins
-again. Prune deletes a tombstoned path after the whole grace period, if no snapshot names it then.
-So whatever a snapshot names stays.
+Push beside prune. A path with a tombstone counts as absent, even if its bytes are there: the bundle
+is copied to a new path ``-n``. A snapshot counts only if the store stamped it within half of the
+grace period after the push looked for tombstones. The push deletes a later one and starts again.
+Prune deletes a path with a tombstone after the whole grace period, if no snapshot names it then. So
+nothing is deleted that a snapshot names.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Select(StrEnum):
 
 
 class EmptyVolume(HoldfastError):
-    """The volume has no bundle although the store has snapshots of this run."""
+    """The volume has no bundle, but the store has snapshots of this run."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PushReport:
-    """What a push did. ``snapshot`` is the latest one that protects the volume's newest bundle,
-    "" if there is none yet; ``created`` are the new ones, oldest first. Sizes in bytes."""
+    """What a push did.
+
+    ``snapshot`` is the latest one that holds the volume's newest bundle, "" if there is none yet.
+    ``created`` are the new ones, oldest first. Sizes are in bytes.
+    """
 
     snapshot: str
     created: tuple[str, ...]
@@ -96,9 +99,9 @@ def push(
     (seconds) is how long to wait politely for another push or prune of the workload.
 
     Raises:
-        InvalidBundle: a bundle's bytes are not those of its manifest; nothing of it is complete.
+        InvalidBundle: a bundle's bytes differ from its manifest; it was not copied.
         EmptyVolume: the volume has no bundle, the store has snapshots of this run.
-        OwnerMismatch: the store belongs to another stack.
+        OwnerMismatch: the store has another owner.
         StoreError: the store refused or failed.
     """
     check_name(workload)
@@ -176,7 +179,7 @@ class _Push:
                 self._skip(bundle.name, "keep-K removed it while it was copied")
                 return None
             except _TooLate as error:
-                self.progress.note(f"{bundle.name}: {error}; beginning again")
+                self.progress.note(f"{bundle.name}: {error}; starting again")
         raise StoreError(
             f"bundle {bundle.name} could not be pushed within half of the grace period"
             f" ({self.grace / 2}) in {ATTEMPTS} attempts: raise --grace here and for prune"
@@ -209,7 +212,7 @@ class _Push:
         return snapshot
 
     def _copy(self, bundle: Bundle, bad: set[str]) -> BundleRef:
-        """Make the bundle complete in the store, at a path without tombstone."""
+        """Copy what is missing of the bundle to the store, to a path without a tombstone."""
         present = self.volume.present() or 1
         base = bundle_path(self.workload, self.volume.run, present, bundle.manifest)
         path, complete = self._place(base, bad)
@@ -234,8 +237,8 @@ class _Push:
             self.store.put_small(ref.manifest, bundle.manifest.to_bytes(), if_absent=True)
         except AlreadyExists as error:
             raise Mismatch(
-                f"store {self.store.url}: '{ref.manifest}' holds something else: verify its"
-                " snapshots"
+                f"store {self.store.url}: '{ref.manifest}' is not the manifest of this bundle:"
+                " verify its snapshots"
             ) from error
         failpoint("push.manifest-uploaded")
         return ref
@@ -252,7 +255,7 @@ class _Push:
             self.copied_bytes += entry.size
 
     def _place(self, base: str, bad: set[str]) -> tuple[str, bool]:
-        """A path for the bundle, and whether it is complete there already."""
+        """A path for the bundle, and whether a complete copy is there already."""
         parent = base.rsplit("/", 1)[0]
         dead = self._paths("tombstones", parent) | bad
         for path in sorted(self._paths("manifests", parent) - dead):

@@ -1,8 +1,8 @@
 """Restore to a point in time: stage (while training goes on), then switch (one rename).
 
 `stage` pulls a snapshot into ``<run>/.stage-<id>``, verified. `switch` renames that directory to
-the next generation: from then on it is the present. Older generations are never changed. Undoing a
-restore is another switch, to a new generation made of hard links to an old one's files.
+the next generation, which is the present one from then on. Older generations never change. To undo
+a restore, switch again: to a new generation made of hard links to the files of an older one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ MARKER = ".stage.json"  # stays in the generation that the stage becomes
 
 @dataclass(frozen=True)
 class Stage:
-    """What waits for the switch. ``generation`` is what it becomes, ``origin`` where it came
-    from (a snapshot's ID, or a generation), ``size`` the bytes of its bundles."""
+    """A state that is ready for the switch.
+
+    ``generation`` is the number that it gets, ``origin`` the snapshot ID or the generation that it
+    was made from, ``size`` the bytes of its bundles.
+    """
 
     id: str
     path: Path
@@ -48,8 +51,8 @@ def stage(
 ) -> Stage:
     """Pull a snapshot into a hidden directory of the run, while training goes on.
 
-    An earlier stage that was never switched to is removed: there is room for one.
-    Raises what `holdfast.pull.pull` raises; then nothing was changed.
+    An earlier stage that was never switched to is removed, because space is reserved for one.
+    Raises what `holdfast.pull.pull` raises; nothing was changed then.
     """
     if snapshot.run != volume.run:
         raise UsageError(
@@ -70,10 +73,12 @@ def stage(
 def switch(volume: Volume, stage_id: str) -> int:
     """Make a stage the present generation; returns its number. Nothing may write to the run.
 
-    Doing it again with the same ID is a success and changes nothing.
+    A second switch to the same stage succeeds and changes nothing.
     """
     if not stage_id.isalnum():
-        raise UsageError(f"'{stage_id}' is no stage ID: use the one that `holdfast stage` printed")
+        raise UsageError(
+            f"invalid stage ID '{stage_id}': use the one that `holdfast stage` printed"
+        )
     with run_lock(volume.run_path):
         staged = volume.run_path / f"{STAGE}{stage_id}"
         if not staged.is_dir():
@@ -81,7 +86,7 @@ def switch(volume: Volume, stage_id: str) -> int:
                 if _marker(volume.generation_path(number)).get("id") == stage_id:
                     return number
             raise HoldfastError(
-                f"run '{volume.run}' has no stage {stage_id}: it was replaced by a later one;"
+                f"run '{volume.run}' has no stage {stage_id}: a later stage replaced it;"
                 " stage the snapshot again"
             )
         if _marker(staged).get("id") != stage_id:
@@ -97,10 +102,10 @@ def switch(volume: Volume, stage_id: str) -> int:
 
 
 def switch_to_generation(volume: Volume, number: int) -> int:
-    """Undo a restore: make a new present generation of an old one's bundles; returns its number.
+    """Undo a restore: make a new generation of the bundles of an older one; returns its number.
 
-    Files are hard-linked (copied where links fail), so it takes no room; the old generation stays
-    as it is. Bundles that are damaged are left out. Nothing may write to the run.
+    Files are hard-linked (or copied where links fail), so it takes no space. The older generation
+    stays as it is. Damaged bundles are left out. Nothing may write to the run.
     """
     generations = volume.generations()
     if number not in generations[:-1]:
@@ -127,7 +132,7 @@ def switch_to_generation(volume: Volume, number: int) -> int:
 
 
 def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> Stage:
-    """Mark a complete draft and give it the name that `switch` looks for."""
+    """Mark a complete draft as such and give it the name that `switch` looks for."""
     stage_id = durable.unique()
     fields = {"format": 1, "id": stage_id, "origin": origin, "run": volume.run}
     durable.write_durably(draft / MARKER, canonical(fields))

@@ -1,4 +1,4 @@
-"""One data file, between a volume and a store, hashed on the way: used by push, pull and verify."""
+"""Copy one data file between a volume and a store, hashed on the way: for push, pull, verify."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CHUNK = 1024 * 1024
 
 
 class Blocks:
-    """Memory to read files into, used again as soon as nobody looks at it any more.
+    """Buffers to read files into, reused when no view of them is left.
 
-    A network client keeps what it was given until it is sent. Fresh memory for each piece costs a
-    page fault per 4 KiB, a tenth of all processor time of a push.
+    A network client keeps a buffer until its bytes are sent. New memory for each chunk would cost
+    a page fault per 4 KiB, a tenth of the processor time of a push.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,9 @@ class Blocks:
         self._lock = threading.Lock()
 
     def take(self) -> memoryview:
-        """A block of CHUNK bytes. It is taken until the view, and whatever was made of it, is gone.
+        """A block of CHUNK bytes. It is in use until the view, and every view of that, is gone.
 
-        A bytearray itself knows: while a view of it exists it refuses to change its length.
+        The bytearray itself knows: it cannot be resized while a view of it exists.
         """
         with self._lock:
             for block in self._blocks:
@@ -49,7 +49,7 @@ class Blocks:
 
 
 class Cancelled(Exception):
-    """Another file of the same copy failed: this one is not worth finishing."""
+    """Another file of the same copy failed, so this one need not be finished."""
 
 
 def each_file(
@@ -87,9 +87,9 @@ def read_local(
     stop: threading.Event,
     blocks: Blocks | None = None,
 ) -> Iterator[memoryview]:
-    """The bytes of a bundle's file; raises InvalidBundle at the end unless they are the right ones.
+    """The bytes of a bundle's file; raises InvalidBundle if they differ from the manifest.
 
-    Raised inside the iterator, so that an upload which consumes it is never completed.
+    The error comes from the iterator, so that an upload which consumes it is never completed.
     """
     blocks = blocks or Blocks()
     digest, size = hashlib.sha256(), 0
@@ -113,7 +113,7 @@ def read_local(
 def read_remote(
     store: Store, ref: BundleRef, entry: FileEntry, progress: Progress, stop: threading.Event
 ) -> Iterator[bytes | memoryview]:
-    """The bytes of a bundle's file in the store; raises Mismatch unless they are the right ones."""
+    """The bytes of a bundle's file in the store; raises Mismatch if they differ."""
     digest, size = hashlib.sha256(), 0
     try:
         for chunk in store.stream(ref.key(entry)):

@@ -1,4 +1,4 @@
-"""Verify a snapshot where it lies: in the store, without a volume."""
+"""Verify a snapshot in the store, without a volume."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def verify_snapshot(
 ) -> Verification:
     """Check every bundle of a snapshot: existence and sizes if ``quick``, else every byte.
 
-    The result, good or bad, is recorded in the store, where retention and push look for it
-    (``record=False``: for a store that may only be read). A store that cannot be reached raises
-    and records nothing: that says nothing about the data.
+    The result, good or bad, is recorded in the store for retention and push (not with
+    ``record=False``, for a store that is read-only here). If the store cannot be reached this
+    raises and records nothing, because that says nothing about the data.
     """
     problems: list[str] = []
     bad: list[str] = []
@@ -60,7 +60,7 @@ def verify_snapshot(
 
 
 def _quick(catalog: Catalog, ref: BundleRef, manifest: Manifest) -> dict[str, str]:
-    """What existence and sizes tell, by path."""
+    """The problems found in existence and sizes, by path."""
     there = {info.key: info.size for info in catalog.store.list(ref.data)}
     found = {}
     for entry in manifest.files:
@@ -78,7 +78,7 @@ def _quick(catalog: Catalog, ref: BundleRef, manifest: Manifest) -> dict[str, st
 def _full(
     catalog: Catalog, ref: BundleRef, entries: Iterable[FileEntry], progress: Progress
 ) -> dict[str, str]:
-    """What reading every byte tells, by path."""
+    """The problems found by reading every byte, by path."""
     found: dict[str, str] = {}
 
     def check(entry: FileEntry, stop: threading.Event) -> None:

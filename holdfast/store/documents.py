@@ -114,14 +114,14 @@ class Snapshot(Document):
         try:
             snapshot = cls.model_validate_json(data)
             if snapshot.to_bytes() != data or snapshot.digest != snapshot._digest():
-                raise ValueError("its digest is not that of its fields")
+                raise ValueError("its digest does not match its fields")
             if snapshot.id != snapshot_id or int(snapshot_id[:10]) != snapshot.sequence:
-                raise ValueError(f"it calls itself {snapshot.id}")
+                raise ValueError(f"its id is {snapshot.id}, which is not the name of the object")
             for ref in snapshot.bundles:
                 if not BUNDLE_PATH.fullmatch(ref.path) or ref.manifest != (
                     f"manifests/{ref.path}.json"
                 ):
-                    raise ValueError(f"bundle {ref.name} is at an impossible place '{ref.data}'")
+                    raise ValueError(f"bundle {ref.name}: invalid path '{ref.data}'")
         except ValueError as error:  # pydantic's ValidationError is one
             reason = (
                 "; ".join(e["msg"] for e in error.errors())
@@ -145,9 +145,9 @@ class Snapshot(Document):
 
 
 class Verification(Document):
-    """What a verification of a snapshot found, kept in the store so that prune need not read data.
+    """The result of verifying a snapshot, kept in the store so that prune need not read data.
 
-    ``bad`` holds the paths of bundles with a problem; a push never builds on them again.
+    ``bad`` holds the paths of bundles with a problem; no later push uses them.
     """
 
     format: Literal[1] = 1
@@ -161,16 +161,16 @@ class Verification(Document):
 
 
 def bundle_path(workload: str, run: str, generation: int, manifest: Manifest) -> str:
-    """Where a bundle's first copy lies: below ``manifests/``, ``data/`` and ``tombstones/``.
+    """The path of a bundle's first copy below ``manifests/``, ``data/`` and ``tombstones/``.
 
-    Run and generation are those in which it was *made* (its labels), so that a restored bundle is
-    the same object in the store; the arguments are for a bundle that has no such labels.
+    It uses the run and generation in which the bundle was *made* (its labels), so that a restored
+    bundle is the same object in the store. The arguments serve a bundle without these labels.
     """
     run = str(manifest.labels.get("run", run))
     made = manifest.labels.get("generation", generation)
     if not isinstance(made, int) or made < 1:
         raise HoldfastError(
-            f"bundle {manifest.name}: its label generation is {made!r}: it must be a number from 1"
+            f"bundle {manifest.name}: invalid label generation={made!r}: expected an integer from 1"
         )
     return (
         f"{check_name(workload)}/{check_name(run)}/gen-{made:04d}/{manifest.name}/{manifest.digest}"

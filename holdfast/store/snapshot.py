@@ -1,8 +1,8 @@
-"""Snapshots: the documents in the store that say which bundles are one recoverable state.
+"""Snapshots: documents in the store that list the bundles of one recoverable state.
 
 A snapshot is written last, after every byte that it names, and never changed. Its ID is the name of
-its object, ``<sequence>-<time>-<id>``; the sequence number, not a clock, says which one is latest.
-`Catalog` reads and writes what a store holds besides data.
+its object, ``<sequence>-<time>-<id>``. The latest is the one with the highest sequence number,
+whatever the clocks say. `Catalog` reads and writes everything in a store except data.
 """
 
 from __future__ import annotations
@@ -41,23 +41,25 @@ NOTHING_BAD = 200  # bytes: a verification record that names a bad bundle is lon
 
 @dataclass
 class Listing:
-    """The snapshots of a workload, newest first; and why others cannot be read, by ID."""
+    """The snapshots of a workload, newest first; `damaged` says by ID why others are unreadable."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
 
 
 class Catalog:
-    """All that a store says about bundles and snapshots, without their data.
+    """Everything that a store says about bundles and snapshots, without their data.
 
     Args:
-        owner: ``<project>/<stack>``. With one, another owner's store is refused; without one the
-            catalog only reads.
+        owner: ``<project>/<stack>``. With one, the store of another owner is refused. Without
+            one the catalog can only read.
     """
 
     def __init__(self, store: Store, owner: str | None = None) -> None:
         if owner is not None and len([part for part in owner.split("/") if part]) != 2:
-            raise UsageError(f"owner '{owner}' is not <project>/<stack>")
+            raise UsageError(
+                f"invalid owner '{owner}': expected <project>/<stack>, such as team/prod"
+            )
         self.store = store
         self.owner = owner
         self._known: dict[str, Snapshot] = {}
@@ -68,10 +70,10 @@ class Catalog:
         other._known = self._known
         return other
 
-    # Who owns the store ---------------------------------------------------------------------
+    # Owner ------------------------------------------------------------------------------------
 
     def check_owner(self) -> None:
-        """Refuse a store that belongs to another; one that belongs to nobody yet is right."""
+        """Refuse the store of another owner; a store without an owner is accepted."""
         found = self._found_owner()
         if found and self.owner not in (None, found):
             raise OwnerMismatch(
@@ -80,16 +82,16 @@ class Catalog:
             )
 
     def claim(self) -> None:
-        """Write our name into the store if nobody's is there; refuse another's."""
+        """Become the owner of a store that has none; refuse the store of another owner."""
         try:
             self.store.put_small(OWNER, self._owner_document(), if_absent=True)
         except AlreadyExists:
             self.check_owner()
 
     def adopt(self, previous: str) -> None:
-        """Write our name over that of ``previous``, whose store it is; a repeat changes nothing.
+        """Take the store over from ``previous``, its owner so far; a repeat changes nothing.
 
-        Raises OwnerMismatch when the store is somebody else's, or nobody's yet.
+        Raises OwnerMismatch when the store has another owner, or none yet.
         """
         data = self._owner_document()
         try:
@@ -100,10 +102,10 @@ class Catalog:
         if found == self.owner:
             return
         if found != previous:
-            whose = f"belongs to '{found}'" if found else "has no owner yet"
+            state = f"belongs to '{found}'" if found else "has no owner yet"
             raise OwnerMismatch(
-                f"store {self.store.url} {whose}, so it cannot be taken over from '{previous}':"
-                " correct --store, or the name"
+                f"store {self.store.url} {state}, so it cannot be taken over from '{previous}':"
+                " correct --store or the name"
             )
         self.store.put_small(OWNER, data, if_match=etag)
 
@@ -115,8 +117,8 @@ class Catalog:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise OwnerMismatch(
-                f"store {self.store.url}: its {OWNER} cannot be read ({error}): this prefix is not"
-                " a Holdfast store; use another prefix"
+                f"store {self.store.url}: invalid {OWNER} ({error}): this prefix is not a Holdfast"
+                " store; use another prefix"
             ) from error
 
     def _owner_document(self) -> bytes:
@@ -128,7 +130,7 @@ class Catalog:
     # Snapshots ------------------------------------------------------------------------------
 
     def listing(self, workload: str, run: str | None = None) -> Listing:
-        """The snapshots of a workload (and of one run), newest first, with the damaged ones."""
+        """The snapshots of a workload (of one run, if given), newest first; and the damaged."""
         found = Listing()
         for snapshot_id, result in self.scan(workload, list(self.written(workload))[::-1]):
             if isinstance(result, Mismatch):
@@ -138,9 +140,10 @@ class Catalog:
         return found
 
     def scan(self, workload: str, ids: Sequence[str]) -> Iterator[tuple[str, Snapshot | Mismatch]]:
-        """These snapshots, or why one is damaged; without those that are gone.
+        """Read these snapshots: each ID with its snapshot, or with the reason why it is damaged.
 
-        Many are read at a time and none is kept, so that it takes the same memory for any number.
+        Snapshots that are gone are left out. Reads in batches, so memory does not grow with their
+        number.
         """
         for start in range(0, len(ids), AT_ONCE):
             batch = ids[start : start + AT_ONCE]
@@ -150,32 +153,31 @@ class Catalog:
                     yield name, result
 
     def snapshots(self, workload: str, run: str | None = None) -> list[Snapshot]:
-        """The readable snapshots of a workload (and of one run), newest first."""
+        """The readable snapshots of a workload (of one run, if given), newest first."""
         return list(self.newest_first(workload, run))
 
     def newest_first(self, workload: str, run: str | None = None) -> Iterator[Snapshot]:
-        """The readable snapshots of a workload (and of one run), read while they are asked for."""
+        """The same as an iterator, which reads a snapshot only when the caller gets to it."""
         for _, found in self.newest(workload):
             if isinstance(found, Snapshot) and run in (None, found.run):
                 yield found
 
     def newest(self, workload: str) -> Iterator[tuple[str, Snapshot | Mismatch]]:
-        """The snapshots of a workload, newest first, or why one is damaged.
+        """The snapshots of a workload, newest first; or the reason why one is damaged.
 
-        Their order is in their keys, so the newest costs one list and one read, however many there
-        are: one is read at first, then twice as many at a time.
+        Their keys hold their order, so the newest costs one list and one read. The batches grow:
+        one snapshot is read at first, then twice as many each time.
         """
         ids, count = list(self.written(workload)), 1
         while ids:
             for name, found in self.scan(workload, ids[: -count - 1 : -1]):
                 if isinstance(found, Snapshot):
-                    self._known[name] = found  # whoever wants the newest asks again
+                    self._known[name] = found  # the newest is usually read again
                 yield name, found
             ids, count = ids[:-count], min(2 * count, AT_ONCE)
 
     def written(self, workload: str) -> dict[str, datetime]:
-        """The IDs of a workload's snapshots, oldest first, and when by its clock the store got
-        each."""
+        """The IDs of a workload's snapshots, oldest first, with the store's time of each."""
         prefix = f"snapshots/{check_name(workload)}/"
         return {
             info.key.removeprefix(prefix).removesuffix(".json"): info.modified
@@ -194,8 +196,8 @@ class Catalog:
         """One snapshot. Raises NoSnapshot when there is none, Mismatch when it is damaged."""
         if not SNAPSHOT_ID.fullmatch(snapshot_id):
             raise UsageError(
-                f"'{snapshot_id}' is no snapshot ID: see `holdfast list`, or use latest or"
-                " before=TIME"
+                f"invalid snapshot ID '{snapshot_id}': copy one from `holdfast list`, or use"
+                " latest or before=TIME"
             )
         if snapshot_id not in self._known:
             self._known[snapshot_id] = self._read(workload, snapshot_id)
@@ -211,7 +213,7 @@ class Catalog:
         return Snapshot.parse(data, snapshot_id)
 
     def resolve(self, workload: str, run: str, which: str) -> Snapshot:
-        """The snapshot meant by an ID, ``latest``, or ``before=TIME`` (ISO 8601, UTC if unsaid)."""
+        """The snapshot for an ID, ``latest`` or ``before=TIME`` (ISO 8601, UTC by default)."""
         if which != "latest" and not which.startswith("before="):
             snapshot = self.read(workload, which)
             if snapshot.run != run:
@@ -231,7 +233,7 @@ class Catalog:
         )
 
     def manifest(self, ref: BundleRef) -> Manifest:
-        """The manifest of a bundle in the store. Raises Mismatch when it is missing or another."""
+        """The manifest of a bundle in the store. Raises Mismatch when it is missing or differs."""
         try:
             manifest = Manifest.parse(self.store.get(ref.manifest))
         except NotFound as error:
@@ -239,11 +241,11 @@ class Catalog:
         except InvalidManifest as error:
             raise Mismatch(f"bundle {ref.name}: its manifest in the store {error}") from error
         if (manifest.digest, manifest.name) != (ref.digest, ref.name):
-            raise Mismatch(f"bundle {ref.name}: the store has another bundle's manifest there")
+            raise Mismatch(f"bundle {ref.name}: its manifest in the store is of another bundle")
         return manifest
 
     def claim_sequence(self, workload: str) -> int:
-        """Take the next sequence number; no two pushes ever get the same."""
+        """Take the next sequence number. No two pushes ever get the same one."""
         taken = [
             int(key.rsplit("/", 1)[1][:10])
             for kind in ("sequences", "snapshots")
@@ -259,7 +261,9 @@ class Catalog:
             except AlreadyExists:
                 continue
             return candidate
-        raise StoreError(f"store {self.store.url}: 100 sequence numbers in a row were taken: retry")
+        raise StoreError(
+            f"store {self.store.url}: 100 sequence numbers in a row are taken: try again"
+        )
 
     # Pins and verifications -----------------------------------------------------------------
 
@@ -281,12 +285,12 @@ class Catalog:
             raise
 
     def unpin(self, workload: str, snapshot_id: str) -> None:
-        """Take the pin off; one that is not there is no error."""
+        """Remove the pin of a snapshot; a missing pin is not an error."""
         self.store.delete([f"pins/{check_name(workload)}/{snapshot_id}"])
 
     def record(self, workload: str, verification: Verification) -> None:
-        """Keep the result of a verification: the newest counts, but a quick look that found nothing
-        never replaces what reading every byte found."""
+        """Store the result of a verification in place of the one before. A quick check that found
+        nothing never replaces a full one."""
         key = f"verified/{check_name(workload)}/{verification.snapshot}.json"
         if verification.kind == "quick" and verification.ok:
             with suppress(NotFound, ValidationError):
@@ -296,12 +300,12 @@ class Catalog:
         self.store.put_small(key, verification.to_bytes())
 
     def verifications(self, workload: str) -> dict[str, Verification]:
-        """The last verification of each snapshot that had one."""
+        """The last verification of each snapshot that was ever verified."""
         records = self._records([info.key for info in self._verified(workload)])
         return {record.snapshot: record for record in records}
 
     def verdicts(self, workload: str) -> dict[str, bool]:
-        """Whether each snapshot that was ever verified passed the last time."""
+        """By snapshot ID, whether its last verification passed."""
         keys = [info.key for info in self._verified(workload)]
         return {
             record.snapshot: record.ok
@@ -310,7 +314,7 @@ class Catalog:
         }
 
     def last_read_in_full(self, workload: str) -> Verification | None:
-        """The newest verification that read every byte; reads few records of many."""
+        """The newest verification that read every byte. Reads as few records as it can."""
         by_age = sorted(self._verified(workload), key=lambda info: info.modified, reverse=True)
         for start in range(0, len(by_age), AT_ONCE):
             records = self._records([info.key for info in by_age[start : start + AT_ONCE]])
@@ -319,7 +323,7 @@ class Catalog:
         return None
 
     def failures(self, workload: str) -> list[Verification]:
-        """The verifications that found something bad, by snapshot.
+        """The verifications that found something bad.
 
         Reads only the records that are long enough to name a bundle.
         """
@@ -327,7 +331,7 @@ class Catalog:
         return [record for record in self._records(keys) if not record.ok]
 
     def known_bad(self, workload: str) -> set[str]:
-        """Paths of bundles whose bytes in the store failed verification: as good as absent."""
+        """Paths of bundles that failed verification in the store. A push treats them as absent."""
         return {path for record in self.failures(workload) for path in record.bad}
 
     def _verified(self, workload: str) -> Iterator[ObjectInfo]:
@@ -337,7 +341,7 @@ class Catalog:
         def read(key: str) -> Verification | None:
             try:
                 return Verification.model_validate_json(self.store.get(key))
-            except (NotFound, ValidationError):  # removed, or of no use: as if never verified
+            except (NotFound, ValidationError):  # gone or damaged: the same as never verified
                 return None
 
         return [record for record in in_threads(read, keys, READERS) if record]
@@ -348,6 +352,6 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"'{text}' is no time: write before=2026-08-21T10:15:00Z, or with another offset"
+            f"invalid time '{text}': expected ISO 8601, such as before=2026-08-21T10:15:00Z"
         ) from None
     return moment.replace(tzinfo=moment.tzinfo or UTC)

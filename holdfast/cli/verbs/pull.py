@@ -31,8 +31,8 @@ def pull(
         typer.Option(
             "--start",
             envvar="HOLDFAST_START",
-            help="With --if-empty: what may happen when there is no state anywhere. auto and fresh"
-            " start from step 0; require stops.",
+            help="With --if-empty: what to do when there is no state anywhere. auto and fresh start"
+            " from step 0; require stops.",
         ),
     ] = Start.AUTO,
     decision_file: Annotated[
@@ -65,18 +65,18 @@ def pull(
 ) -> None:
     """Copy a snapshot's bundles from the store to the volume, and verify every byte.
 
-    A bundle appears under its name only when all of it is right. With --if-empty the newest bundle
-    on the volume is verified first, and the store is asked only when there is no valid one; several
-    pods may do so at once. Exit codes then: 0 go on training, 1 failed, try again (the store does
-    not answer), 76 stopped for good, do not retry: only bad bundles and nothing in the store, or
-    --start require and nothing anywhere.
+    A bundle gets its name only when all of it is copied and verified. With --if-empty the newest
+    bundle on the volume is verified first, and the snapshot is pulled only if there is no valid
+    one; several pods may do so at once. Exit codes with --if-empty: 0 start training; 1 failed, try
+    again (the store does not answer); 76 do not retry: only bad bundles and nothing in the store,
+    or --start require and no state anywhere.
 
     Example: holdfast pull --if-empty --volume /mnt/checkpoints --run gpt --workload gpt
     --store s3://bucket/team/prod
     """
     if if_empty:
         if into is not None:
-            raise UsageError(f"--into {into} and --if-empty: give only one")
+            raise UsageError(f"--into {into} and --if-empty exclude each other: give one of them")
         _pull_if_empty(
             volume, run, store, owner, workload, memory, deadline, start, decision_file, output
         )
@@ -87,7 +87,7 @@ def pull(
     catalog, chosen = open_snapshot(snapshot, run, store, owner, workload, memory, deadline)
     if into is None:
         if volume is None:
-            raise UsageError("pull to where? give --volume or --into")
+            raise UsageError("no destination: give --volume or --into")
         target = Volume(volume, chosen.run)
         into = target.generation_path(target.present() or chosen.generation)
     say(f"pull snapshot {chosen.id} ({size(chosen.size)}) into {into}")

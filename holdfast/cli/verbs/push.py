@@ -37,9 +37,9 @@ def push(
 ) -> None:
     """Copy bundles from the volume to the store, and write a snapshot.
 
-    Training goes on meanwhile: bundles never change. Every byte is hashed while it is read, and
-    what differs from its manifest is refused. The snapshot is written last, so a push that is
-    killed leaves nothing half; the next one goes on from what is there.
+    Training can go on meanwhile, because bundles never change. Every byte is hashed while it is
+    read, and a bundle that differs from its manifest is refused. The snapshot is written last: a
+    push that is killed leaves no incomplete snapshot, and the next push reuses what was copied.
 
     Example: holdfast push --volume /mnt/checkpoints --run gpt --workload gpt
     --store s3://bucket/team/prod --owner team/prod

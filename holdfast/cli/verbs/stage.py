@@ -23,10 +23,10 @@ def stage(
     kanister: options.Kanister = False,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Pull a snapshot into a hidden place of the volume, verified, while training goes on.
+    """Pull a snapshot into a hidden directory of the volume, verified, while training goes on.
 
-    The first half of a restore: nothing changes until `holdfast switch`. A snapshot staged before
-    and never switched to is removed. Fails before it copies if the volume has too little room.
+    The first half of a restore: nothing changes until `holdfast switch`. An earlier stage that was
+    never switched to is removed. Fails before it copies if the volume has too little free space.
 
     Example: holdfast stage --snapshot before=2026-05-01T12:00:00Z
     """

@@ -1,4 +1,4 @@
-"""Make a staged snapshot the present generation, or go back."""
+"""Make a staged snapshot the present generation, or go back to an older one."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ def switch(
 ) -> None:
     """Make what was staged the present generation, by one rename. Stop the training first.
 
-    The generation before stays as it is, and `holdfast switch --generation N` makes a new one of
-    it (by hard links, so it takes no room). Switching twice to one stage changes nothing.
+    The generation before stays as it is. To go back, `holdfast switch --generation N` makes a new
+    generation of it (with hard links, so it takes no space). A second switch to the same stage
+    changes nothing.
 
     Example: holdfast switch 3f2a9c1d
     """
     from holdfast import restore
 
     if (stage_id is None) == (generation is None):
-        raise UsageError("switch to what? give either a stage or --generation N")
+        raise UsageError("no target, or two: give either a stage or --generation N")
     target = open_volume(volume, run)
     if generation is not None:
         say(f"switch run {target.run} to the bundles of generation {generation}")

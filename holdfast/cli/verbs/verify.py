@@ -1,4 +1,4 @@
-"""Read it all back: verify bundles where they lie, and snapshots in the store."""
+"""Verify bundles on a volume and snapshots in a store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a verification of one bundle or snapshot found."""
+    """The result of verifying one bundle or snapshot."""
 
     side: str
     id: str
@@ -66,9 +66,9 @@ def verify(
 ) -> None:
     """Compare every byte of bundles and snapshots with their manifests.
 
-    Nothing is changed. What was found of a snapshot is recorded in the store, so that retention
-    never removes the last one that verifies and a push never builds on a bad one. Ends with 1 if
-    anything is wrong, with every problem on stderr.
+    Nothing is changed. The result for a snapshot is recorded in the store, so that retention never
+    removes the last good one and no push uses a bad one. Ends with 1 if anything is wrong, with
+    every problem on stderr.
 
     Example: holdfast verify latest --store s3://bucket/team/prod --workload gpt
     """
@@ -129,7 +129,7 @@ def _report(results: list[Result], seconds: float, kanister: bool, output: optio
         raise HoldfastError(
             f"{len(bad)} of {len(results)} failed verification ({read}): "
             + ", ".join(result.id for result in bad)
-            + ": recovery passes over what is bad; see docs/recover.md"
+            + ": recovery does not use them; see docs/recover.md"
         )
     say(f"verified {plural(len(results), 'item')}: {read}")
 
@@ -154,7 +154,7 @@ def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
                 pass
         except InvalidBundle as error:
             problems.extend(error.problems)
-        except OSError:  # tells what is the file's fault from what is not
+        except OSError:  # check_files tells a bad file from a bad system
             problems.extend(check_files(path, [entry]))
 
     manifest = bundle.manifest

@@ -271,7 +271,7 @@ def test_a_pull_before_a_time_takes_none_that_is_younger(holdfast: Shell):
     holdfast.push()
     result = holdfast("pull", "--snapshot", "before=2020-01-01T00:00:00Z", code=1)
     assert "has no snapshot" in result.stderr
-    assert "is no time" in holdfast("pull", "--snapshot", "before=noon", code=2).stderr
+    assert "invalid time" in holdfast("pull", "--snapshot", "before=noon", code=2).stderr
 
 
 def test_a_starting_pod_uses_pulls_or_starts_fresh_and_writes_its_decision(holdfast: Shell):
