@@ -1,25 +1,39 @@
 """Everything that Holdfast raises on purpose.
 
 A message is one line: the value, the rule, the remedy. `exit_code` is what a command ends with
-when the error reaches its user: 1 failed, 2 misuse, 76 do not retry.
+when the error reaches its user.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from pathlib import Path
 
 _SHOWN_PROBLEMS = 20
 
 
+class ExitCode(IntEnum):
+    """How a command or a trainer ends. Scripts and pod failure policies decide by it."""
+
+    DONE = 0
+    FAILED = 1
+    #: an option or a setting is wrong: the same again fails again
+    MISUSE = 2
+    #: a trainer that was told to stop, and has saved
+    STOPPED = 75
+    #: no retry helps: a person has to look
+    REFUSED = 76
+
+
 class HoldfastError(Exception):
     """The root of the hierarchy: catch it to catch whatever Holdfast refuses or fails to do."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class UsageError(HoldfastError):
-    """The caller asked for something that cannot be meant; asking again will not help."""
+    """What was typed or set is wrong: the same again fails again."""
 
-    exit_code = 2
+    exit_code = ExitCode.MISUSE
 
 
 class InvalidManifest(HoldfastError, ValueError):
@@ -36,7 +50,7 @@ class InvalidBundle(HoldfastError):
 
 
 class CommitRefused(HoldfastError):
-    """These files cannot become a bundle. `problems` is complete: mend them all, commit again."""
+    """These files cannot become a bundle. `problems` lists all there are."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -90,7 +104,7 @@ class NoSnapshot(HoldfastError):
 class RecoveryStopped(HoldfastError):
     """There is no state to go on from, and starting at step 0 was not asked for: do not retry."""
 
-    exit_code = 76
+    exit_code = ExitCode.REFUSED
 
 
 def _listed(problems: Sequence[str]) -> str:

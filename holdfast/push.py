@@ -16,9 +16,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from holdfast.bundle import Bundle
+from holdfast.defaults import GRACE, Select
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
@@ -35,15 +35,7 @@ from holdfast.store.snapshot import Catalog
 from holdfast.transfer import Blocks, each_file, read_local
 from holdfast.volume import Volume
 
-GRACE = timedelta(days=1)
 ATTEMPTS = 3
-
-
-class Select(StrEnum):
-    """Which bundles of the present generation get a snapshot."""
-
-    NEWEST = "newest"
-    ALL = "all"
 
 
 class EmptyVolume(HoldfastError):

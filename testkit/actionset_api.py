@@ -7,14 +7,13 @@ as many GETs as `leaving` says, as one whose pods have not ended.
 
 from __future__ import annotations
 
-import json
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from sandbox.cluster import http
 
 Status = dict[str, Any] | None
 PATH = "/apis/cr.kanister.io/v1alpha1/namespaces/kanister/actionsets"
@@ -211,37 +210,16 @@ class ActionSetApi:
 def serve() -> Iterator[ActionSetApi]:
     api = ActionSetApi()
 
-    class Handler(BaseHTTPRequestHandler):
-        def _handle(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(size)) if size else None
-            api.requests.append((self.command, self.path))
-            api.headers.append(dict(self.headers))
-            fault = api.faults.pop(0) if api.faults and api.faults[0][0] == self.command else None
-            if fault and fault[1]:
-                code, answer = fault[1], {"message": fault[2]}
-            else:
-                code, answer = api.answer(self.command, self.path, body)
-            if fault and not fault[1]:
-                self.connection.close()
-                return
-            data = json.dumps(answer).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(request: http.Request) -> http.Answer:
+        api.requests.append((request.method, request.path))
+        api.headers.append(request.headers)
+        fault = api.faults.pop(0) if api.faults and api.faults[0][0] == request.method else None
+        if fault and fault[1]:
+            return fault[1], {"message": fault[2]}
+        answered = api.answer(request.method, request.path, request.body)
+        return None if fault else answered
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    ).start()
-    api.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server, api.url = http.serve(answer)
     try:
         yield api
     finally:

@@ -23,7 +23,7 @@ def open_volume(root: Path | None, run: str | None) -> Volume:
     if root is None:
         raise UsageError("no volume is named: give --volume or set HOLDFAST_VOLUME")
     if not root.is_dir():
-        raise HoldfastError(f"volume '{root}' is no directory: is it mounted there?")
+        raise HoldfastError(f"volume '{root}' is not a directory: is it mounted there?")
     if run is None:
         runs = sorted(path.name for path in root.iterdir() if any(path.glob("gen-*")))
         if len(runs) != 1:

@@ -14,11 +14,6 @@ import typer
 
 from holdfast.errors import UsageError
 
-#: default of --memory, in bytes
-MEMORY = 256 * 2**20
-#: default of --grace, in seconds
-GRACE = 86400
-
 _WHERE = "Where"
 _CLUSTER = "Cluster"
 _RETENTION = "Retention"
@@ -40,13 +35,6 @@ class Side(StrEnum):
     STORE = "store"
 
 
-class Select(StrEnum):
-    """Which bundles a push copies."""
-
-    NEWEST = "newest"
-    ALL = "all"
-
-
 def parse_bytes(text: str | int) -> int:
     """A size in bytes from ``256MiB``, ``1GB`` or a plain number."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -56,7 +44,7 @@ def parse_bytes(text: str | int) -> int:
     except ValidationError:
         size = 0
     if size <= 0:
-        raise typer.BadParameter(f"'{text}' is no size: write bytes, such as 256MiB")
+        raise typer.BadParameter(f"invalid size '{text}': expected bytes or a unit, such as 256MiB")
     return size
 
 
@@ -330,7 +318,7 @@ Timeout = Annotated[
         "--timeout",
         envvar="HOLDFAST_TIMEOUT",
         min=1,
-        help="Seconds that one ActionSet may take before it counts as stranded.",
+        help="Seconds that one ActionSet may take before it counts as orphaned.",
         metavar="SECONDS",
         rich_help_panel=_CLUSTER,
     ),

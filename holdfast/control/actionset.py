@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavailable
+from holdfast.defaults import BLUEPRINT
 from holdfast.errors import UsageError
 
 WORKLOAD_LABEL = "holdfast.dev/workload"
@@ -51,7 +52,7 @@ class Action:
     workload: str
     namespace: str
     claim: str
-    blueprint: str = "checkpoints"
+    blueprint: str = BLUEPRINT
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,7 +60,8 @@ class Action:
             value = getattr(self, what)
             if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", value):
                 raise UsageError(
-                    f"{what} '{value}' is no Kubernetes name: use at most 63 of a-z, 0-9 and -"
+                    f"invalid {what} '{value}': expected a Kubernetes name, at most 63 of a-z, 0-9"
+                    " and -"
                 )
 
     def manifest(self, name: str, namespace: str, deadline: datetime) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The training Job, as a restore meets it: there or not, finished or not, made anew if it is.
+"""The training Job that a restore suspends: does it exist, is it finished? Then create it again.
 
-A finished Job cannot be resumed: nothing makes it run again. So a restore creates it anew from its
+A finished Job cannot be resumed: nothing makes it run again. So a restore creates it again from its
 own spec. Between its deletion and its creation only a ConfigMap knows what it was; a restore that
 finds that ConfigMap and no Job finishes the work of the one before.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
-from holdfast.control.run_action import Patience, Say, patiently
+from holdfast.control.run_action import Say, Timeouts, when_available
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
 #: The Blueprint sets it in the patch that suspends the Job, and removes it in the one that resumes
@@ -34,7 +34,7 @@ _SAVED = "job.json"
 
 
 class JobMissing(HoldfastError):
-    """There is no such Job, and nothing says what it was."""
+    """There is no such Job, and no copy of its spec."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Job:
         return self.manifest["metadata"].get("uid", "")
 
     @property
-    def going(self) -> bool:
+    def deleting(self) -> bool:
         """Deleted, and waiting for its pods to end."""
         return bool(self.manifest["metadata"].get("deletionTimestamp"))
 
@@ -73,7 +73,7 @@ class Job:
                 return entry["manager"]
         return "holdfast"
 
-    def anew(self) -> dict[str, Any]:
+    def fresh_manifest(self) -> dict[str, Any]:
         """What to create to have the same Job again, not yet run."""
         metadata = self.manifest["metadata"]
         annotations = dict(metadata.get("annotations") or {})
@@ -118,7 +118,7 @@ class Jobs:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name, "namespace": self.namespace},
-            "data": {_SAVED: json.dumps(job.anew()), "manager": job.manager},
+            "data": {_SAVED: json.dumps(job.fresh_manifest()), "manager": job.manager},
         }
         self._api.apply(f"{self._maps}/{name}", body, "holdfast")
 
@@ -147,7 +147,7 @@ class Jobs:
             return None
 
 
-def require(jobs: Jobs, name: str, patience: Patience, say: Say) -> bool:
+def require_job(jobs: Jobs, name: str, timeouts: Timeouts, say: Say) -> bool:
     """Refuse a restore whose Job is not there; returns whether the Job can be seen at all.
 
     Where it cannot, Kanister, which can, refuses in the first phase. A Job that an earlier restore
@@ -157,7 +157,7 @@ def require(jobs: Jobs, name: str, patience: Patience, say: Say) -> bool:
         JobMissing: there is none. Nothing was changed.
     """
     try:
-        job = patiently(lambda: jobs.get(name), patience, 10)
+        job = when_available(lambda: jobs.get(name), timeouts, 10)
     except KubernetesError as error:
         if error.status != 403:
             raise
@@ -166,7 +166,7 @@ def require(jobs: Jobs, name: str, patience: Patience, say: Say) -> bool:
             " finished it stays so, and `kubectl delete job` with `pulumi up --refresh` starts it"
         )
         return False
-    if job is not None and not job.going:
+    if job is not None and not job.deleting:
         return True
     saved = jobs.saved(name)
     if saved is None:
@@ -176,13 +176,13 @@ def require(jobs: Jobs, name: str, patience: Patience, say: Say) -> bool:
             " --refresh`), or name the right one with --job"
         )
     say(f"an earlier restore was cut off before it created Job {name} anew: creating it")
-    _create_when_gone(jobs, name, *saved, patience)
+    _create_when_gone(jobs, name, *saved, timeouts)
     return True
 
 
-def renew(jobs: Jobs, name: str, patience: Patience, say: Say) -> bool:
-    """Create the Job anew if it is finished; returns whether that was needed."""
-    job = patiently(lambda: jobs.get(name), patience)
+def recreate_if_finished(jobs: Jobs, name: str, timeouts: Timeouts, say: Say) -> bool:
+    """Create the Job again if it is finished; returns whether that was needed."""
+    job = when_available(lambda: jobs.get(name), timeouts)
     if job is None:
         raise JobMissing(
             f"Job {jobs.namespace}/{name} was deleted during the restore, whose snapshot is in"
@@ -191,32 +191,32 @@ def renew(jobs: Jobs, name: str, patience: Patience, say: Say) -> bool:
     if not job.finished:
         return False
     say(f"Job {name} is finished ({job.finished}): creating it anew from its own spec")
-    patiently(lambda: jobs.save(job), patience)
+    when_available(lambda: jobs.save(job), timeouts)
     try:
-        patiently(lambda: jobs.delete(name, job.uid), patience)
+        when_available(lambda: jobs.delete(name, job.uid), timeouts)
     except KubernetesError as error:
         if error.status == 409:  # another one of this name by now: not ours to delete
             jobs.forget(name)
         raise
-    _create_when_gone(jobs, name, job.anew(), job.manager, patience)
+    _create_when_gone(jobs, name, job.fresh_manifest(), job.manager, timeouts)
     return True
 
 
 def _create_when_gone(
-    jobs: Jobs, name: str, manifest: Mapping[str, Any], manager: str, patience: Patience
+    jobs: Jobs, name: str, manifest: Mapping[str, Any], manager: str, timeouts: Timeouts
 ) -> None:
     """Deletion is in the foreground: no object, no pod. So never two writers on the volume."""
-    end = time.monotonic() + patience.timeout
-    while (old := patiently(lambda: jobs.get(name), patience)) and old.going:
+    end = time.monotonic() + timeouts.timeout
+    while (old := when_available(lambda: jobs.get(name), timeouts)) and old.deleting:
         if time.monotonic() > end:
             raise DeadlineExceeded(
-                f"the pods of Job {jobs.namespace}/{name} have not gone in {patience.timeout:.0f}"
+                f"the pods of Job {jobs.namespace}/{name} have not gone in {timeouts.timeout:.0f}"
                 " s: see why; then the same restore again, or `pulumi up --refresh`, creates it"
             )
-        time.sleep(patience.poll)
+        time.sleep(timeouts.poll)
     if old is None:
-        patiently(lambda: jobs.create(manifest, manager), patience)
-    patiently(lambda: jobs.forget(name), patience)
+        when_available(lambda: jobs.create(manifest, manager), timeouts)
+    when_available(lambda: jobs.forget(name), timeouts)
 
 
 def _own(metadata: Mapping[str, Any]) -> dict[str, str]:

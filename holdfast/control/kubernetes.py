@@ -58,8 +58,8 @@ class KubernetesAPI:
         self.url = (url or _in_cluster_url(service_account)).rstrip("/")
         if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
             raise UsageError(
-                f"Kubernetes API '{url}' is no http(s) URL: run `kubectl proxy` and give"
-                " --api http://127.0.0.1:8001"
+                f"invalid Kubernetes API '{url}': expected an http(s) URL: run `kubectl proxy` and"
+                " give --api http://127.0.0.1:8001"
             )
         #: Time by the server's clock at its last answer; this machine's before the first one.
         self.server_time: datetime = datetime.now(UTC)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from holdfast.control.actionset import Action, ActionSet, ActionSets, State
 from holdfast.control.kubernetes import KubernetesUnavailable
+from holdfast.defaults import ACTION_SECONDS
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
 KEEP_FINISHED = 10
@@ -29,7 +30,7 @@ class ActionFailed(HoldfastError):
     """Kanister ran the action and it failed."""
 
 
-class Stranded(DeadlineExceeded):
+class Orphaned(DeadlineExceeded):
     """Nobody works on the ActionSet any more, or nobody ever did."""
 
     def __init__(self, message: str, *, begun: bool) -> None:
@@ -38,10 +39,10 @@ class Stranded(DeadlineExceeded):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long to wait for what, in seconds. `timeout` is the user's; tests shorten the rest."""
 
-    timeout: float = 3600
+    timeout: float = ACTION_SECONDS
     #: without any status by then, no controller watches: it is down, or watches elsewhere
     first_status: float = 60
     #: a failed ActionSet whose deferPhase has not started by then failed at launch
@@ -50,42 +51,42 @@ class Patience:
 
 
 def run_action(
-    actionsets: ActionSets, action: Action, *, patience: Patience | None = None, say: Say = print
+    actionsets: ActionSets, action: Action, *, timeouts: Timeouts | None = None, say: Say = print
 ) -> ActionSet:
     """Run an action to its end and return the complete ActionSet.
 
     An unfinished ActionSet of the same workload and action is waited for, not doubled; with other
-    options it is an error. One that strands is reported, deleted and issued once more under a new
-    name: phases are idempotent and commit by a last atomic step. A restore that strands a second
-    time stays for `holdfast.control.stranded`, whose patience it measures.
+    options it is an error. An orphaned one is reported, deleted and issued once more under a new
+    name: phases are idempotent and commit by a last atomic step. A restore that is orphaned again
+    stays: `holdfast.control.orphaned_restores` counts its longer limit from it.
 
     Raises:
         ActionFailed: the action failed and its deferPhase has ended.
-        Stranded: twice no end within the deadline.
+        Orphaned: twice no end within the deadline.
         KubernetesError: the API server refused a request.
     """
-    patience = patience or Patience()
-    current = _under_way(actionsets, action, patience, say)
+    timeouts = timeouts or Timeouts()
+    current = _under_way(actionsets, action, timeouts, say)
     for last_try in (False, True):
         if current is None:
-            current = patiently(lambda: actionsets.create(action, patience.timeout), patience)
+            current = when_available(lambda: actionsets.create(action, timeouts.timeout), timeouts)
             say(f"created ActionSet {current.name} in namespace {actionsets.namespace}")
         try:
-            return _wait(actionsets, current, patience, say)
-        except Stranded as stranded:
-            if last_try and action.name == "restore" and stranded.begun:
+            return _wait(actionsets, current, timeouts, say)
+        except Orphaned as orphaned:
+            if last_try and action.name == "restore" and orphaned.begun:
                 raise
             stuck = current.name
-            patiently(lambda name=stuck: actionsets.delete(name), patience)
+            when_available(lambda name=stuck: actionsets.delete(name), timeouts)
             if last_try:
                 raise
-            say(f"stranded: {stranded}; deleted, issuing it once more")
+            say(f"orphaned: {orphaned}; deleted, issuing it once more")
             current = None
     raise AssertionError("unreachable: the last try returns or raises")
 
 
 def clean_up(
-    actionsets: ActionSets, workload: str, *, patience: Patience, keep: int = KEEP_FINISHED
+    actionsets: ActionSets, workload: str, *, timeouts: Timeouts, keep: int = KEEP_FINISHED
 ) -> list[str]:
     """Delete the workload's finished ActionSets beyond the newest ``keep``; returns their names.
 
@@ -96,8 +97,8 @@ def clean_up(
     def finished(actionset: ActionSet) -> bool:
         age = actionsets.age(actionset)
         if actionset.state is State.FAILED:
-            quiet = actionset.launch_failed and age > max(patience.launch, patience.first_status)
-            return not actionset.deferring or quiet or age > patience.timeout
+            quiet = actionset.launch_failed and age > max(timeouts.launch, timeouts.first_status)
+            return not actionset.deferring or quiet or age > timeouts.timeout
         return actionset.state is State.COMPLETE
 
     old = [a.name for a in actionsets.of_workload(workload) if finished(a)][keep:]
@@ -107,23 +108,23 @@ def clean_up(
 
 
 def _under_way(
-    actionsets: ActionSets, action: Action, patience: Patience, say: Say
+    actionsets: ActionSets, action: Action, timeouts: Timeouts, say: Say
 ) -> ActionSet | None:
-    """The unfinished ActionSet to wait for, if there is one; stranded ones are deleted."""
-    listed = patiently(
-        lambda: actionsets.of_workload(action.workload), patience, FIRST_ANSWER_SECONDS
+    """The unfinished ActionSet to wait for, if there is one; orphaned ones are deleted."""
+    listed = when_available(
+        lambda: actionsets.of_workload(action.workload), timeouts, FIRST_ANSWER_SECONDS
     )
     for other in (a for a in listed if a.action == action.name):
-        young = actionsets.overdue(other, patience.timeout) < 0
+        young = actionsets.overdue(other, timeouts.timeout) < 0
         if other.state is State.FAILED and other.deferring and young:
             say(f"waiting for the clean-up of failed ActionSet {other.name}")
             try:
-                _wait(actionsets, other, patience, say)
+                _wait(actionsets, other, timeouts, say)
             except ActionFailed as error:
                 say(f"earlier {action.name} failed: {error}")
         elif other.state not in (State.COMPLETE, State.FAILED) and not young:
-            say(f"stranded: ActionSet {other.name} is past its deadline; deleted")
-            patiently(lambda name=other.name: actionsets.delete(name), patience)
+            say(f"orphaned: ActionSet {other.name} is past its deadline; deleted")
+            when_available(lambda name=other.name: actionsets.delete(name), timeouts)
         elif other.state not in (State.COMPLETE, State.FAILED):
             if dict(other.options) != dict(action.options):
                 raise ActionFailed(
@@ -135,25 +136,25 @@ def _under_way(
     return None
 
 
-def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say: Say) -> ActionSet:
+def _wait(actionsets: ActionSets, actionset: ActionSet, timeouts: Timeouts, say: Say) -> ActionSet:
     name, start = actionset.name, time.monotonic() - actionsets.age(actionset)
     due = actionset.deadline or actionset.created
-    limit = max(patience.timeout, (due - actionset.created).total_seconds())  # another's, maybe
+    limit = max(timeouts.timeout, (due - actionset.created).total_seconds())  # another's, maybe
     silent_since: float | None = None
     told = ""
     while True:
-        current = patiently(lambda: actionsets.get(name), patience)
+        current = when_available(lambda: actionsets.get(name), timeouts)
         waited = time.monotonic() - start
         if current.state is State.COMPLETE:
             return current
         overdue = waited > limit
         if current.state is State.FAILED:
             silent_since = (silent_since or waited) if current.launch_failed else None
-            launch_failed = silent_since is not None and waited - silent_since > patience.launch
+            launch_failed = silent_since is not None and waited - silent_since > timeouts.launch
             if not current.deferring or launch_failed or overdue:
                 raise _failure(actionsets.namespace, current, overdue=overdue and current.deferring)
-        elif current.state is State.NONE and waited > patience.first_status:
-            raise Stranded(
+        elif current.state is State.NONE and waited > timeouts.first_status:
+            raise Orphaned(
                 f"ActionSet {name} has no status after {waited:.0f} s: is Kanister's controller"
                 f" running, and does it watch namespace {actionsets.namespace}?",
                 begun=False,
@@ -161,7 +162,7 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
         elif overdue:
             if current.all_done:  # only the last status update is missing: the work is done
                 return current
-            raise Stranded(
+            raise Orphaned(
                 f"ActionSet {name} is still {current.state} in phase"
                 f" '{current.running_phase or '-'}' after {waited:.0f} s: a restarted controller"
                 " forgets what ran; raise --timeout if the phase only needs longer",
@@ -171,7 +172,7 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, patience: Patience, say:
         if doing != told and current.state is not State.NONE:
             say(f"{name} {doing}")
             told = doing
-        time.sleep(patience.poll)
+        time.sleep(timeouts.poll)
 
 
 def _failure(namespace: str, actionset: ActionSet, *, overdue: bool) -> ActionFailed:
@@ -185,12 +186,12 @@ def _failure(namespace: str, actionset: ActionSet, *, overdue: bool) -> ActionFa
     return ActionFailed(f"ActionSet {actionset.name} failed ({reason}){rest}")
 
 
-def patiently(
-    call: Callable[[], T], patience: Patience, seconds: float = LATER_ANSWER_SECONDS
+def when_available(
+    call: Callable[[], T], timeouts: Timeouts, seconds: float = LATER_ANSWER_SECONDS
 ) -> T:
     """Retry while the API server does not answer."""
-    end = time.monotonic() + min(patience.timeout, seconds)
-    pause = patience.poll
+    end = time.monotonic() + min(timeouts.timeout, seconds)
+    pause = timeouts.poll
     while True:
         try:
             return call()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from holdfast.defaults import MEMORY
 from holdfast.errors import UsageError
-from holdfast.store.base import MEMORY, Store
+from holdfast.store.base import Store
 
 
 def open_store(url: str, *, memory: int = MEMORY, deadline: float | None = None) -> Store:

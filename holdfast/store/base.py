@@ -16,9 +16,6 @@ from typing import Protocol
 
 from holdfast.errors import UsageError
 
-#: bytes that the transfers of one store may hold in memory, unless a setting says otherwise
-MEMORY = 256 * 1024 * 1024
-
 
 @dataclass(frozen=True)
 class ObjectInfo:

@@ -21,6 +21,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import BinaryIO
 
+from holdfast.defaults import MEMORY
 from holdfast.durable import fsync_directory, make_directories, write_all
 from holdfast.errors import (
     AlreadyExists,
@@ -33,7 +34,7 @@ from holdfast.errors import (
     StoreUnreachable,
     UsageError,
 )
-from holdfast.store.base import MEMORY, ObjectInfo, check_key
+from holdfast.store.base import ObjectInfo, check_key
 
 TEMPORARY = ".tmp"
 LOCK = ".lock"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import obstore
 from obstore.exceptions import BaseError
 
+from holdfast.defaults import MEMORY
 from holdfast.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -30,7 +31,7 @@ from holdfast.errors import (
     StoreError,
     StoreUnreachable,
 )
-from holdfast.store.base import MEMORY, ObjectInfo, check_key
+from holdfast.store.base import ObjectInfo, check_key
 from holdfast.store.s3_client import FORBIDDEN, connect, endpoint, in_our_words
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ def _soon(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Begin something of a download, for any thread to wait for.
 
     One of obstore's threads hands over the result. It may still want the interpreter when
-    everything is done: see `holdfast.cli.frame.App`.
+    everything is done: see `holdfast.cli.app.App`.
     """
     with _starting:
         loop = _loop()

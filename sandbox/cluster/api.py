@@ -1,13 +1,13 @@
 """The part of the Kubernetes API that `holdfast` and the Blueprints need, on loopback, by HTTP."""
 
-import json
 import re
-import threading
 from collections.abc import Mapping, MutableMapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
+from sandbox.cluster import http
+from sandbox.cluster.http import Request
 from sandbox.errors import SandboxError
 
 _ROUTES = {
@@ -71,66 +71,48 @@ def wanted(selector: str) -> dict[str, str]:
     return labels
 
 
-class _Handler(BaseHTTPRequestHandler):
-    cluster: Cluster
+class _Api:
+    """One cluster's objects, by method and path."""
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: events say what happened."""
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PATCH(self) -> None:
-        self._answer()
-
-    def do_DELETE(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
+    def answer(self, request: Request) -> tuple[int, Mapping[str, Any]]:
         try:
-            code, body = self._handle()
+            return self._route(request)
         except Refused as refused:
-            code, body = refused.code, refused.status
+            return refused.code, refused.status
         except SandboxError as error:
-            code, body = 409, Refused(409, "AlreadyExists", str(error)).status
-        data = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+            return 409, Refused(409, "AlreadyExists", str(error)).status
 
-    def _handle(self) -> tuple[int, Mapping[str, Any]]:
-        url = urlsplit(self.path)
-        if (self.command, url.path) == ("GET", "/sandbox"):  # for `python -m sandbox status`
+    def _route(self, request: Request) -> tuple[int, Mapping[str, Any]]:
+        url, method = urlsplit(request.path), request.method
+        if (method, url.path) == ("GET", "/sandbox"):  # for `python -m sandbox status`
             return 200, self.cluster.shown()
         for resource, route in _ROUTES.items():
             if match := route.fullmatch(url.path):
                 namespace, name = match.groups()
                 found = self._objects(resource, namespace)
-                if self.command == "POST" and name is None:
-                    return 201, self._create(resource, namespace)
-                if self.command == "GET" and name is None:
+                if method == "POST" and name is None:
+                    return 201, self._create(resource, namespace, request.body)
+                if method == "GET" and name is None:
                     selector = parse_qs(url.query).get("labelSelector", [""])[0]
                     labels = wanted(selector).items()
                     items = [item for item in found.values()
                              if labels <= item["metadata"].get("labels", {}).items()]  # fmt: skip
                     return 200, {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}
-                if self.command == "PATCH" and resource != "actionsets" and name not in found:
-                    return 201, self._create(resource, namespace)  # server-side apply
+                if method == "PATCH" and resource != "actionsets" and name not in found:
+                    return 201, self._create(resource, namespace, request.body)  # server-side apply
                 if name not in found:
                     raise Refused(404, "NotFound", f'{resource} "{name}" not found')
-                if self.command == "GET":
+                if method == "GET":
                     return 200, found[name]
-                if self.command == "PATCH" and resource == "configmaps":
-                    return 200, self._create(resource, namespace)
-                if self.command == "DELETE":
+                if method == "PATCH" and resource == "configmaps":
+                    return 200, self._create(resource, namespace, request.body)
+                if method == "DELETE":  # preconditions are not read: one Job, one uid
                     self._delete(resource, namespace, name)
                     return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
-        raise Refused(404, "NotFound", f"{self.command} {url.path}: the sandbox's API knows only "
+        raise Refused(404, "NotFound", f"{method} {url.path}: the sandbox's API knows only "
                                        f"{' and '.join(_ROUTES)}")  # fmt: skip
 
     def _objects(self, resource: str, namespace: str) -> Mapping[str, Mapping[str, Any]]:
@@ -150,8 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             for (where, name), job in jobs if where == namespace
         }  # fmt: skip
 
-    def _create(self, resource: str, namespace: str) -> dict[str, Any]:
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+    def _create(self, resource: str, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         body["metadata"]["namespace"] = namespace
         if resource == "configmaps":
             self.cluster.objects["ConfigMap", namespace, body["metadata"]["name"]] = body
@@ -166,7 +147,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self.cluster.create_actionset(body)
 
     def _delete(self, resource: str, namespace: str, name: str) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))  # one Job, one uid: no doubt
         if resource == "jobs":
             self.cluster.delete_job(namespace, name)
         elif resource == "configmaps":
@@ -177,7 +157,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 def serve(cluster: Cluster) -> tuple[ThreadingHTTPServer, str]:
     """Answer on a free loopback port in a background thread; the server and its URL."""
-    handler = type("Handler", (_Handler,), {"cluster": cluster})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=[0.05], name="api", daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_port}"
+    return http.serve(_Api(cluster).answer)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from holdfast.control.job import RESTORE_ANNOTATION
-from holdfast.control.stranded import SWITCH_SECONDS
+from holdfast.control.orphaned_restores import SWITCH_SECONDS
 from infra.manifests import BLUEPRINTS
 from infra.settings.workload import LONGEST_BACKUP
 from sandbox.cluster.templates import BLUEPRINT_FUNCTIONS, WAIT_FUNCTIONS, Template, render, strings
@@ -126,7 +126,7 @@ def test_the_action_resume_does_what_the_end_of_a_restore_does_and_nothing_else(
     assert go_on["args"] == ACTIONS["restore"]["deferPhase"]["args"]
 
 
-def test_a_switch_ends_before_a_stranded_restore_is_cleared():
+def test_a_switch_ends_before_an_orphaned_restore_is_cleared():
     (switch,) = [phase for phase in ALL if phase["name"] == "switch"]
 
     assert switch["args"]["podOverride"]["activeDeadlineSeconds"] <= SWITCH_SECONDS

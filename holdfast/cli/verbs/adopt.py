@@ -9,6 +9,7 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import open_catalog
 from holdfast.cli.output import say
+from holdfast.defaults import MEMORY
 
 
 def adopt(
@@ -30,7 +31,7 @@ def adopt(
     Example: holdfast adopt team/lost --store s3://bucket/team/lost --owner team/prod
     """
     owner = options.required(owner, "owner")
-    catalog = open_catalog(store, owner, options.MEMORY, deadline, check=False)
+    catalog = open_catalog(store, owner, MEMORY, deadline, check=False)
     say(f"take over {catalog.store.url} from {previous} for {owner}")
     catalog.adopt(previous)
     say(f"{catalog.store.url} belongs to {owner}; {previous} is refused from now on")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.cli import options
-from holdfast.cli.asking import ask, report, run
+from holdfast.cli.kanister import prepare, report, run
 from holdfast.cli.output import say
+from holdfast.defaults import ACTION_SECONDS, BLUEPRINT, KANISTER_NAMESPACE
 from holdfast.errors import HoldfastError
 
 
@@ -15,10 +16,10 @@ def backup(
     job: options.Job = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
-    kanister_namespace: options.KanisterNamespace = "kanister",
-    blueprint: options.Blueprint = "checkpoints",
+    kanister_namespace: options.KanisterNamespace = KANISTER_NAMESPACE,
+    blueprint: options.Blueprint = BLUEPRINT,
     api: options.Api = None,
-    timeout: options.Timeout = 3600,
+    timeout: options.Timeout = ACTION_SECONDS,
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Back up a workload through Kanister, and wait until it is done.
@@ -34,17 +35,17 @@ def backup(
 
     Example: holdfast backup --workload gpt --namespace training --claim checkpoints-pvc
     """
-    from holdfast.control import stranded
+    from holdfast.control import orphaned_restores
 
-    asked = ask("backup", {}, workload, namespace, claim, kanister_namespace, blueprint, api,
-                 timeout)  # fmt: skip
-    resume = replace(asked.action, name="resume", options={"job": job or asked.action.workload})
+    request = prepare("backup", {}, workload, namespace, claim, kanister_namespace, blueprint, api,
+                      timeout)  # fmt: skip
+    resume = replace(request.action, name="resume", options={"job": job or request.action.workload})
     not_cleared: HoldfastError | None = None
     try:
-        stranded.clear(asked.actionsets, asked.jobs, resume, asked.patience, say)
+        orphaned_restores.clear(request.actionsets, request.jobs, resume, request.timeouts, say)
     except HoldfastError as error:  # a backup is worth having all the same
         say(f"a restore that was left behind is not cleared: {error}")
         not_cleared = error
-    report(asked, *run(asked), output)
+    report(request, *run(request), output)
     if not_cleared:
         raise not_cleared

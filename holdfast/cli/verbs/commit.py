@@ -128,7 +128,7 @@ def _labels(texts: list[str]) -> dict[str, str | int]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"label '{text}' is no KEY=VALUE: write --label dataset=v3")
+            raise UsageError(f"invalid label '{text}': expected KEY=VALUE, such as dataset=v3")
         number = value.removeprefix("-").isascii() and value.removeprefix("-").isdecimal()
         labels[key] = int(value) if number and str(int(value)) == value else value
     return labels

@@ -9,6 +9,7 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import choose_snapshot, is_id, open_catalog
 from holdfast.cli.output import dry_note, phase_output, say
+from holdfast.defaults import MEMORY
 
 
 def delete(
@@ -21,7 +22,7 @@ def delete(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     kanister: options.Kanister = False,
 ) -> None:

@@ -10,7 +10,8 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, say, table
-from holdfast.errors import HoldfastError, UsageError
+from holdfast.defaults import DOCTOR_MEMORY, KEEP, MAX_AGE
+from holdfast.errors import ExitCode, HoldfastError, UsageError
 from holdfast.text import plural
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -26,14 +27,14 @@ def doctor(
             help="Warn when the latest snapshot is older than so many seconds.",
             metavar="SECONDS",
         ),
-    ] = 86400,
-    keep: options.Keep = 3,
+    ] = MAX_AGE.total_seconds(),
+    keep: options.Keep = KEEP,
     volume: options.Volume = None,
     run: options.Run = None,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = 64 * 2**20,
+    memory: options.Memory = DOCTOR_MEMORY,
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Check that everything is in place before it is needed.
@@ -74,7 +75,7 @@ def doctor(
         f" {plural(count[examiner.Level.FAIL], 'failure')}"
     )
     if count[examiner.Level.FAIL]:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _store_group(

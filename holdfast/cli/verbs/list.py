@@ -11,6 +11,7 @@ from holdfast.cli.context import (
     sides,
 )
 from holdfast.cli.output import emit, say, table
+from holdfast.defaults import MEMORY
 from holdfast.text import size, when
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def list_(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:

@@ -14,6 +14,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_catalog, open_volume
 from holdfast.cli.output import dry_note, emit, say, table
 from holdfast.cli.progress import progress
+from holdfast.defaults import GRACE, KEEP, MEMORY
 from holdfast.retention import Policy
 from holdfast.text import plural, size
 
@@ -29,7 +30,7 @@ def prune(
     daily: options.Daily = _DEFAULT.daily,
     weekly: options.Weekly = _DEFAULT.weekly,
     monthly: options.Monthly = _DEFAULT.monthly,
-    grace: options.Grace = options.GRACE,
+    grace: options.Grace = GRACE.total_seconds(),
     side: Annotated[
         options.Side,
         typer.Option(
@@ -39,14 +40,14 @@ def prune(
             " --keep; only while nothing trains on it.",
         ),
     ] = options.Side.AUTO,
-    keep: options.Keep = 3,
+    keep: options.Keep = KEEP,
     dry_run: options.DryRun = False,
     volume: options.Volume = None,
     run: options.Run = None,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:

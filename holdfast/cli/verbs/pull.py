@@ -12,6 +12,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_catalog, open_snapshot, open_volume
 from holdfast.cli.output import emit, say
 from holdfast.cli.progress import progress
+from holdfast.defaults import MEMORY
 from holdfast.errors import UsageError
 from holdfast.recover import Decision, Start
 from holdfast.text import figures, size
@@ -59,7 +60,7 @@ def pull(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:

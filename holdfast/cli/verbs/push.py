@@ -12,25 +12,26 @@ from holdfast.cli import options
 from holdfast.cli.context import open_catalog, open_volume
 from holdfast.cli.output import emit, phase_output, say
 from holdfast.cli.progress import progress
+from holdfast.defaults import GRACE, MEMORY, Select
 from holdfast.text import figures, plural
 
 
 def push(
     select: Annotated[
-        options.Select,
+        Select,
         typer.Option(
             "--select",
             envvar="HOLDFAST_PUSH",
             help="newest: the newest bundle. all: every bundle that the store never had.",
         ),
-    ] = options.Select.NEWEST,
+    ] = Select.NEWEST,
     volume: options.Volume = None,
     run: options.Run = None,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    grace: options.Grace = options.GRACE,
-    memory: options.Memory = options.MEMORY,
+    grace: options.Grace = GRACE.total_seconds(),
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     kanister: options.Kanister = False,
     output: options.Output = options.Format.TABLE,
@@ -44,13 +45,12 @@ def push(
     Example: holdfast push --volume /mnt/checkpoints --run gpt --workload gpt
     --store s3://bucket/team/prod --owner team/prod
     """
-    from holdfast.push import Select
     from holdfast.push import push as run_push
 
     source = open_volume(volume, run)
     workload = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline)
-    what = "every new bundle" if select is options.Select.ALL else "the newest bundle"
+    what = "every new bundle" if select is Select.ALL else "the newest bundle"
     say(f"push {what} of {source.run_path} to {catalog.store.url}")
     start = time.monotonic()
     with progress() as bar:
@@ -58,7 +58,7 @@ def push(
             source,
             catalog,
             workload,
-            select=Select(select),
+            select=select,
             grace=timedelta(seconds=grace),
             progress=bar,
         )

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from holdfast.cli import options
-from holdfast.cli.asking import ask, report, run
 from holdfast.cli.context import is_snapshot
+from holdfast.cli.kanister import prepare, report, run
 from holdfast.cli.output import say
+from holdfast.defaults import ACTION_SECONDS, BLUEPRINT, KANISTER_NAMESPACE
 from holdfast.errors import UsageError
 
 
@@ -29,10 +30,10 @@ def restore(
     job: options.Job = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
-    kanister_namespace: options.KanisterNamespace = "kanister",
-    blueprint: options.Blueprint = "checkpoints",
+    kanister_namespace: options.KanisterNamespace = KANISTER_NAMESPACE,
+    blueprint: options.Blueprint = BLUEPRINT,
     api: options.Api = None,
-    timeout: options.Timeout = 3600,
+    timeout: options.Timeout = ACTION_SECONDS,
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Take a running workload back to a snapshot, through Kanister.
@@ -47,12 +48,13 @@ def restore(
     from holdfast.control import job as training
 
     wanted = {"snapshot": _chosen(snapshot, before), "job": job or workload or ""}
-    asked = ask("restore", wanted, workload, namespace, claim, kanister_namespace, blueprint, api,
-                 timeout)  # fmt: skip
-    seen = training.require(asked.jobs, wanted["job"], asked.patience, say)
-    done, removed = run(asked)
-    anew = seen and training.renew(asked.jobs, wanted["job"], asked.patience, say)
-    report(asked, done, removed, output, job="created anew" if anew else "resumed")
+    request = prepare("restore", wanted, workload, namespace, claim, kanister_namespace, blueprint,
+                      api, timeout)  # fmt: skip
+    jobs, timeouts = request.jobs, request.timeouts
+    seen = training.require_job(jobs, wanted["job"], timeouts, say)
+    done, removed = run(request)
+    recreated = seen and training.recreate_if_finished(jobs, wanted["job"], timeouts, say)
+    report(request, done, removed, output, job="created anew" if recreated else "resumed")
 
 
 def _chosen(snapshot: str, before: str | None) -> str:
@@ -66,9 +68,12 @@ def _chosen(snapshot: str, before: str | None) -> str:
             moment = datetime.fromisoformat(snapshot.removeprefix("before="))
         except ValueError:
             raise UsageError(
-                f"'{snapshot}' holds no time: write it like before=2026-05-01T12:00:00Z"
+                f"invalid time '{snapshot}': expected ISO 8601, such as before=2026-05-01T12:00:00Z"
             ) from None
         return f"before={moment.isoformat()}"  # Python reads any letter between day and hour
     if not is_snapshot(snapshot):
-        raise UsageError(f"'{snapshot}' is no snapshot ID: see `holdfast list`")
+        raise UsageError(
+            f"invalid snapshot '{snapshot}': expected an ID, latest or before=TIME: see"
+            " `holdfast list`"
+        )
     return snapshot

@@ -13,6 +13,7 @@ from holdfast.cli.context import (
     open_snapshot,
 )
 from holdfast.cli.output import emit, pairs, table
+from holdfast.defaults import MEMORY
 from holdfast.text import size, when
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def show(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:

@@ -8,6 +8,7 @@ from holdfast.cli import options
 from holdfast.cli.context import choose_snapshot, open_catalog, open_volume
 from holdfast.cli.output import emit, phase_output, say
 from holdfast.cli.progress import progress
+from holdfast.defaults import MEMORY
 from holdfast.text import figures, size
 
 
@@ -18,7 +19,7 @@ def stage(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     kanister: options.Kanister = False,
     output: options.Output = options.Format.TABLE,

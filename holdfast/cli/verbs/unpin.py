@@ -9,6 +9,7 @@ from holdfast.cli.context import (
     open_volume,
 )
 from holdfast.cli.output import say
+from holdfast.defaults import MEMORY
 
 
 def unpin(
@@ -18,7 +19,7 @@ def unpin(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
 ) -> None:
     """Let retention decide again about a bundle or a snapshot.

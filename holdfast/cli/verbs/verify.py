@@ -20,6 +20,7 @@ from holdfast.cli.context import (
 )
 from holdfast.cli.output import emit, phase_output, say, table
 from holdfast.cli.progress import progress
+from holdfast.defaults import MEMORY
 from holdfast.errors import HoldfastError, InvalidBundle, StoreDenied, StoreUnreachable
 from holdfast.text import figures, plural, size
 
@@ -59,7 +60,7 @@ def verify(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    memory: options.Memory = options.MEMORY,
+    memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     kanister: options.Kanister = False,
     output: options.Output = options.Format.TABLE,

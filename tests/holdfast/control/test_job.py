@@ -14,7 +14,7 @@ from holdfast.control import job as training
 from holdfast.control import run_action
 from holdfast.control.job import Jobs
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
-from holdfast.control.run_action import Patience
+from holdfast.control.run_action import Timeouts
 from testkit.actionset_api import JOBS, MAPS, ActionSetApi, complete, failed, job, serve
 
 JOB = f"{JOBS}/gpt"
@@ -135,7 +135,9 @@ def test_the_new_job_is_the_old_one_without_what_the_cluster_made_up(api: Action
 def test_a_selector_of_the_users_own_is_kept():
     manifest = job("Complete")
     manifest["spec"]["manualSelector"] = True
-    assert training.Job(manifest).anew()["spec"]["selector"] == manifest["spec"]["selector"]
+    assert (
+        training.Job(manifest).fresh_manifest()["spec"]["selector"] == manifest["spec"]["selector"]
+    )
 
 
 def test_a_client_that_dies_between_deletion_and_creation_is_made_good_by_the_next_restore(
@@ -169,7 +171,7 @@ def test_a_job_that_something_else_created_meanwhile_is_left_as_it_is(api: Actio
     theirs = api.others[JOB] = job()
     saved = jobs.saved("gpt")
     assert saved is not None
-    training._create_when_gone(jobs, "gpt", *saved, Patience(timeout=5))
+    training._create_when_gone(jobs, "gpt", *saved, Timeouts(timeout=5))
     assert api.others[JOB] is theirs
     assert SAVED not in api.others
 
@@ -185,7 +187,7 @@ def test_a_job_replaced_before_its_deletion_is_not_deleted(api: ActionSetApi):
 
     jobs.delete = replaced_first  # type: ignore[method-assign]
     with pytest.raises(KubernetesError, match="precondition"):
-        training.renew(jobs, "gpt", Patience(timeout=5), lambda line: None)
+        training.recreate_if_finished(jobs, "gpt", Timeouts(timeout=5), lambda line: None)
     assert api.others[JOB]["metadata"]["uid"] == "uid-2"
     assert SAVED not in api.others
 
@@ -194,8 +196,8 @@ def test_pods_that_never_end_are_an_error_that_says_how_to_go_on(api: ActionSetA
     api.others[JOB] = job("Complete")
     api.leaving = 10**9
     with pytest.raises(training.DeadlineExceeded, match="the same restore again, or `pulumi up"):
-        training.renew(
-            Jobs(KubernetesAPI(api.url), "training"), "gpt", Patience(timeout=0.2), print
+        training.recreate_if_finished(
+            Jobs(KubernetesAPI(api.url), "training"), "gpt", Timeouts(timeout=0.2), print
         )
     assert SAVED in api.others
     assert api.others[JOB]["metadata"]["uid"] == "uid-1"

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.control.actionset import Action, ActionSets
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
-from holdfast.control.run_action import ActionFailed, Patience, Stranded, clean_up, run_action
+from holdfast.control.run_action import ActionFailed, Orphaned, Timeouts, clean_up, run_action
 from holdfast.errors import UsageError
 from testkit.actionset_api import ActionSetApi, complete, failed, running, serve
 
@@ -23,7 +23,7 @@ RESTORE = Action(
     claim="checkpoints-pvc",
     options={"snapshot": "latest", "job": "gpt"},
 )
-QUICK = Patience(timeout=60, first_status=30, launch=0.05, poll=0.001)
+QUICK = Timeouts(timeout=60, first_status=30, launch=0.05, poll=0.001)
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def api() -> Iterator[ActionSetApi]:
         yield double
 
 
-def run(api: ActionSetApi, action: Action = BACKUP, patience: Patience = QUICK, **more: object):
+def run(api: ActionSetApi, action: Action = BACKUP, timeouts: Timeouts = QUICK, **more: object):
     actionsets = ActionSets(KubernetesAPI(api.url), "kanister")
     said: list[str] = []
-    return run_action(actionsets, action, patience=patience, say=said.append), said
+    return run_action(actionsets, action, timeouts=timeouts, say=said.append), said
 
 
 def test_a_backup_is_one_action_on_the_claim_with_string_options_and_two_labels(api):
@@ -92,7 +92,7 @@ def test_a_failed_restore_is_reported_only_after_its_defer_phase_has_ended(api):
     api.scripts = [[failed("pull failed", defer="pending"), *[during] * 20]]
     api.scripts[0].append(failed("pull failed", defer="complete", phase="resume"))
     with pytest.raises(ActionFailed, match="pull failed"):
-        run(api, RESTORE, Patience(timeout=60, launch=30, poll=0.001))
+        run(api, RESTORE, Timeouts(timeout=60, launch=30, poll=0.001))
     assert len([r for r in api.requests if r[0] == "GET" and "restore" in r[1]]) == 22
 
 
@@ -105,32 +105,32 @@ def test_a_failed_launch_does_not_wait_for_a_defer_phase_that_never_starts(api):
 def test_a_defer_phase_that_outlives_the_deadline_is_named_and_not_deleted(api):
     api.scripts = [[failed("pull failed", defer="pending", phase="resume")]]
     with pytest.raises(ActionFailed, match=r"clean-up phase 'resume' has not ended.*suspended"):
-        run(api, RESTORE, Patience(timeout=1, poll=0.01))
+        run(api, RESTORE, Timeouts(timeout=1, poll=0.01))
     assert api.deleted == []
 
 
 def test_an_actionset_that_a_restarted_controller_forgot_is_deleted_and_issued_once_more(api):
     api.scripts = [[running()], [running(), complete(snapshot="s2")]]
-    done, said = run(api, patience=Patience(timeout=1.2, poll=0.01))
+    done, said = run(api, timeouts=Timeouts(timeout=1.2, poll=0.01))
     first, second = api.created
     assert first != second == done.name
     assert api.deleted == [first]
     assert done.outputs["snapshot"] == "s2"
-    assert any("stranded" in line and first in line for line in said)
+    assert any("orphaned" in line and first in line for line in said)
 
 
-def test_stranding_twice_is_an_error_and_leaves_nothing_behind(api):
-    with pytest.raises(Stranded, match=r"no status after .* is Kanister's controller running"):
-        run(api, patience=Patience(timeout=60, first_status=0.05, poll=0.001))
+def test_being_orphaned_twice_is_an_error_and_leaves_nothing_behind(api):
+    with pytest.raises(Orphaned, match=r"no status after .* is Kanister's controller running"):
+        run(api, timeouts=Timeouts(timeout=60, first_status=0.05, poll=0.001))
     assert len(api.created) == 2
     assert api.objects == {}
 
 
-def test_a_restore_that_strands_twice_stays_for_the_next_backup_to_judge(api):
+def test_a_restore_that_is_orphaned_twice_stays_for_the_next_backup_to_judge(api):
     """It may have suspended the Job, and its deadline says when that may be undone."""
     api.scripts = [[running("stage")], [running("wait")]]
-    with pytest.raises(Stranded, match="'wait'"):
-        run(api, RESTORE, Patience(timeout=1.2, poll=0.01))
+    with pytest.raises(Orphaned, match="'wait'"):
+        run(api, RESTORE, Timeouts(timeout=1.2, poll=0.01))
     first, second = api.created
     assert api.deleted == [first]
     assert list(api.objects) == [second]
@@ -148,7 +148,7 @@ def test_work_that_is_all_done_is_not_repeated_when_only_the_final_status_is_mis
     status = complete(snapshot="s1")
     assert status is not None
     api.scripts = [[status | {"state": "running"}]]
-    done, _ = run(api, patience=Patience(timeout=1, poll=0.01))
+    done, _ = run(api, timeouts=Timeouts(timeout=1, poll=0.01))
     assert api.created == [done.name]
     assert done.outputs == {"snapshot": "s1"}
 
@@ -212,7 +212,7 @@ def test_a_refusal_by_the_admission_policy_is_passed_on_with_what_to_do(api):
 def test_a_missing_crd_asks_whether_kanister_is_installed(api):
     actionsets = ActionSets(KubernetesAPI(api.url), "elsewhere")
     with pytest.raises(KubernetesError, match="is Kanister installed"):
-        run_action(actionsets, BACKUP, patience=QUICK, say=lambda line: None)
+        run_action(actionsets, BACKUP, timeouts=QUICK, say=lambda line: None)
 
 
 def test_clean_up_keeps_the_newest_and_never_touches_what_may_still_run(api):
@@ -222,7 +222,7 @@ def test_clean_up_keeps_the_newest_and_never_touches_what_may_still_run(api):
     api.add("running-old", running(), age=300)
     api.add("deferring", failed("x", defer="pending", phase="resume"), age=30)
     actionsets = ActionSets(KubernetesAPI(api.url), "kanister")
-    gone = clean_up(actionsets, "gpt", patience=QUICK, keep=3)
+    gone = clean_up(actionsets, "gpt", timeouts=QUICK, keep=3)
     assert sorted(gone) == sorted(api.deleted) == ["done-3", "done-4", "failed-old"]
 
 
@@ -255,5 +255,5 @@ def test_outside_a_cluster_the_remedy_is_kubectl_proxy(monkeypatch: pytest.Monke
 
 
 def test_a_name_that_kubernetes_would_refuse_is_refused_first():
-    with pytest.raises(UsageError, match="claim 'My_Claim' is no Kubernetes name"):
+    with pytest.raises(UsageError, match="invalid claim 'My_Claim': expected a Kubernetes name"):
         Action("backup", workload="gpt", namespace="training", claim="My_Claim")

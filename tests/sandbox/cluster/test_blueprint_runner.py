@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.control.job import Jobs, renew
+from holdfast.control.job import Jobs, recreate_if_finished
 from holdfast.control.kubernetes import KubernetesAPI
-from holdfast.control.run_action import Patience
+from holdfast.control.run_action import Timeouts
 from sandbox.cluster.cluster import Cluster
 from sandbox.cluster.kanister import merge, seconds
 from sandbox.errors import SandboxError, Unsupported
@@ -342,7 +342,7 @@ def test_a_job_is_created_by_apply_and_what_it_was_is_kept_in_a_config_map(
     cluster.start()
     jobs = Jobs(KubernetesAPI(cluster.url), "training")
     until(lambda: (found := jobs.get("work")) and found.finished)
-    assert renew(jobs, "work", Patience(timeout=10), lambda line: None)
+    assert recreate_if_finished(jobs, "work", Timeouts(timeout=10), lambda line: None)
     until(lambda: (found := jobs.get("work")) and found.finished)
     assert [pod.name for pod in cluster.jobs["training", "work"].pods] == ["work-2"]
     assert jobs.saved("work") is None

@@ -1,4 +1,4 @@
-"""What `backup` and `restore` share: ask the cluster, through Kanister, and say what came of it."""
+"""What `backup` and `restore` share: run an action through Kanister, and report its result."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from holdfast.text import plural
 if TYPE_CHECKING:
     from holdfast.control.actionset import Action, ActionSet, ActionSets
     from holdfast.control.job import Jobs
-    from holdfast.control.run_action import Patience
+    from holdfast.control.run_action import Timeouts
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An action, and whom to ask for it."""
+class Request:
+    """An action to run, and the cluster that runs it."""
 
     action: Action
     actionsets: ActionSets
     jobs: Jobs
-    patience: Patience
+    timeouts: Timeouts
     start: float
 
 
-def ask(
+def prepare(
     name: str,
     options_: dict[str, str],
     workload: str | None,
@@ -37,11 +37,12 @@ def ask(
     blueprint: str,
     api: str | None,
     timeout: float,
-) -> Asked:
+) -> Request:
+    """Check what was typed, and find the API server; nothing is created yet."""
     from holdfast.control.actionset import Action, ActionSets
     from holdfast.control.job import Jobs
     from holdfast.control.kubernetes import KubernetesAPI
-    from holdfast.control.run_action import Patience
+    from holdfast.control.run_action import Timeouts
 
     action = Action(
         name=name,
@@ -52,36 +53,36 @@ def ask(
         options=options_,
     )
     server = KubernetesAPI(api)
-    asked = "".join(f", {key} {value}" for key, value in options_.items())
-    say(f"{name} of {action.workload}: claim {action.namespace}/{action.claim}{asked}")
-    return Asked(
+    with_options = "".join(f", {key} {value}" for key, value in options_.items())
+    say(f"{name} of {action.workload}: claim {action.namespace}/{action.claim}{with_options}")
+    return Request(
         action=action,
         actionsets=ActionSets(server, kanister_namespace),
         jobs=Jobs(server, action.namespace),
-        patience=Patience(timeout=timeout),
+        timeouts=Timeouts(timeout=timeout),
         start=time.monotonic(),
     )
 
 
-def run(asked: Asked) -> tuple[ActionSet, list[str]]:
-    """The complete ActionSet, and the names of the old ones that were deleted."""
-    from holdfast.control.run_action import ActionFailed, Stranded, run_action
+def run(request: Request) -> tuple[ActionSet, list[str]]:
+    """Run it to its end: the complete ActionSet, and the names of old ones that were deleted."""
+    from holdfast.control.run_action import ActionFailed, Orphaned, run_action
 
     def clean_up() -> list[str]:
-        return _clean_up(asked.actionsets, asked.action.workload, asked.patience)
+        return _clean_up(request.actionsets, request.action.workload, request.timeouts)
 
     try:
-        done = run_action(asked.actionsets, asked.action, patience=asked.patience, say=say)
-    except (ActionFailed, Stranded):
+        done = run_action(request.actionsets, request.action, timeouts=request.timeouts, say=say)
+    except (ActionFailed, Orphaned):
         clean_up()  # failures must not fill the cluster
         raise
     return done, clean_up()
 
 
 def report(
-    asked: Asked, done: ActionSet, removed: list[str], output: options.Format, **more: str
+    request: Request, done: ActionSet, removed: list[str], output: options.Format, **more: str
 ) -> None:
-    name, seconds = asked.action.name, time.monotonic() - asked.start
+    name, seconds = request.action.name, time.monotonic() - request.start
     results = ", ".join(f"{k} {v}" for k, v in sorted({**done.outputs, **more}.items()))
     swept = f"; deleted {plural(len(removed), 'old ActionSet')}" if removed else ""
     say(f"{name} done in {seconds:.1f} s: {results or 'no outputs'}{swept}")
@@ -90,7 +91,7 @@ def report(
             {
                 "action": name,
                 "actionset": done.name,
-                "workload": asked.action.workload,
+                "workload": request.action.workload,
                 "outputs": dict(done.outputs),
                 "artifacts": {name: dict(held) for name, held in done.artifacts.items()},
                 "seconds": round(seconds, 3),
@@ -100,12 +101,12 @@ def report(
         )
 
 
-def _clean_up(actionsets: ActionSets, workload: str, patience: Patience) -> list[str]:
+def _clean_up(actionsets: ActionSets, workload: str, timeouts: Timeouts) -> list[str]:
     from holdfast.control.kubernetes import KubernetesError
     from holdfast.control.run_action import clean_up
 
     try:
-        return clean_up(actionsets, workload, patience=patience)
+        return clean_up(actionsets, workload, timeouts=timeouts)
     except KubernetesError as error:
         say(f"old ActionSets were not deleted: {error}")
         return []

@@ -26,7 +26,13 @@ from dataclasses import replace
 from holdfast.control.actionset import Action, ActionSet, ActionSets, State
 from holdfast.control.job import Jobs
 from holdfast.control.kubernetes import KubernetesError
-from holdfast.control.run_action import FIRST_ANSWER_SECONDS, Patience, Say, patiently, run_action
+from holdfast.control.run_action import (
+    FIRST_ANSWER_SECONDS,
+    Say,
+    Timeouts,
+    run_action,
+    when_available,
+)
 
 #: activeDeadlineSeconds of the Blueprint's phase `switch`
 SWITCH_SECONDS = 600
@@ -34,37 +40,37 @@ SWITCH_SECONDS = 600
 RESUME_SECONDS = 120
 
 
-def clear(actionsets: ActionSets, jobs: Jobs, resume: Action, patience: Patience, say: Say) -> bool:
-    """Delete stranded restores of the workload and resume its Job; whether it was resumed.
+def clear(actionsets: ActionSets, jobs: Jobs, resume: Action, timeouts: Timeouts, say: Say) -> bool:
+    """Delete orphaned restores of the workload and resume its Job; whether it was resumed.
 
     A restore that may still run is left alone: nothing is resumed beside it.
 
     Args:
         resume: the Blueprint's action `resume`, with the Job's name as its option ``job``.
     """
-    listed = patiently(
-        lambda: actionsets.of_workload(resume.workload), patience, FIRST_ANSWER_SECONDS
+    listed = when_available(
+        lambda: actionsets.of_workload(resume.workload), timeouts, FIRST_ANSWER_SECONDS
     )
     unfinished = [a for a in listed if a.action == "restore" and _unfinished(a)]
-    stranded = [a for a in unfinished if actionsets.overdue(a, patience.timeout) > SWITCH_SECONDS]
-    for restore in stranded:
+    orphaned = [a for a in unfinished if actionsets.overdue(a, timeouts.timeout) > SWITCH_SECONDS]
+    for restore in orphaned:
         actionsets.delete(restore.name)
-    if len(stranded) < len(unfinished):
+    if len(orphaned) < len(unfinished):
         return False
     name = resume.options["job"]
     try:
         job = jobs.get(name)
-        wanted = job is not None and not job.going and bool(job.restoring)
+        wanted = job is not None and not job.deleting and bool(job.restoring)
     except KubernetesError as error:
         if error.status != 403:
             raise
-        wanted = any(restore.begun for restore in stranded)  # it may have suspended the Job
-    found = ", ".join(restore.name for restore in stranded) or "a restore that is gone"
+        wanted = any(restore.begun for restore in orphaned)  # it may have suspended the Job
+    found = ", ".join(restore.name for restore in orphaned) or "a restore that is gone"
     if wanted:
-        quick = replace(patience, timeout=min(patience.timeout, RESUME_SECONDS))
-        run_action(actionsets, resume, patience=quick, say=lambda line: None)
+        quick = replace(timeouts, timeout=min(timeouts.timeout, RESUME_SECONDS))
+        run_action(actionsets, resume, timeouts=quick, say=lambda line: None)
         say(f"resumed Job {name}, left suspended by {found}: restore again if it is still wanted")
-    elif stranded:
+    elif orphaned:
         say(f"deleted {found}, which nobody works on; Job {name} was not suspended by it")
     return wanted
 

@@ -39,8 +39,8 @@ def holdfast(*args: object, **environment: str) -> subprocess.CompletedProcess[s
         (["bakup"], 2, "No such command 'bakup'. Did you mean 'backup'?"),
         (["backup", "--timeout", "soon"], 2, "Invalid value for '--timeout'"),
         (["backup"], 2, "no workload is named: give --workload or set HOLDFAST_WORKLOAD"),
-        (["latest", "--volume", "/nowhere"], 1, "volume '/nowhere' is no directory"),
-        (["push", "--memory", "lots"], 2, "'lots' is no size"),
+        (["latest", "--volume", "/nowhere"], 1, "volume '/nowhere' is not a directory"),
+        (["push", "--memory", "lots"], 2, "invalid size 'lots'"),
     ],
 )
 def test_an_error_is_one_line_with_a_remedy_and_a_code_that_scripts_can_trust(args, code, said):

@@ -102,7 +102,7 @@ def test_a_job_that_a_person_suspended_is_never_resumed(api: ActionSetApi):
     assert names(api) == ["backup"]
 
 
-def test_nor_is_it_for_a_restore_that_stranded_before_it_suspended_anything(api: ActionSetApi):
+def test_nor_is_it_for_a_restore_that_was_orphaned_before_it_suspended_anything(api: ActionSetApi):
     api.others[JOB] = job("Suspended")
     api.add("gpt-restore-old", running("stage"), age=5000, due=LATE, action="restore")
     api.scripts = [[complete(snapshot="s7")]]
@@ -119,7 +119,7 @@ def test_a_job_whose_restore_was_deleted_by_someone_else_is_resumed(api: ActionS
     assert "left suspended by a restore that is gone" in result.stderr
 
 
-def test_one_restore_under_way_keeps_the_job_suspended_whatever_else_stranded(api: ActionSetApi):
+def test_one_restore_under_way_keeps_the_job_suspended_whatever_else_is_orphaned(api: ActionSetApi):
     api.add("gpt-restore-old", running("wait"), age=5000, due=LATE, action="restore")
     api.add("gpt-restore-new", running("wait"), age=60, due=500, action="restore")
     api.scripts = [[complete(snapshot="s7")]]
@@ -139,7 +139,7 @@ def test_where_the_job_may_not_be_seen_a_restore_that_began_is_ended_with_a_resu
     assert ("resume" in names(api)) is expected
 
 
-def test_finished_restores_are_not_stranded(api: ActionSetApi):
+def test_finished_restores_are_not_orphaned(api: ActionSetApi):
     api.others[JOB] = job()
     api.add("done", complete(generation="2"), age=5000, due=LATE, action="restore")
     api.add("bad", failed("x", defer="complete"), age=5000, due=LATE, action="restore")

@@ -1,0 +1,32 @@
+"""What the options of the command line start from, and the choices that they offer.
+
+One home for what the command line, the library below it and its users repeat. The standard library
+is all that it imports, so that `holdfast --help` stays quick.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+#: bytes that transfers may hold in memory at once
+MEMORY = 256 * 2**20
+#: the same for `doctor`, which moves next to nothing
+DOCTOR_MEMORY = 64 * 2**20
+#: between marking data as unused and deleting it; a push has half of it for its snapshot
+GRACE = timedelta(days=1)
+#: `doctor` warns when the latest snapshot is older
+MAX_AGE = timedelta(days=1)
+#: valid bundles that stay on a volume
+KEEP = 3
+#: seconds that one ActionSet may take
+ACTION_SECONDS = 3600
+#: where Kanister's controller runs, and the Blueprint that it runs there
+KANISTER_NAMESPACE, BLUEPRINT = "kanister", "checkpoints"
+
+
+class Select(StrEnum):
+    """Which bundles of the present generation a push copies."""
+
+    NEWEST = "newest"
+    ALL = "all"
