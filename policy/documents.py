@@ -14,7 +14,7 @@ IDENTITY = {
     "aws:iam/userPolicy:UserPolicy": "policy",
     "aws:iam/groupPolicy:GroupPolicy": "policy",
 }
-#: Who may do what to this one resource, which is what `*` means there.
+#: Policies of one resource, in which `*` means that resource.
 RESOURCE = {
     "aws:iam/role:Role": "assumeRolePolicy",
     "aws:kms/key:Key": "policy",

@@ -54,7 +54,7 @@ class Resource:
 
     @property
     def kind(self) -> str | None:
-        """The Kubernetes kind; None for what is no object of a cluster."""
+        """The Kubernetes kind; None for what is not an object of a cluster."""
         if not self.type.startswith("kubernetes:"):
             return None
         return self.type.rpartition(":")[2]
@@ -145,7 +145,7 @@ def stack_rule(
 
 
 def at(value: Any, *path: str | int) -> Any:
-    """The value below ``value``; None where there is none, UNKNOWN where the way there is."""
+    """The value at a path; None if it is missing, UNKNOWN if a part of the path is unknown."""
     for key in path:
         if value is UNKNOWN:
             return UNKNOWN
@@ -192,5 +192,5 @@ def is_true(value: Any) -> bool:
 
 
 def unset(value: Any) -> bool:
-    """Whether the program says nothing; an unknown value is something."""
+    """Whether the program gives no value; an unknown value counts as given."""
     return value is not UNKNOWN and value in UNSET

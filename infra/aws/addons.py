@@ -10,7 +10,8 @@ import pulumi_aws as aws
 from infra import versions
 from infra.aws.iam import Document, Role, disks_use_key, lustre_driver, managed, pod_trust
 from infra.manifests import merge
-from infra.settings.eks import EksStack
+from infra.settings.cluster import ClusterSettings
+from infra.settings.eks import AwsSettings
 
 #: The drivers' ServiceAccounts, all in kube-system.
 DRIVERS = {
@@ -43,7 +44,8 @@ class Addons(pulumi.ComponentResource):
         self,
         name: str,
         names: list[str],
-        settings: EksStack,
+        settings: ClusterSettings,
+        cloud: AwsSettings,
         data_key: aws.kms.Key,
         tags: dict[str, str],
         opts: pulumi.ResourceOptions,
@@ -52,13 +54,14 @@ class Addons(pulumi.ComponentResource):
         Args:
             name: the Pulumi name.
             names: which add-ons, by EKS' name.
-            settings: the stack's.
+            settings: the control plane's.
+            cloud: account and region.
             data_key: the key of the disks that the EBS driver attaches.
             tags: the stack's, for what add-ons make in AWS.
             opts: the provider, and what must exist first.
         """
         super().__init__("holdfast:addons:Addons", name, {}, opts)
-        self._name, self._settings, self._tags = name, settings, tags
+        self._name, self._settings, self._cloud, self._tags = name, settings, cloud, tags
         for addon in names:
             self._addon(addon, data_key)
         self.register_outputs({})
@@ -68,9 +71,9 @@ class Addons(pulumi.ComponentResource):
         role = self._role(addon, data_key)
         aws.eks.Addon(
             f"{self._name}-{addon}",
-            cluster_name=self._settings.cluster.name,
+            cluster_name=self._settings.name,
             addon_name=addon,
-            addon_version=self._settings.cluster.addon_version(addon),
+            addon_version=self._settings.addon_version(addon),
             configuration_values=json.dumps(configuration) if configuration else None,
             pod_identity_associations=[
                 {"service_account": account, "role_arn": role.arn} for account in DRIVERS[addon]
@@ -97,7 +100,7 @@ class Addons(pulumi.ComponentResource):
     def _role(self, addon: str, data_key: aws.kms.Key) -> Role | None:
         if addon not in DRIVERS:
             return None
-        partition = self._settings.aws.partition
+        partition = self._cloud.partition
         policies: list[str] = []
         inline: pulumi.Input[Document] | None = None
         match addon:
@@ -113,9 +116,9 @@ class Addons(pulumi.ComponentResource):
                 inline = lustre_driver()
         return Role(
             f"{self._name}-{addon}",
-            pod_trust(self._settings.cluster_arn, "kube-system", *DRIVERS[addon]),
+            pod_trust(self._cloud.cluster_arn(self._settings.name), "kube-system", *DRIVERS[addon]),
             pulumi.ResourceOptions(parent=self),
-            description=f"{self._settings.cluster.name}: {addon}",
+            description=f"{self._settings.name}: {addon}",
             policies=policies,
             inline=inline,
         )

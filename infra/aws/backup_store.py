@@ -10,7 +10,7 @@ from infra.aws.store_policy import Identity, Place, bucket_policy, identity_poli
 from infra.names import backup_account, task_account
 from infra.settings import Workload
 from infra.settings.bucket import LOGS_SUFFIX, CreatedStore
-from infra.settings.eks import AwsSettings, EksStack
+from infra.settings.eks import AwsSettings
 
 #: Days after which the parts of an upload that never ended go.
 ABORT_DAYS = 7
@@ -226,7 +226,8 @@ class StoreAccess(pulumi.ComponentResource):
         self,
         name: str,
         workload: Workload,
-        settings: EksStack,
+        cluster: str,
+        cloud: AwsSettings,
         place: pulumi.Input[Place],
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -234,7 +235,8 @@ class StoreAccess(pulumi.ComponentResource):
         Args:
             name: the workload's name.
             workload: its settings.
-            settings: the stack's, for the cluster.
+            cluster: the cluster's name.
+            cloud: account and region.
             place: where the backups are.
             opts: the provider, and the cluster.
         """
@@ -247,16 +249,16 @@ class StoreAccess(pulumi.ComponentResource):
         for identity, account in accounts.items():
             role = Role(
                 f"{name}-store-{identity}",
-                pod_trust(settings.cluster_arn, workload.namespace, account),
+                pod_trust(cloud.cluster_arn(cluster), workload.namespace, account),
                 pulumi.ResourceOptions(parent=self),
-                description=f"{settings.cluster.name}: {identity} of {name}'s backups",
+                description=f"{cluster}: {identity} of {name}'s backups",
                 inline=pulumi.Output.from_input(place).apply(
                     partial(identity_policy, identity, name)
                 ),
             )
             aws.eks.PodIdentityAssociation(
                 f"{name}-store-{identity}",
-                cluster_name=settings.cluster.name,
+                cluster_name=cluster,
                 namespace=workload.namespace,
                 service_account=account,
                 role_arn=role.arn,

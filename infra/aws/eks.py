@@ -82,11 +82,23 @@ def build(settings: EksStack, project: Project) -> Platform:
     )
     on_cluster = after(in_aws, cluster)
     first = Addons(
-        "base-addons", list(versions.ADDONS_BEFORE_NODES), settings, keys.data, tags, on_cluster
+        "base-addons",
+        list(versions.ADDONS_BEFORE_NODES),
+        settings.cluster,
+        settings.aws,
+        keys.data,
+        tags,
+        on_cluster,
     )
     nodes = _nodes(settings, network, groups, keys, tags, after(on_cluster, first))
     rest = Addons(
-        "addons", after_nodes(kinds), settings, keys.data, tags, after(on_cluster, *nodes)
+        "addons",
+        after_nodes(kinds),
+        settings.cluster,
+        settings.aws,
+        keys.data,
+        tags,
+        after(on_cluster, *nodes),
     )
     sources = {
         volume.claim: source
@@ -97,7 +109,14 @@ def build(settings: EksStack, project: Project) -> Platform:
     ready: list[pulumi.Resource] = [cluster, first, *nodes, rest, *made]
     if place is not None and settings.deploys:
         ready += [
-            StoreAccess(name, workload, settings, place, after(in_aws, cluster, first))
+            StoreAccess(
+                name,
+                workload,
+                settings.cluster.name,
+                settings.aws,
+                place,
+                after(in_aws, cluster, first),
+            )
             for name, workload in settings.workloads.items()
         ]
     provider = k8s.Provider(
@@ -168,7 +187,7 @@ def _nodes(
     tags: dict[str, str],
     opts: Options,
 ) -> list[pulumi.Resource]:
-    role = NodeRole("nodes", settings, opts)
+    role = NodeRole("nodes", settings.cluster.name, settings.aws, opts)
     made: list[pulumi.Resource] = [role]
     members = {"system": settings.node_groups.system, **settings.node_groups.training}
     for name, group in members.items():
@@ -176,7 +195,7 @@ def _nodes(
         if name in settings.node_groups.training and settings.node_groups.training[name].efa:
             cards.append(groups["efa"])
         made.append(
-            ManagedNodes(name, group, settings, role, network, cards, keys.data, tags, opts)
+            ManagedNodes(name, group, settings.cluster, role, network, cards, keys.data, tags, opts)
         )
     return made
 

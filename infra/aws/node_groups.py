@@ -16,7 +16,8 @@ import pulumi_aws as aws
 from infra import versions
 from infra.aws.iam import Role, managed, service_trust
 from infra.aws.network import Network
-from infra.settings.eks import EksStack
+from infra.settings.cluster import ClusterSettings
+from infra.settings.eks import AwsSettings
 from infra.settings.instances import INSTANCES
 from infra.settings.node_groups import GROUP_LABEL, NodeGroup, TrainingGroup
 
@@ -64,14 +65,23 @@ class NodeRole(pulumi.ComponentResource):
     arn: pulumi.Output[str]
     """The role's ARN."""
 
-    def __init__(self, name: str, settings: EksStack, opts: pulumi.ResourceOptions) -> None:
+    def __init__(
+        self, name: str, cluster: str, cloud: AwsSettings, opts: pulumi.ResourceOptions
+    ) -> None:
+        """
+        Args:
+            name: the Pulumi name.
+            cluster: the cluster's name.
+            cloud: account and region.
+            opts: the provider, and what must exist before a node can join.
+        """
         super().__init__("holdfast:nodes:NodeRole", name, {}, opts)
         role = Role(
             name,
             service_trust("ec2.amazonaws.com"),
             pulumi.ResourceOptions(parent=self),
-            description=f"{settings.cluster.name}: nodes",
-            policies=[managed(settings.aws.partition, policy) for policy in NODE_POLICIES],
+            description=f"{cluster}: nodes",
+            policies=[managed(cloud.partition, policy) for policy in NODE_POLICIES],
         )
         self.arn = role.arn
         self.register_outputs({"arn": self.arn})
@@ -90,7 +100,7 @@ class ManagedNodes(pulumi.ComponentResource):
         self,
         name: str,
         group: NodeGroup,
-        settings: EksStack,
+        cluster: ClusterSettings,
         role: NodeRole,
         network: Network,
         security_groups: list[aws.ec2.SecurityGroup],
@@ -102,7 +112,7 @@ class ManagedNodes(pulumi.ComponentResource):
         Args:
             name: the group's name in the settings.
             group: its settings.
-            settings: the stack's, for the cluster's name and the zones.
+            cluster: name and version of the control plane.
             role: of the nodes.
             network: whose private subnets they are in.
             security_groups: of each network card.
@@ -113,17 +123,16 @@ class ManagedNodes(pulumi.ComponentResource):
         super().__init__("holdfast:nodes:ManagedNodes", f"{name}-nodes", {}, opts)
         self._own = pulumi.ResourceOptions(parent=self)
         training = group if isinstance(group, TrainingGroup) else None
-        zones = [training.zone] if training and training.zone else list(settings.zones)
-        cluster = settings.cluster.name
-        template = self._template(name, group, cluster, security_groups, key, tags)
+        zones = [training.zone] if training and training.zone else list(network.private)
+        template = self._template(name, group, cluster.name, security_groups, key, tags)
         self.group = aws.eks.NodeGroup(
             f"{name}-nodes",
-            cluster_name=cluster,
+            cluster_name=cluster.name,
             node_role_arn=role.arn,
             subnet_ids=[network.private[zone].id for zone in zones],
             ami_type=NVIDIA_IMAGE if training and training.gpus else STANDARD_IMAGE,
             release_version=versions.NODE_RELEASE,
-            version=settings.cluster.version,
+            version=cluster.version,
             capacity_type=_capacity_type(training),
             # A Capacity Block's type must be in the template, and then not here.
             instance_types=None if _in_block(training) else list(group.instance_types),

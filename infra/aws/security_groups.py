@@ -48,7 +48,7 @@ ENDPOINTS = [_tcp("nodes", "endpoints", 443, "nodes to AWS services")]
 #: EFA speaks its own protocol, which only a rule for everything lets through, both ways.
 EFA = [Flow("efa", "efa", ALL, 0, 0, "EFA between training nodes")]
 EFS = [_tcp("nodes", "efs", 2049, "NFS over TLS")]
-#: Where there is no route to the internet this reaches S3 by its gateway endpoint, and no more.
+#: Without a route to the internet this reaches S3 through its gateway endpoint, and nothing else.
 OUTWARD = (443, "0.0.0.0/0", "images, AWS services, the backup store")
 LUSTRE = [
     _tcp(source, target, first, "Lustre", last)

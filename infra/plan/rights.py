@@ -1,15 +1,15 @@
-"""What whoever runs `pulumi up` may need to do in AWS: an IAM policy, derived from the graph.
+"""The IAM policy for `pulumi up`, derived from the graph.
 
 Each resource type of the graph brings the calls by which its provider makes, reads, changes and
-removes it, as the API references and AWS' own resource schemas name them. No one has tried this
-list against AWS yet; a call that it lacks is named by the AccessDenied that AWS answers.
+removes it, as the API references and AWS' own resource schemas name them. This list has not been
+tried against AWS yet; where a call is missing, AWS names it in its AccessDenied.
 """
 
 import json
 
 from infra.plan.graph import Graph
 
-#: Reading is given by service: the calls that list configuration, none that reads data.
+#: Reading is granted by service: calls that read configuration, and none that read data.
 _READ = {
     "ec2": ("ec2:Describe*", "ec2:GetLaunchTemplateData"),
     "eks": ("eks:Describe*", "eks:List*"),

@@ -10,7 +10,7 @@ from infra import versions
 from infra.settings.fields import Model, Name
 from infra.settings.network import PRIVATE, private_range
 
-#: A wider range than this is no one's own network.
+#: A range that is wider than this cannot be one organisation's own network.
 WIDEST_PUBLIC = 16
 
 _PRINCIPAL = re.compile(r"arn:aws[\w-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+")
@@ -42,11 +42,12 @@ def _public_range(value: str) -> str:
 def _principal(value: str) -> str:
     if ":assumed-role/" in value:
         raise ValueError(
-            f"{value} is one session of a role: use the role itself, arn:aws:iam::<account>:role/…"
+            f"{value} is a session of a role: use the role's own ARN, "
+            "arn:aws:iam::<account>:role/<name>"
         )
     if _PRINCIPAL.fullmatch(value) is None:
         raise ValueError(
-            f"{value!r} is no IAM role or user: write arn:aws:iam::<account>:role/<name>"
+            f"{value!r} is not an IAM role or user: use arn:aws:iam::<account>:role/<name>"
         )
     return value
 
@@ -127,7 +128,8 @@ class ClusterSettings(Model):
         for name, version in addons.items():
             if name not in versions.ADDONS:
                 raise ValueError(
-                    f"{name!r} is no add-on of this stack: use one of {', '.join(versions.ADDONS)}"
+                    f"{name!r} is not an add-on of this stack: "
+                    f"use one of {', '.join(versions.ADDONS)}"
                 )
             if _ADDON_VERSION.fullmatch(version) is None:
                 raise ValueError(

@@ -55,6 +55,10 @@ class AwsSettings(Model):
         """The first part of each ARN."""
         return partition_of(self.region)
 
+    def cluster_arn(self, name: str) -> str:
+        """The ARN of a cluster, known before the cluster is made."""
+        return f"arn:{self.partition}:eks:{self.region}:{self.account}:cluster/{name}"
+
 
 class EksStack(Settings):
     """A cluster of the stack's own in AWS, and everything around it."""
@@ -97,9 +101,8 @@ class EksStack(Settings):
 
     @property
     def cluster_arn(self) -> str:
-        """Known before the cluster is made: what the Kubernetes provider knows it by."""
-        aws = self.aws
-        return f"arn:{aws.partition}:eks:{aws.region}:{aws.account}:cluster/{self.cluster.name}"
+        """What the Kubernetes provider knows the cluster by."""
+        return self.aws.cluster_arn(self.cluster.name)
 
     @property
     def keeps_data(self) -> bool:

@@ -168,7 +168,8 @@ class FsxLustreVolume(ProvidedVolume):
         gib, rest = divmod(size_bytes(self.size), GIB)
         if rest or (gib != 1200 and (gib == 0 or gib % 2400)):
             raise ValueError(
-                f"size {self.size} is none that FSx has: use 1200Gi or a multiple of 2400Gi"
+                f"size {self.size} is not a size of FSx for Lustre: "
+                "use 1200Gi or a multiple of 2400Gi"
             )
         if self.export is not None and self.backup_days:
             raise ValueError(

@@ -121,13 +121,13 @@ class TrainingGroup(NodeGroup):
     reservation_id: str | None = Field(default=None, pattern=r"^cr-[0-9a-f]{8,17}$")
     """The capacity reservation or Capacity Block, ``cr-…``."""
     accept_interruptions: bool = False
-    """The explicit word for a stack whose only training nodes are spot nodes."""
+    """Must be true where all training groups are on spot."""
     zone: ZoneId | None = None
     """One zone ID for all its nodes. Needed with EFA, a placement group or reserved capacity."""
     efa: bool = False
     """Elastic Fabric Adapter on every network card that has it, and its device plugin."""
     placement_group: bool = False
-    """Put the nodes close together. On scarce capacity this finds none more often."""
+    """Put the nodes close together. Where capacity is scarce, EC2 then finds it less often."""
 
     @model_validator(mode="after")
     def _all_or_no_gpus(self) -> "TrainingGroup":

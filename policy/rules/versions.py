@@ -1,4 +1,4 @@
-"""What runs is what was reviewed: nothing changes because a day has passed."""
+"""Versions are pinned, so that what runs changes only by a reviewed change."""
 
 import re
 from collections.abc import Iterator

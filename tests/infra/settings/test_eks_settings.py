@@ -61,8 +61,8 @@ def test_the_valid_settings_are_valid():
         ({"cluster__addons": {"coredns": "latest"}}, "cluster.addons: coredns 'latest' is not an "
          "add-on version: write one such as v1.14.3-eksbuild.3"),
         ({"cluster__access": {"me": {"principal": "arn:aws:sts::123456789012:assumed-role/a/b"}}},
-         "cluster.access.me.principal: arn:aws:sts::123456789012:assumed-role/a/b is one session "
-         "of a role: use the role itself, arn:aws:iam::<account>:role/…"),
+         "cluster.access.me.principal: arn:aws:sts::123456789012:assumed-role/a/b is a session "
+         "of a role: use the role's own ARN, arn:aws:iam::<account>:role/<name>"),
         ({"network__cidr": ""}, "network.cidr: '' is not an address range in CIDR notation: "
          "write one such as 10.0.0.0/16"),
         ({"network__cidr": "10.100.a.0/24"}, "network.cidr: '10.100.a.0/24' is not an address "
@@ -143,8 +143,8 @@ def test_the_valid_settings_are_valid():
          "the zone of group cpu, use1-az1: put both into one"),
         ({f"{W}volume": {**EBS, "throughput": 1000}}, "workloads.gpt.volume: throughput 1000 needs "
          "more operations than iops 3000: use iops 4000 or more"),
-        ({f"{W}volume": {**LUSTRE, "size": "1Ti"}}, "workloads.gpt.volume: size 1Ti is none that "
-         "FSx has: use 1200Gi or a multiple of 2400Gi"),
+        ({f"{W}volume": {**LUSTRE, "size": "1Ti"}}, "workloads.gpt.volume: size 1Ti is not a "
+         "size of FSx for Lustre: use 1200Gi or a multiple of 2400Gi"),
         ({f"{W}volume": {**LUSTRE, "export": "s3://exports"}}, "workloads.gpt.volume: backup_days "
          "7 with export: FSx backs up no file system that is linked to a bucket: set backup_days "
          "to 0, or leave export out"),
