@@ -1,8 +1,8 @@
 """A bundle: an immutable directory that is complete because its MANIFEST.json was written last.
 
-The order of writes is the whole trick: files, then their directories from the bottom up, then the
-manifest, then the bundle's directory, then one rename to the final name, then the parent directory;
-each synced before the next begins. Killed anywhere, there is either no bundle or a whole one.
+The order of writes makes it crash-safe: files, then their directories from the bottom up, then the
+manifest, then the bundle's directory, then one rename to the final name, then the parent directory.
+Each is synced before the next begins. A crash leaves either no bundle or a complete one.
 """
 
 import errno
@@ -31,8 +31,8 @@ from holdfast.manifest import (
 
 QUARANTINE = ".quarantine"
 
-# What an unreadable file says about the file. Any other error (no permission, too many open files,
-# a stale mount) says something about this process, and must not condemn a bundle.
+# Errors that mean that the file itself is bad. Any other error (no permission, too many open files,
+# a stale mount) is a fault of this process or its system, and says nothing about the bundle.
 _FILE_IS_BAD = frozenset(
     {
         errno.EBADMSG,
@@ -50,7 +50,7 @@ _FILE_IS_BAD = frozenset(
 
 @dataclass(frozen=True)
 class Bundle:
-    """A committed bundle: where it is and what its manifest says."""
+    """A committed bundle: its directory and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -68,19 +68,20 @@ class Bundle:
 
 @dataclass
 class Tree:
-    """What lies in a directory: `files` are the regular ones, by `/`-separated path, in bytes.
+    """The content of a directory. `files` maps the path of each regular file to its size in bytes.
 
-    Of `directories` each comes after the one that it lies in.
+    Paths are relative and separated by `/`. In `directories`, a parent comes before its children.
+    `special` describes what is neither a file nor a directory.
     """
 
     files: dict[str, int] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
+    special: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, root: Path) -> Self:
-        """Walk `root`, following no link. `odd` says what neither file nor directory is."""
+        """Walk `root` without following links."""
         tree = cls()
         pending = [""]
         while pending:
@@ -102,38 +103,38 @@ class Tree:
             elif stat.S_ISREG(found.st_mode):
                 self.files[path] = found.st_size
             elif stat.S_ISLNK(found.st_mode):
-                self.odd.append(f"{printable(path)}: is a symbolic link")
+                self.special.append(f"{printable(path)}: is a symbolic link")
             else:
-                self.odd.append(f"{printable(path)}: is a pipe, socket or device")
+                self.special.append(f"{printable(path)}: is a pipe, socket or device")
 
     def problems(self) -> list[str]:
-        """Everything that keeps this tree from becoming a bundle."""
-        problems = self.odd + path_problems(self.files)
+        """Every reason why this tree cannot become a bundle."""
+        problems = self.special + path_problems(self.files)
         problems += [
             f"{printable(path)}: is an empty directory, which a bundle cannot keep: "
-            "remove it or put a file in it"
+            "remove it or put a file into it"
             for path in self.empty
         ]
         if not self.files:
-            problems.append("there is no file in it")
+            problems.append("the directory holds no file")
         return problems
 
 
 class BundleWriter:
     """Write files into `.path`, a fresh hidden directory, then `commit()` them as one bundle.
 
-    As a context manager it removes the directory again unless the bundle was committed. Several
-    processes may write into it: one makes the writer and commits, the others hash and sync what
-    they write and hand it their entries.
+    As a context manager it removes the directory at the end unless the bundle was committed.
+    Several processes may write into the directory: one creates the writer and commits; the others
+    hash and sync their own files and pass it the entries.
     """
 
     def __init__(self, parent: Path, name: str, kind: str) -> None:
-        """Create `parent` if need be and the hidden directory in it.
+        """Create the hidden directory in `parent`, which is created too if it is missing.
 
-        Raises UsageError for a name that no bundle can have, CommitRefused when it is taken.
+        Raises UsageError for an invalid name, CommitRefused for one that is taken.
         """
         if problem := name_problem(name):
-            raise UsageError(f"bundle name {name!r} {problem}")
+            raise UsageError(f"invalid bundle name {name!r}: {problem}")
         self.parent = Path(parent)
         self.name = name
         self.kind = kind
@@ -144,7 +145,7 @@ class BundleWriter:
             self.path.mkdir()
 
     def entry(self, path: str) -> FileEntry:
-        """Hash and sync a file that was written to `path` (relative, with `/`) in this bundle."""
+        """Hash and sync a file of this bundle that was written to the relative path `path`."""
         digest, size = durable.hash_file(self.path / path)
         durable.fsync_file(self.path / path)
         return FileEntry(path=path, size=size, sha256=digest)
@@ -155,11 +156,12 @@ class BundleWriter:
         files: Sequence[FileEntry] | None = None,
         threads: int | None = None,
     ) -> Bundle:
-        """Close the bundle and give it its name. From the return on it survives a power cut.
+        """Complete the bundle and give it its name. Once this returns, it survives a power cut.
 
-        `files` are the entries of writers that hashed while they wrote: trusted, but exactly these
-        files must be there in these sizes. Without it every file is hashed here, on `threads`.
-        Raises CommitRefused with every problem, NoSpace on a full volume.
+        `files` are the entries of writers that hashed while they wrote. Their hashes are trusted,
+        but exactly these files must exist, with these sizes. Without `files`, every file is hashed
+        here, on `threads` threads. Raises CommitRefused with every problem, NoSpace on a full
+        volume.
         """
         with durable.no_space_named(self.path):
             tree = Tree.of(self.path)
@@ -201,7 +203,7 @@ class BundleWriter:
         return Bundle(self.parent / self.name, manifest)
 
     def abort(self) -> None:
-        """Remove what was written. Does nothing after a commit."""
+        """Remove the hidden directory. Does nothing after a commit."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -229,32 +231,32 @@ def commit_directory(
     move: bool = False,
     threads: int | None = None,
 ) -> Bundle:
-    """Make a bundle of a finished directory, which nobody may be writing to any more.
+    """Make a bundle of a finished directory. Nothing may still be writing to it.
 
-    The source is copied and stays as it is. With `move` its files are hard-linked where the file
-    system can (no second copy on the disk), and the source is removed after the commit.
+    The source is copied and not changed. With `move`, its files are hard-linked where the file
+    system supports it (which needs no extra space) and the source is removed after the commit.
     Raises CommitRefused with every problem before anything is written.
     """
     source = Path(source)
     if not source.is_dir():
         raise UsageError(f"'{source}' is not a directory")
     if Path(parent).resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"'{parent}' lies inside '{source}': commit to a place outside of it")
+        raise UsageError(f"'{parent}' lies inside '{source}': choose a place outside of it")
     tree = Tree.of(source)
     if problems := tree.problems():
         raise CommitRefused(problems)
     with BundleWriter(parent, name, kind) as writer, durable.no_space_named(writer.path):
         for directory in tree.directories:
             (writer.path / directory).mkdir()
-        take = partial(_take, source, writer, move)
-        bundle = writer.commit(labels, durable.in_threads(take, list(tree.files), threads))
+        transfer = partial(_link_or_copy, source, writer, move)
+        bundle = writer.commit(labels, durable.in_threads(transfer, list(tree.files), threads))
     if move:
         shutil.rmtree(source)
     return bundle
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle's manifest and nothing else. Raises InvalidBundle."""
+    """Read only the manifest of a bundle. Raises InvalidBundle."""
     path = Path(path)
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):  # a link to a bundle is not the bundle
@@ -267,15 +269,15 @@ def read_bundle(path: Path) -> Bundle:
     except InvalidManifest as error:
         raise InvalidBundle(path, [f"{MANIFEST}: {error}"]) from error
     if manifest.name != path.name:
-        raise InvalidBundle(path, [f"{MANIFEST}: is that of a bundle called '{manifest.name}'"])
+        raise InvalidBundle(path, [f"{MANIFEST}: belongs to a bundle called '{manifest.name}'"])
     return Bundle(path, manifest)
 
 
 def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundle:
     """Check a bundle against its manifest: existence and sizes when `quick`, else every byte.
 
-    Raises InvalidBundle with every problem: missing, extra, wrong size or hash, links, special
-    files. Raises OSError when files cannot be read for a reason that is not the bundle's fault.
+    Raises InvalidBundle with every problem: missing and extra files, wrong sizes and hashes, links,
+    special files. Raises OSError when a file cannot be read for a reason outside of the bundle.
     """
     bundle = read_bundle(path)
     try:
@@ -284,7 +286,7 @@ def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundl
         raise InvalidBundle(bundle.path, [_unreadable("directory", error)]) from error
     tree.files.pop(MANIFEST, None)
     entries = bundle.manifest.files
-    problems = tree.odd + [f"{printable(name)}: is an empty directory" for name in tree.empty]
+    problems = tree.special + [f"{printable(name)}: is an empty directory" for name in tree.empty]
     problems += _differences(tree, entries)
     if not quick:
         sound = [entry for entry in entries if tree.files.get(entry.path) == entry.size]
@@ -295,26 +297,26 @@ def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundl
 
 
 def check_files(path: Path, entries: Iterable[FileEntry], threads: int | None = None) -> list[str]:
-    """Read every byte of these files of a bundle; return what is wrong, empty when all is well.
+    """Read every byte of these files of a bundle; return the problems found.
 
-    Several processes can share the work: `verify(path, quick=True)`, then each one its own part of
-    `manifest.files`.
+    Several processes can share the work: one `verify(path, quick=True)`, then each process checks
+    its own part of `manifest.files`.
     """
     found = durable.in_threads(partial(_check_file, Path(path)), list(entries), threads)
     return [problem for problem in found if problem]
 
 
 def quarantine(path: Path, reason: str) -> Path:
-    """Set a bad bundle aside, as evidence, with the reason in a `.txt` file beside it.
+    """Move a bad bundle to `.quarantine/<name>-<id>/` beside it, where no reader looks for bundles.
 
-    It moves to `.quarantine/<name>-<id>/` in its own generation, where no reader looks for bundles.
-    Raises OSError when that cannot be done (a read-only volume) or somebody else did it before.
+    It is kept for inspection, with the reason in a `.txt` file of the same name. Raises OSError
+    when it cannot be moved (a read-only volume) or when another process moved it first.
     """
     path = Path(path)
-    ward = path.parent / QUARANTINE
-    durable.make_directories(ward)
-    kept = ward / f"{path.name}-{durable.unique()}"
-    note = ward / f"{kept.name}.txt"
+    directory = path.parent / QUARANTINE
+    durable.make_directories(directory)
+    kept = directory / f"{path.name}-{durable.unique()}"
+    note = directory / f"{kept.name}.txt"
     durable.write_durably(note, f"{reason}\n".encode("utf-8", "backslashreplace"))
     try:
         durable.rename_durably(path, kept)
@@ -324,7 +326,7 @@ def quarantine(path: Path, reason: str) -> Path:
     return kept
 
 
-def _take(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntry:
+def _link_or_copy(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntry:
     if move:
         try:
             os.link(source / path, writer.path / path, follow_symlinks=False)
@@ -337,7 +339,7 @@ def _take(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntr
 
 
 def _differences(tree: Tree, entries: Sequence[FileEntry]) -> list[str]:
-    """How the files on the disk differ from the entries, without reading them."""
+    """How the files on disk differ from the entries by path and size; reads no content."""
     listed = {entry.path for entry in entries}
     problems = []
     for entry in entries:

@@ -1,9 +1,9 @@
-"""Files and directories that are still there after the power went out.
+"""Write, rename and remove files so that the result survives a power cut.
 
-A rename makes new bytes visible all at once; only an fsync makes them stay. So each function here
-syncs the bytes first, then the name, then the directory that holds the name. What is being written
-is called `.tmp-…` until it is complete; whoever is the only writer of a directory may sweep such
-leftovers away. Functions raise OSError as the system calls do.
+A rename makes new bytes visible all at once; only an fsync makes them durable. So each function
+here syncs the bytes, then sets the name, then syncs the directory that holds the name. An
+incomplete file or directory is called `.tmp-…`; the only writer of a directory may remove such
+leftovers. Functions raise OSError as the system calls do.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from typing import TypeVar
 from holdfast.errors import NoSpace
 
 TEMPORARY = ".tmp-"
-BLOCK = 1 << 20  # bytes read at a time: stays in the processor's cache while it is hashed
-#: what a file system says that cannot link these two names: copy instead
+BLOCK = 1 << 20  # bytes per read: small enough to stay in the cache while it is hashed
+#: errors of a file system that cannot link these two names: copy instead
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def unique() -> str:
-    """Eight hexadecimal digits, for the name of something temporary or set aside."""
+    """Eight random hexadecimal digits, for the name of something temporary or quarantined."""
     return uuid.uuid4().hex[:8]
 
 
@@ -41,7 +41,7 @@ def default_threads() -> int:
 
 
 def fsync_file(path: Path) -> None:
-    """Make a file's bytes durable, whoever wrote them. Its name needs its directory's fsync too."""
+    """Make a file's bytes durable. For its name to last, its directory must be synced too."""
     _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
@@ -51,7 +51,7 @@ def fsync_directory(path: Path) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Create a directory and what is missing above it, each one durable in its parent."""
+    """Create a directory and its missing parents, each durable in its own parent."""
     missing = []
     while not path.is_dir():
         missing.append(path)
@@ -62,7 +62,7 @@ def make_directories(path: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write or replace a small file: after a crash it holds the old bytes or the new ones."""
+    """Write or replace a small file. After a crash it holds either the old or the new bytes."""
     draft = _draft(path, data)
     try:
         os.replace(draft, path)  # noqa: PTH105 (all system calls of this module in one style)
@@ -73,7 +73,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def create_file(path: Path, data: bytes) -> None:
-    """Write and sync a new file under its final name: for a directory that is itself temporary."""
+    """Write and sync a new file under its final name, in a directory that is itself temporary."""
     with path.open("xb", buffering=0) as file:
         write_all(file.fileno(), memoryview(data))
         os.fsync(file.fileno())
@@ -82,8 +82,8 @@ def create_file(path: Path, data: bytes) -> None:
 def rename_durably(src: Path, dst: Path) -> None:
     """Move a file or directory within one file system. Never replaces: raises FileExistsError.
 
-    For directories that hold something this is also safe against another process that takes the
-    name in the same instant, since POSIX refuses to rename onto a directory that is not empty.
+    For a directory that is not empty this is also safe when another process takes the name at the
+    same moment: POSIX refuses to rename onto a directory that is not empty.
     """
     if os.path.lexists(dst):
         raise FileExistsError(errno.EEXIST, "the name is taken", str(dst))
@@ -103,16 +103,17 @@ def rename_durably(src: Path, dst: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory so that a crash half-way never leaves half of it under its own name."""
-    doomed = path.with_name(f"{TEMPORARY}delete-{unique()}")
-    rename_durably(path, doomed)
-    shutil.rmtree(doomed)
+    """Remove a directory. A crash never leaves a part of it under its own name."""
+    hidden = path.with_name(f"{TEMPORARY}delete-{unique()}")
+    rename_durably(path, hidden)
+    shutil.rmtree(hidden)
 
 
 def sweep_temporaries(directory: Path) -> list[Path]:
-    """Remove what killed writers left in this directory (`.tmp-…`); return what was removed.
+    """Remove the leftovers of killed writers in a directory (`.tmp-…`); return what was removed.
 
-    Only for the one writer of the directory: another one's unfinished work looks the same.
+    Only the directory's single writer may call this: the unfinished work of another writer looks
+    the same.
     """
     leftovers = sorted(directory.glob(f"{TEMPORARY}*")) if directory.is_dir() else []
     for path in leftovers:
@@ -124,7 +125,7 @@ def sweep_temporaries(directory: Path) -> list[Path]:
 
 
 def hash_file(path: Path) -> tuple[str, int]:
-    """SHA-256 (hexadecimal) and size in bytes of a regular file. Follows no link, opens no pipe."""
+    """SHA-256 (hexadecimal) and size in bytes of a regular file; see `open_regular`."""
     digest = hashlib.sha256()
     size = 0
     block = memoryview(bytearray(BLOCK))
@@ -136,7 +137,7 @@ def hash_file(path: Path) -> tuple[str, int]:
 
 
 def copy_file(src: Path, dst: Path) -> tuple[str, int]:
-    """Copy a regular file's bytes durably and return what was copied: SHA-256 and size in bytes."""
+    """Copy a regular file durably; return the SHA-256 and the size in bytes of what was copied."""
     digest = hashlib.sha256()
     size = 0
     block = memoryview(bytearray(BLOCK))
@@ -150,7 +151,7 @@ def copy_file(src: Path, dst: Path) -> tuple[str, int]:
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """Open a regular file to read it, unbuffered; a link, pipe, socket or device raises OSError."""
+    """Open a regular file for unbuffered reading; raises OSError for a link, pipe or device."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -159,13 +160,13 @@ def open_regular(path: Path) -> io.FileIO:
 
 
 def write_all(descriptor: int, data: memoryview) -> None:
-    """Write every byte: the kernel may take fewer at once, as it does when a disk fills up."""
+    """Write every byte: one `write` may take fewer, as it does when a disk fills up."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
-    """`[work(item) for item in items]` on a pool of threads; the first exception ends it."""
+    """`[work(item) for item in items]` on a pool of threads; raises the first exception."""
     if len(items) < 2:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(threads or default_threads(), len(items))) as pool:
@@ -174,7 +175,7 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None =
 
 @contextlib.contextmanager
 def no_space_named(path: Path) -> Iterator[None]:
-    """Turn 'no space left' and 'over quota' into NoSpace, with what to do about it."""
+    """Translate the errors 'no space left' and 'over quota' into NoSpace, with the remedy."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Everything that Holdfast raises on purpose.
+"""The exceptions that Holdfast raises, and the exit codes of its commands.
 
-A message is one line: the value, the rule, the remedy. `exit_code` is what a command ends with
-when the error reaches its user.
+A message is one line: the value, the rule, the remedy. `exit_code` is the exit code of a command
+that ends with the error. This module imports nothing but the standard library.
 """
 
 from collections.abc import Sequence
@@ -25,23 +25,23 @@ class ExitCode(IntEnum):
 
 
 class HoldfastError(Exception):
-    """The root of the hierarchy: catch it to catch whatever Holdfast refuses or fails to do."""
+    """The base class of all exceptions of Holdfast."""
 
     exit_code = ExitCode.FAILED
 
 
 class UsageError(HoldfastError):
-    """What was typed or set is wrong: the same again fails again."""
+    """The caller asked for something invalid; the same call will fail again."""
 
     exit_code = ExitCode.MISUSE
 
 
 class InvalidManifest(HoldfastError, ValueError):
-    """These bytes are not a manifest: damaged, of another format, or not in canonical form."""
+    """The bytes are not a valid manifest: damaged, of another format, or not canonical."""
 
 
 class InvalidBundle(HoldfastError):
-    """The directory is not the bundle that its manifest describes. `problems` is complete."""
+    """The directory is not the bundle that its manifest describes. `problems` lists everything."""
 
     def __init__(self, path: Path, problems: Sequence[str]) -> None:
         self.path = Path(path)
@@ -50,7 +50,7 @@ class InvalidBundle(HoldfastError):
 
 
 class CommitRefused(HoldfastError):
-    """These files cannot become a bundle. `problems` lists all there are."""
+    """The files cannot become a bundle. `problems` lists everything that must be fixed first."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -58,27 +58,27 @@ class CommitRefused(HoldfastError):
 
 
 class NoSpace(HoldfastError):
-    """The volume is full (or over its quota). Nothing was committed; older bundles are intact."""
+    """The volume is full or over its quota. Nothing was committed; older bundles are intact."""
 
 
 class StoreError(HoldfastError):
-    """The store failed or refused."""
+    """The store failed or refused a request."""
 
 
 class StoreUnreachable(StoreError):
-    """No answer, a time-out or a 5xx after all retries. Says nothing about what the store holds."""
+    """No answer, a time-out or a 5xx after all retries. What the store holds is unknown."""
 
 
 class StoreDenied(StoreError):
-    """The store answered no: credentials, permissions, or a bucket that does not exist."""
+    """The store refused access: credentials, permissions, or a bucket that does not exist."""
 
 
 class NotFound(StoreError):
-    """The store has no object of this key."""
+    """The store has no object with this key."""
 
 
 class AlreadyExists(StoreError):
-    """A create-if-absent found the key taken."""
+    """The key of an object to be created already exists."""
 
 
 class PreconditionFailed(StoreError):
@@ -86,7 +86,7 @@ class PreconditionFailed(StoreError):
 
 
 class Mismatch(StoreError):
-    """Bytes differ from the manifest that promises them. Nothing was marked complete."""
+    """Bytes differ from what a manifest or document says. Nothing was marked complete."""
 
 
 class OwnerMismatch(HoldfastError):
@@ -94,15 +94,15 @@ class OwnerMismatch(HoldfastError):
 
 
 class DeadlineExceeded(HoldfastError):
-    """The verb did not end within its deadline."""
+    """The command did not finish within its deadline."""
 
 
 class NoSnapshot(HoldfastError):
-    """No snapshot fits what was asked for."""
+    """No snapshot or bundle matches the request."""
 
 
 class RecoveryStopped(HoldfastError):
-    """There is no state to go on from, and starting at step 0 was not asked for: do not retry."""
+    """There is no state to resume from, and a start at step 0 was not asked for."""
 
     exit_code = ExitCode.REFUSED
 

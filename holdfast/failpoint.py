@@ -1,15 +1,15 @@
-"""Named moments at which a test, or the demo, makes this process die, wait or fail.
+"""Fault injection: named points at which a test, or the demo, makes this process die or fail.
 
 `HOLDFAST_FAILPOINT=commit.before-rename=kill` kills this process with SIGKILL right before a bundle
-gets its name. The full form is `name[@N]=action[,name[@N]=action…]`: the action happens at the N-th
-time (default 1) that this process passes the moment. Actions:
+gets its name. The full form is `name[@N]=action[,name[@N]=action…]`: the action happens the N-th
+time (default 1) that this process reaches the point. Actions:
 
-- `kill`: SIGKILL to this process, as the kernel's out-of-memory killer or a power cut would
-- `hold:PATH`: create PATH (it appears with the process id in it), then wait for ever to be killed
-- `raise`: OSError EIO, as a failing disk would
-- `enospc`: OSError ENOSPC, as a full disk would
+- `kill`: SIGKILL, as from the kernel's out-of-memory killer
+- `hold:PATH`: create the file PATH, which holds the process ID, then wait to be killed
+- `raise`: OSError EIO, as from a failing disk
+- `enospc`: OSError ENOSPC, as from a full disk
 
-Unset, a failpoint costs one look into the environment.
+When the variable is unset, a failpoint costs one lookup in the environment.
 """
 
 import errno
@@ -57,7 +57,7 @@ _passed: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    """Pass the moment `name`: nothing happens unless the environment asks for it."""
+    """Mark the point `name`. Does nothing unless the environment names it."""
     wanted = os.environ.get(ENVIRONMENT)
     if not wanted:
         return
@@ -74,13 +74,13 @@ def failpoint(name: str) -> None:
 def _parse(text: str) -> dict[str, tuple[int, str]]:
     plan = {}
     for item in text.split(","):
-        moment, _, action = item.strip().partition("=")
-        name, _, count = moment.partition("@")
+        point, _, action = item.strip().partition("=")
+        name, _, count = point.partition("@")
         if name not in FAILPOINTS:
             known = ", ".join(sorted(FAILPOINTS))
-            raise UsageError(f"{ENVIRONMENT}: no failpoint is called {name!r}: use one of {known}")
+            raise UsageError(f"{ENVIRONMENT}: unknown failpoint {name!r}: use one of {known}")
         if not (count or "1").isdecimal() or int(count or 1) < 1:
-            raise UsageError(f"{ENVIRONMENT}: {count!r} in {item!r} must be a count from 1 on")
+            raise UsageError(f"{ENVIRONMENT}: invalid count {count!r} in {item!r}: use 1 or more")
         if action not in {"kill", "raise", "enospc"} and not action.startswith("hold:/"):
             raise UsageError(
                 f"{ENVIRONMENT}: unknown action {action!r} for {name}: "

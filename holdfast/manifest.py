@@ -1,7 +1,7 @@
-"""MANIFEST.json: what a bundle is, down to every byte. `docs/format.md` is the specification.
+"""MANIFEST.json: the list of a bundle's files. `docs/format.md` is the specification.
 
-The file holds exactly the canonical form (RFC 8785) of its content, so there is one right sequence
-of bytes for a manifest, and `parse` refuses every other: no flipped bit in it goes unnoticed.
+The file holds exactly the canonical JSON (RFC 8785) of its content. Each manifest has one valid
+sequence of bytes and `parse` refuses any other, so no flipped bit in it goes unnoticed.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 def canonical(value: Any) -> bytes:
     """The canonical JSON (RFC 8785) of strings, integers, booleans, None, lists and dicts.
 
-    Raises ValueError for anything else: floats have no place in our formats.
+    Raises ValueError for anything else: our formats hold no floating-point numbers.
     """
     text = json.dumps(_ordered(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
@@ -78,7 +78,7 @@ def _time(value: object) -> object:
         return value.astimezone(UTC).replace(microsecond=0)
     if isinstance(value, str) and _TIME.fullmatch(value):
         return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    raise ValueError(f"{value!r} is not a time like 2026-08-21T09:30:00Z")
+    raise ValueError(f"invalid time {value!r}: expected UTC, such as 2026-08-21T09:30:00Z")
 
 
 def _time_text(value: datetime) -> str:
@@ -95,17 +95,17 @@ LabelValue = Text | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
 
 class Document(BaseModel):
-    """What all that we write down has in common: exact fields, one right sequence of bytes."""
+    """The base of all documents that we write: no unknown fields, one valid sequence of bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def to_bytes(self) -> bytes:
-        """Its canonical form."""
+        """The document as canonical JSON."""
         return canonical(self.model_dump())
 
 
 class FileEntry(Document):
-    """One file of a bundle: where it lies in it, its size in bytes, its SHA-256."""
+    """One file of a bundle: its path in the bundle, its size in bytes, its SHA-256."""
 
     path: str
     size: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -143,9 +143,9 @@ class Manifest(Document):
         labels: Mapping[str, str | int],
         created: datetime | None = None,
     ) -> Self:
-        """The manifest of these files, in any order; `created` is now unless given.
+        """Make the manifest of these files, given in any order. `created` defaults to now.
 
-        Raises InvalidManifest with what is wrong with a name, a label or a path.
+        Raises InvalidManifest, which names every invalid name, label or path.
         """
         entries = sorted(files, key=lambda entry: _by_bytes(entry.path))
         fields = {
@@ -161,30 +161,30 @@ class Manifest(Document):
         try:
             draft = cls.model_validate(fields)
         except ValidationError as error:
-            raise InvalidManifest(_one_line(error)) from error
+            raise InvalidManifest(_summary(error)) from error
         draft = draft.model_copy(update={"content": draft._content()})
         return draft.model_copy(update={"digest": draft._digest()})
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a manifest. Raises InvalidManifest unless these are exactly the bytes of one."""
+        """Read a manifest. Raises InvalidManifest unless `data` is exactly the bytes of one."""
         if len(data) > MAX_MANIFEST_BYTES:
             raise InvalidManifest(f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
         try:
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
-            raise InvalidManifest(_one_line(error)) from error
+            raise InvalidManifest(_summary(error)) from error
         if manifest.to_bytes() != data:
             raise InvalidManifest("is not in canonical form: it was damaged or edited")
         if manifest.content != manifest._content():
-            raise InvalidManifest("its content hash is not that of its files: damaged or edited")
+            raise InvalidManifest("its content hash does not match its files: damaged or edited")
         if manifest.digest != manifest._digest():
-            raise InvalidManifest("its digest is not that of its fields: damaged or edited")
+            raise InvalidManifest("its digest does not match its fields: damaged or edited")
         return manifest
 
     @property
     def size(self) -> int:
-        """Bytes in all files together, without MANIFEST.json."""
+        """The total size of the files in bytes, without MANIFEST.json."""
         return sum(entry.size for entry in self.files)
 
     def _content(self) -> str:
@@ -198,16 +198,16 @@ _EMPTY = sha256(b"")
 
 
 def name_problem(name: str) -> str | None:
-    """Why no bundle can be called `name`; None when one can."""
+    """Why `name` is not a valid bundle name; None when it is."""
     if _NAME.fullmatch(name):
         return None
-    return "must be 1 to 128 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit"
+    return "use 1 to 128 characters of a-z, 0-9, '.', '_' and '-', with a letter or digit first"
 
 
 def path_problems(paths: Iterable[str]) -> list[str]:
-    """Everything that keeps these paths from being the files of one bundle; empty when all is well.
+    """Every reason why these paths cannot be the files of one bundle; empty when they can.
 
-    What passes means the same file on every file system, in every store and in every tool.
+    A path without a problem means the same file on every file system, in every store and tool.
     """
     problems = []
     files: set[str] = set()
@@ -227,14 +227,12 @@ def path_problems(paths: Iterable[str]) -> list[str]:
             if other != prefix:
                 problems.append(f"{printable(path)}: differs from {other} only in case")
                 break
-    problems += [
-        f"{path}: is a file and a directory at once" for path in sorted(files & directories)
-    ]
+    problems += [f"{path}: is both a file and a directory" for path in sorted(files & directories)]
     return problems
 
 
 def _parents(path: str, known: set[str]) -> list[str]:
-    """The directories above a path that are not known yet, from the bottom up."""
+    """The directories above a path that are not in `known`, from the bottom up."""
     parents = []
     while (path := path.rpartition("/")[0]) and path not in known:
         parents.append(path)
@@ -250,7 +248,7 @@ def _problems_of(path: str) -> list[str]:
     checks = [
         (not path, "is empty"),
         (path.startswith("/"), "is absolute"),
-        (".." in parts, "leads out of the bundle by '..'"),
+        (".." in parts, "has a part '..'"),
         (path and not path.startswith("/") and "" in parts, "has an empty part"),
         ("." in parts, "has a part '.'"),
         ("\\" in path, "has a backslash"),
@@ -262,7 +260,7 @@ def _problems_of(path: str) -> list[str]:
             and any(len(part) > MAX_NAME_BYTES for part in encoded.split(b"/")),
             f"has a part longer than {MAX_NAME_BYTES} bytes",
         ),
-        (path == MANIFEST, "is the manifest's own name"),
+        (path == MANIFEST, "is a name reserved for the manifest"),
     ]
     return [problem for wrong, problem in checks if wrong]
 
@@ -278,13 +276,13 @@ def _by_bytes(path: str) -> bytes:
 
 
 def printable(path: str) -> str:
-    """The path as it can be shown in one line: control characters and bad bytes as escapes."""
+    """The path for display on one line: control characters and invalid bytes are escaped."""
     if path and path.isprintable():
         return path
     return repr(path)
 
 
-def _one_line(error: ValidationError) -> str:
+def _summary(error: ValidationError) -> str:
     problems: Sequence[str] = [
         f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
@@ -293,9 +291,10 @@ def _one_line(error: ValidationError) -> str:
 
 
 def check_name(name: str, what: str = "name") -> str:
-    """Refuse a workload or run name that is not one path component; returns the name."""
+    """Return the name of a workload or run; raise UsageError if it is not a valid one."""
     if not _COMPONENT.fullmatch(name):
         raise UsageError(
-            f"{what} {name!r} must be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
+            f"invalid {what} {name!r}: use 1 to 63 characters of a-z, 0-9 and '-', with no '-' at"
+            " either end"
         )
     return name

@@ -1,30 +1,30 @@
-"""How a verb that moves bytes tells how far it is. Rendering belongs to the command line."""
+"""How a transfer reports its progress. The command line displays it."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called from several threads at once; must not raise."""
+    """What is told about a transfer. Called from several threads at once; must not raise."""
 
     def start(self, what: str, files: int, size: int) -> None:
-        """A copy begins: its name, how many files it has, and how many bytes altogether."""
+        """A copy begins: its name, its number of files and its total size in bytes."""
         ...
 
     def advance(self, size: int) -> None:
-        """So many bytes more were moved."""
+        """`size` more bytes were copied."""
         ...
 
     def file(self, path: str) -> None:
-        """One more file is complete."""
+        """Another file is complete."""
         ...
 
     def note(self, text: str) -> None:
-        """Something worth a line: a fall-back, a bundle that was skipped."""
+        """Something the user should know: a fallback, a skipped bundle."""
         ...
 
 
 class Silent:
-    """The progress that nobody watches."""
+    """Reports nothing."""
 
     def start(self, what: str, files: int, size: int) -> None:
         pass

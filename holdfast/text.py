@@ -1,4 +1,4 @@
-"""Figures for people: IEC sizes, rates, ages, UTC times."""
+"""Format figures for people: IEC sizes, rates, ages, UTC times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def size(count: int | float) -> str:
-    """A number of bytes for people, in IEC units: 1536 → 1.5 KiB."""
+    """A size in bytes in IEC units: 1536 → 1.5 KiB."""
     if count < 1024:
         return f"{int(count)} B"
     value = count / 1024
@@ -18,18 +18,18 @@ def size(count: int | float) -> str:
 
 
 def figures(count: int, seconds: float) -> str:
-    """Bytes, seconds and rate: `1.0 GiB in 2.1 s (511.3 MB/s)`."""
+    """Size, duration and rate: `1.0 GiB in 2.1 s (511.3 MB/s)`."""
     rate = f" ({count / seconds / 1e6:.1f} MB/s)" if seconds > 0 and count else ""
     return f"{size(count)} in {seconds:.{1 if seconds >= 10 else 2}f} s{rate}"
 
 
 def when(moment: datetime) -> str:
-    """A time as every verb prints it: UTC, to the second."""
+    """A time as every command prints it: UTC, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def ago(seconds: float) -> str:
-    """An age for people: 42 s, 7 min, 3.1 h, 2.5 d."""
+    """An age in seconds as text: 42 s, 7 min, 3.1 h, 2.5 d."""
     for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
             value = seconds / divisor
@@ -38,4 +38,5 @@ def ago(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """A count with its noun: `1 file`, `2 files`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

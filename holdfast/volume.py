@@ -1,4 +1,4 @@
-"""All bundles of one run on a volume, in generations: find the newest good one, keep the newest K.
+"""The bundles of one run on a volume: find the newest valid one, keep the newest K.
 
     <volume>/<run>/gen-0001/step-00000100/MANIFEST.json …
                            /.quarantine/  .pins/  .tmp-… (being written)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Volume:
-    """One run's bundles under `root`. Making one reads and creates nothing."""
+    """The bundles of one run under `root`. The constructor neither reads nor creates anything."""
 
     def __init__(self, root: Path, run: str) -> None:
         self.root = Path(root)
@@ -46,40 +46,40 @@ class Volume:
         return sorted(numbers)
 
     def present(self) -> int | None:
-        """The number of the generation that training goes on in; None before the first."""
+        """The number of the newest generation, where training continues; None if there is none."""
         return max(self.generations(), default=None)
 
     def generation_path(self, number: int) -> Path:
-        """Where generation `number` (from 1 on) is or would be. Creates nothing."""
+        """The directory of generation `number` (1 or more), which need not exist."""
         if number < 1:
-            raise UsageError(f"generation {number} cannot exist: the first one is 1")
+            raise UsageError(f"invalid generation {number}: the first one is 1")
         return self.run_path / f"gen-{number:04d}"
 
     def bundles(self, generation: int | None = None) -> list[Bundle]:
-        """The bundles of a generation (default: the present one), newest first, manifests only.
+        """The bundles of a generation (default: the present one), newest first.
 
-        What has no readable manifest is left out: see `damaged`.
+        Only manifests are read. A bundle without a readable manifest is left out: see `damaged`.
         """
         return [found for found in self._read(generation) if isinstance(found, Bundle)]
 
     def damaged(self, generation: int | None = None) -> list[InvalidBundle]:
-        """What lies in a generation (default: the present one) as a bundle but cannot be read."""
+        """The bundles of a generation (default: the present one) whose manifest is unreadable."""
         return [found for found in self._read(generation) if isinstance(found, InvalidBundle)]
 
     def history(self) -> list[tuple[int, Bundle]]:
-        """The bundles of all generations with their generation, newest first."""
+        """The bundles of all generations as (generation, bundle), newest first."""
         return [(n, bundle) for n in reversed(self.generations()) for bundle in self.bundles(n)]
 
     def quarantined(self) -> list[Path]:
-        """The directories that were set aside, in all generations."""
-        wards = [self.generation_path(n) / QUARANTINE for n in self.generations()]
-        return [path for ward in wards for path in sorted(ward.glob("*")) if _is_directory(path)]
+        """The quarantined directories of all generations."""
+        directories = [self.generation_path(n) / QUARANTINE for n in self.generations()]
+        return [path for d in directories for path in sorted(d.glob("*")) if _is_directory(path)]
 
     def newest_valid(self, quarantine: bool, threads: int | None = None) -> Bundle | None:
-        """The newest bundle of the present generation of which every byte is right, else None.
+        """The newest bundle of the present generation that passes the full check; None without one.
 
-        One that fails is logged and, if `quarantine` is set, moved aside with the reason (never
-        deleted). Where that is impossible (a read-only volume) it is passed over all the same.
+        A bundle that fails is logged and, if `quarantine` is set, moved aside with the reason
+        (never deleted). Where it cannot be moved (a read-only volume) it is skipped all the same.
         Older generations are not searched: a restore left them behind on purpose.
         """
         for path in self._candidates(None):
@@ -91,11 +91,11 @@ class Volume:
         return None
 
     def has_bad(self) -> bool:
-        """Whether the run left traces of state that newest_valid() cannot use.
+        """Whether the run has state that newest_valid() cannot use.
 
-        That is: something damaged, quarantined or found bad by this object, or bundles in an older
-        generation while the present one has none. When newest_valid() is None this tells "only bad
-        ones" from "none at all", so that nothing starts again from step 0 by accident.
+        That is: a bundle that is damaged, quarantined or found bad by this object, or bundles in an
+        older generation while the present one has none. When newest_valid() is None, this tells
+        "only bad bundles" from "no bundle at all", so that no run restarts at step 0 by accident.
         """
         if self._failed or self.quarantined():
             return True
@@ -105,19 +105,19 @@ class Volume:
         return not self.bundles() and any(self.bundles(n) for n in generations)
 
     def keep(self, count: int, dry_run: bool = False) -> list[Path]:
-        """Remove all but the newest `count` valid bundles of the run; return what was removed.
+        """Remove all but the newest `count` valid bundles of the run; return the removed ones.
 
-        Ordered by (generation, name), so older generations drain while the present one fills. Valid
-        means that existence and sizes are right and no full verification failed here. Pinned ones
-        stay and so does what is not valid (evidence); `count` is at least 1, so the last valid
-        bundle always stays. A crash half-way leaves no half bundle. `dry_run` removes nothing.
+        Ordered by (generation, name), so older generations empty as the present one fills. Valid
+        means that the quick check passes and that no full check by this object failed. Pinned
+        bundles stay. Invalid ones stay too, for inspection. `count` is at least 1, so the last
+        valid bundle always stays. A crash leaves no partial bundle. `dry_run` removes nothing.
         """
         if count < 1:
             raise UsageError(f"cannot keep {count} bundles: keep at least 1")
         kept = 0
         removed = []
         for generation, bundle in self.history():
-            if not self._seems_valid(bundle.path):
+            if not self._passes_quick_check(bundle.path):
                 continue
             if kept < count:
                 kept += 1
@@ -128,7 +128,7 @@ class Volume:
         return removed
 
     def pin(self, name: str, generation: int | None = None) -> None:
-        """Protect a bundle from `keep`: the newest of this name, or that of one generation."""
+        """Protect a bundle from `keep`: the newest with this name, or the one in `generation`."""
         for number, bundle in self.history():
             if bundle.name == name and generation in (None, number):
                 pin = self._pin(number, name)
@@ -138,7 +138,7 @@ class Volume:
         raise UsageError(f"run '{self.run}' has no bundle '{name}' to pin: see `holdfast list`")
 
     def unpin(self, name: str, generation: int | None = None) -> None:
-        """Take the pin off again, in all generations or in one."""
+        """Remove the pin, in all generations or in one."""
         pins = [pin for pin in self.pins() if pin[1] == name and generation in (None, pin[0])]
         if not pins:
             raise UsageError(f"run '{self.run}' has no pinned bundle '{name}': see `holdfast list`")
@@ -156,9 +156,9 @@ class Volume:
         )
 
     def sweep(self) -> list[Path]:
-        """Remove what killed writers left (`.tmp-…`); return what was removed.
+        """Remove the leftovers of killed writers (`.tmp-…`); return what was removed.
 
-        Only for the run's single writer while it writes nothing. Restores in the making
+        Only the run's single writer may call this, while it writes nothing. Restores in progress
         (`.stage-…`, `.pull-…`) are not touched.
         """
         directories = [self.run_path]
@@ -168,11 +168,11 @@ class Volume:
         return [gone for path in directories for gone in durable.sweep_temporaries(path)]
 
     def free(self) -> int:
-        """Bytes that may still be written to the volume."""
+        """The free space of the volume in bytes."""
         return shutil.disk_usage(self.root).free
 
     def _candidates(self, generation: int | None) -> list[Path]:
-        """What could be a bundle, newest first: not hidden, and not a plain file."""
+        """The paths that could be bundles, newest first: not hidden, and not plain files."""
         number = self.present() if generation is None else generation
         path = None if number is None else self.generation_path(number)
         if path is None or not _is_directory(path):
@@ -199,7 +199,7 @@ class Volume:
         except OSError as refused:
             logger.warning("could not move it aside (%s): it stays and is not used", refused)
 
-    def _seems_valid(self, path: Path) -> bool:
+    def _passes_quick_check(self, path: Path) -> bool:
         if path in self._failed:
             return False
         try:

@@ -166,7 +166,7 @@ def test_anything_else_is_refused_with_a_reason(data):
         ({"files": [{"path": "a", "size": "1", "sha256": "0" * 64}]}, "size"),
         ({"files": [{"path": "a", "size": 1, "sha256": "A" * 64}]}, "sha256"),
         ({"files": [{"path": "a", "size": 1, "sha256": "0" * 64, "mode": 7}]}, "mode"),
-        ({"files": [{"path": "../a", "size": 1, "sha256": "0" * 64}]}, "leads out"),
+        ({"files": [{"path": "../a", "size": 1, "sha256": "0" * 64}]}, "has a part '..'"),
         ({"content": "0" * 64}, "content hash"),
         ({"signature": "me"}, "signature"),
         ({"more": 1}, "more"),
@@ -225,8 +225,8 @@ def test_build_refuses_what_parse_would_refuse(fields, reason):
     [
         ("", "is empty"),
         ("/etc/passwd", "is absolute"),
-        ("a/../../b", "leads out"),
-        ("..", "leads out"),
+        ("a/../../b", "has a part '..'"),
+        ("..", "has a part '..'"),
         ("a//b", "empty part"),
         ("a/", "empty part"),
         ("./a", "part '.'"),
@@ -238,7 +238,7 @@ def test_build_refuses_what_parse_would_refuse(fields, reason):
         ("a\udce9", "UTF-8"),
         ("a" * 256, "longer than 255"),
         ("a/" * 256 + "a", "longer than 512"),
-        (MANIFEST, "manifest's own name"),
+        (MANIFEST, "reserved for the manifest"),
         ("manifest.json", "only in case"),
     ],
 )

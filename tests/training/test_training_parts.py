@@ -215,7 +215,7 @@ def test_metrics_that_cannot_be_written_do_not_end_a_training(
             "min_nodes 3 is more than there are: use 2 at most",
         ),
         ([], {"HOLDFAST_NODES": "2"}, "set rendezvous to host:port"),
-        ([], {"HOLDFAST_RUN": "My Run"}, "run name 'My Run' must be"),
+        ([], {"HOLDFAST_RUN": "My Run"}, "run name 'My Run'"),
     ],
 )
 def test_wrong_settings_are_one_line_that_says_what_to_do(

@@ -1,4 +1,4 @@
-"""Make a bundle of a finished directory."""
+"""Turn a finished directory into a bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def commit(
     directory: Annotated[
         Path,
         typer.Argument(
-            help="A finished directory. Nothing may be writing to it any more.",
+            help="A finished directory. Nothing may still be writing to it.",
             exists=True,
             file_okay=False,
         ),
@@ -39,7 +39,7 @@ def commit(
             "--step",
             envvar="HOLDFAST_STEP",
             min=0,
-            help="The training step that it holds; becomes the label step.",
+            help="The training step of this checkpoint; becomes the label step.",
             metavar="N",
         ),
     ] = None,
@@ -48,7 +48,7 @@ def commit(
         typer.Option(
             "--kind",
             envvar="HOLDFAST_KIND",
-            help="checkpoint, dataset, model, database, files or a word of your own.",
+            help="checkpoint, dataset, model, database, files, or a kind of your own.",
         ),
     ] = "checkpoint",
     label: Annotated[
@@ -56,7 +56,7 @@ def commit(
         typer.Option(
             "--label",
             envvar="HOLDFAST_LABEL",
-            help="A label, any number of times: --label dataset=v3 --label epoch=2.",
+            help="A label; may be repeated: --label dataset=v3 --label epoch=2.",
             metavar="KEY=VALUE",
         ),
     ] = None,
@@ -83,8 +83,8 @@ def commit(
 ) -> None:
     """Turn a finished directory into a bundle: immutable, hashed, durable.
 
-    The bundle appears under its name all at once, after every byte is on the disk; killed at any
-    moment, there is no bundle or a whole one. A name that is taken is refused.
+    The bundle appears under its name all at once, after every byte is on the disk. A kill at any
+    moment leaves either no bundle or a complete one. A name that is taken is refused.
 
     Example: holdfast commit ./out --step 100 --volume /mnt/checkpoints --run gpt
     """
@@ -95,7 +95,7 @@ def commit(
         labels["step"] = step
         name = name or f"step-{step:08d}"
     if not name:
-        raise UsageError("the bundle has no name: give --name or --step")
+        raise UsageError("the bundle needs a name: give --name or --step")
     if parent is None:
         target = open_volume(volume, run)
         generation = target.present() or 1

@@ -1,4 +1,4 @@
-"""Name the bundle to load."""
+"""Print the bundle to load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def latest(
         typer.Option(
             "--path",
             envvar="HOLDFAST_PATH",
-            help="Print nothing but the directory: what a training script loads.",
+            help="Print only the directory, for a training script to load.",
         ),
     ] = False,
     quick: options.Quick = False,
@@ -27,10 +27,10 @@ def latest(
     run: options.Run = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Name the newest valid bundle of the present generation.
+    """Print the newest valid bundle of the present generation.
 
-    Every byte is checked before it is named (existence and sizes with --quick). A bad one is
-    passed over and reported on stderr, and the one before is tried. Ends with 1 if there is none.
+    Every byte of it is checked first (with --quick, only that files exist with the right sizes). A
+    bad bundle is skipped and reported on stderr. The exit code is 1 if there is no valid one.
 
     Example: python train.py --resume "$(holdfast latest --path)"
     """
@@ -50,8 +50,8 @@ def latest(
         bundle = target.newest_valid(quarantine=False)
     if bundle is None:
         raise NoSnapshot(
-            f"run '{target.run}' has no valid bundle on the volume: `holdfast pull` brings one"
-            " from the store"
+            f"run '{target.run}' has no valid bundle on the volume: copy one from the store with"
+            " `holdfast pull`"
         )
     manifest = bundle.manifest
     if output is options.Format.JSON:
