@@ -7,6 +7,16 @@
 | none at all      | pull           | fresh (`start: require`: stop)     | retry       |
 
 Never start again from step 0 by accident: "empty" is the answer to a LIST that succeeded.
+
+The trainer starts after this decision, and in its pod again without a new one. It has no access to
+the store; where it finds no valid bundle it goes by what the decision file says of the store then:
+
+| volume, decision file | pulled or used, or cannot be read | fresh                     | no file  |
+|-----------------------|-----------------------------------|---------------------------|----------|
+| only bad ones         | retry                             | retry                     | stop     |
+| none at all           | retry                             | fresh (`require`: stop)   | the same |
+
+A retry is a new pod, which asks the store again.
 """
 
 from __future__ import annotations
@@ -29,6 +39,15 @@ class StoreState(StrEnum):
     SNAPSHOT = "snapshot"
     EMPTY = "empty"
     UNREACHABLE = "unreachable"
+
+
+class Pulled(StrEnum):
+    """What the decision file of `holdfast pull --if-empty` tells a trainer."""
+
+    NOT_ASKED = "not asked"  # no decision file is configured: no store behind this training
+    UNKNOWN = "unknown"  # one is configured, but cannot be read
+    FRESH = "fresh"  # the volume was empty and so was the store
+    STATE = "state"  # there was a state: on the volume, or pulled to it
 
 
 class Start(StrEnum):
@@ -86,6 +105,38 @@ def decide(volume: VolumeState, store: StoreState, start: Start) -> Decision:
             )
         case _:
             action, reason = Action.FRESH, "there is no state on the volume or in the store"
+    return Decision(action, None, 1, reason)
+
+
+def decide_in_trainer(volume: VolumeState, pulled: Pulled, start: Start) -> Decision:
+    """The second table: USE, FRESH, STOP or RETRY. ``bundle`` is for the caller to fill in."""
+    match volume, pulled, start:
+        case VolumeState.VALID, _, _:
+            action, reason = Action.USE, "the volume has a valid bundle"
+        case _, Pulled.STATE | Pulled.UNKNOWN, _:
+            said = "there was one" if pulled is Pulled.STATE else "nothing readable"
+            action = Action.RETRY
+            reason = (
+                f"no valid bundle on the volume, and the decision file says {said}: a new pod has"
+                " to recover it"
+            )
+        case VolumeState.BAD, Pulled.FRESH, _:
+            action = Action.RETRY
+            reason = "only bad bundles on the volume: a new pod has to look into the store"
+        case VolumeState.BAD, _, _:
+            action = Action.STOP
+            reason = (
+                "only bad bundles on the volume, and no store to recover from: restore one, or"
+                " start anew under a new run name"
+            )
+        case _, _, Start.REQUIRE:
+            action = Action.STOP
+            reason = (
+                "no bundle on the volume and start is 'require': restore one, or allow step 0 with"
+                " start 'auto'"
+            )
+        case _:
+            action, reason = Action.FRESH, "no bundle on the volume: starting at step 0"
     return Decision(action, None, 1, reason)
 
 

@@ -14,15 +14,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from holdfast.errors import UsageError
+from holdfast.recover import Start
 from holdfast.volume import Volume
-
-
-class Start(StrEnum):
-    """What to do where no state exists at all. Wherever there is one, it is used."""
-
-    AUTO = "auto"
-    FRESH = "fresh"
-    REQUIRE = "require"
 
 
 class Parallel(StrEnum):

@@ -1,6 +1,8 @@
-"""How a training ends, and the exit codes that Kubernetes decides by."""
+"""How a training ends, and what Kubernetes is told of it."""
 
 from enum import StrEnum
+
+from holdfast.errors import ExitCode
 
 
 class Outcome(StrEnum):
@@ -12,6 +14,14 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # no retry will help: a person has to look
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """0 completes the Job, 75 and 1 are tried again, 76 fails the Job for good."""
-        return {"done": 0, "stopped": 75, "retry": 1, "refused": 76}[self.value]
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    Outcome.DONE: ExitCode.DONE,
+    Outcome.STOPPED: ExitCode.STOPPED,
+    Outcome.RETRY: ExitCode.FAILED,
+    Outcome.REFUSED: ExitCode.REFUSED,
+}

@@ -2,34 +2,25 @@
 
 All ranks verify the newest bundle of the present generation together, each its share of the files,
 and load it only when every byte is right; a bundle that fails is set aside and the one before is
-tried. Where none is left, `judge` decides.
+tried. Where none is left, `holdfast.recover` decides.
 """
 
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import Bundle, check_files, quarantine, verify
 from holdfast.errors import InvalidBundle
 from holdfast.manifest import FileEntry, canonical
+from holdfast.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
 from holdfast.volume import Volume
-from training.config import Config, Start
+from training.config import Config
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.ranks import Ranks
-
-
-class Pulled(StrEnum):
-    """What the init container `holdfast pull --if-empty` decided, as far as the trainer cares."""
-
-    NOT_ASKED = "not asked"  # no decision file is configured: no store behind this training
-    UNKNOWN = "unknown"  # one is configured, but cannot be read
-    FRESH = "fresh"  # the volume was empty and so was the store
-    STATE = "state"  # there was a state: on the volume, or pulled to it
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ def recover(config: Config, volume: Volume, ranks: Ranks, metrics: Metrics) -> R
     bundle = _newest_sound(volume, ranks, metrics)
     if bundle is None:
         return ranks.from_first(
-            lambda: judge(volume.has_bad(), config.start, _pulled(config.decision))
+            lambda: without_a_bundle(_state(volume), config.start, _pulled(config.decision))
         )
     shape = bundle.manifest.labels.get("model")
     if shape != config.shape:
@@ -56,24 +47,11 @@ def recover(config: Config, volume: Volume, ranks: Ranks, metrics: Metrics) -> R
     return Recovery(f"going on from {bundle.name}", bundle)
 
 
-def judge(has_bad: bool, start: Start, pulled: Pulled) -> Recovery:
+def without_a_bundle(volume: VolumeState, start: Start, pulled: Pulled) -> Recovery:
     """What to do on a volume without a single sound bundle in its present generation."""
-    if pulled in (Pulled.STATE, Pulled.UNKNOWN):
-        found = {Pulled.STATE: "there was one", Pulled.UNKNOWN: "nothing readable"}[pulled]
-        reason = f"no sound bundle on the volume, and the decision file says {found}"
-        return Recovery(f"{reason}: a new pod has to recover it", outcome=Outcome.RETRY)
-    if has_bad and pulled is Pulled.FRESH:
-        reason = "only bad bundles on the volume: a new pod has to look into the store"
-        return Recovery(reason, outcome=Outcome.RETRY)
-    if has_bad:
-        reason = "only bad bundles on the volume, and no store to recover from"
-        remedy = "restore one, or start anew under a new run name"
-        return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
-    if start is Start.REQUIRE:
-        reason = "no bundle on the volume and start is 'require'"
-        remedy = "restore one, or allow step 0 with start 'auto'"
-        return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
-    return Recovery("no bundle on the volume: starting at step 0")
+    decision = decide_in_trainer(volume, pulled, start)
+    outcome = {Action.STOP: Outcome.REFUSED, Action.RETRY: Outcome.RETRY}.get(decision.decision)
+    return Recovery(decision.reason, outcome=outcome)
 
 
 def remember(decision: Path | None, bundle: str) -> None:
@@ -128,6 +106,10 @@ def _set_aside(damage: InvalidBundle, metrics: Metrics) -> None:
     metrics.say(f"{damage}: kept aside as {kept.parent.name}/{kept.name}")
     metrics.add("quarantined_total")
     metrics.event("quarantine", bundle=damage.path.name, reason="; ".join(damage.problems))
+
+
+def _state(volume: Volume) -> VolumeState:
+    return VolumeState.BAD if volume.has_bad() else VolumeState.NONE
 
 
 def _pulled(file: Path | None) -> Pulled:

@@ -12,7 +12,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import ExitCode, HoldfastError
 from training.config import Config
 from training.outcome import Outcome
 from training.stop import Stop
@@ -38,7 +38,7 @@ def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
         _tell("saved, since another node comes or goes: meeting again")
     except HoldfastError as error:
         _tell(str(error))
-        if error.exit_code in (Outcome.REFUSED.exit_code, 2):
+        if error.exit_code in (ExitCode.REFUSED, ExitCode.MISUSE):
             return Outcome.REFUSED
     except DistError as error:
         _tell(f"another rank is gone: {str(error).splitlines()[0]}")

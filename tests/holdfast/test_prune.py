@@ -8,9 +8,10 @@ import pytest
 
 from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
+from holdfast.defaults import Select
 from holdfast.errors import OwnerMismatch, UsageError
 from holdfast.prune import PruneReport, prune
-from holdfast.push import Select, push
+from holdfast.push import push
 from holdfast.retention import Policy
 from holdfast.store.snapshot import Catalog, Snapshot
 from holdfast.verify_store import verify_snapshot

@@ -12,10 +12,11 @@ import pytest
 
 from holdfast import pull as pull_module
 from holdfast.bundle import Bundle, verify
+from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, NoSpace, StoreError
 from holdfast.manifest import MANIFEST
 from holdfast.pull import pull
-from holdfast.push import EmptyVolume, Select, push
+from holdfast.push import EmptyVolume, push
 from holdfast.store.base import Store
 from holdfast.store.snapshot import Catalog
 from holdfast.verify_store import verify_snapshot

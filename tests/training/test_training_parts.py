@@ -12,14 +12,15 @@ import pytest
 from holdfast.bundle import commit_directory
 from holdfast.errors import UsageError
 from holdfast.manifest import FileEntry
+from holdfast.recover import Pulled, Start, VolumeState
 from holdfast.volume import Volume
 from training.attempts import Attempt, Attempts, exhausted
-from training.config import Start, load
+from training.config import load
 from training.data import Corpus, Order, sample_at
 from training.fingerprint import as_labels, differences
 from training.metrics import Metrics
 from training.outcome import Outcome
-from training.recover import Pulled, judge, remember, shares
+from training.recover import remember, shares, without_a_bundle
 from training.state import canonical_pickle
 from training.stop import Asked, passed_on
 
@@ -98,7 +99,7 @@ CELLS = [
 def test_without_a_sound_bundle(
     bad: bool, start: Start, pulled: Pulled, expected: Outcome | None
 ) -> None:
-    recovery = judge(bad, start, pulled)
+    recovery = without_a_bundle(VolumeState.BAD if bad else VolumeState.NONE, start, pulled)
 
     assert recovery.outcome is expected
     assert recovery.bundle is None

@@ -14,10 +14,11 @@ import pytest
 
 from holdfast import manifest
 from holdfast.bundle import Bundle, verify
+from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, NoSpace, StoreDenied
 from holdfast.prune import prune
 from holdfast.pull import pull_if_empty
-from holdfast.push import Select, push
+from holdfast.push import push
 from holdfast.recover import Action, Start
 from holdfast.store import lock, open_store, snapshot
 from holdfast.store.lock import store_lock

@@ -21,10 +21,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import commit_directory
+from holdfast.defaults import Select
 from holdfast.failpoint import FAILPOINTS
 from holdfast.prune import prune
 from holdfast.pull import pull_if_empty
-from holdfast.push import Select, push
+from holdfast.push import push
 from holdfast.recover import Start
 from holdfast.restore import stage, switch, switch_to_generation
 from testkit.stores import GRACE, WORKLOAD, age

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.defaults import Select
 from holdfast.errors import Mismatch
 from holdfast.prune import prune
 from holdfast.pull import pull_if_empty
-from holdfast.push import Select, push
+from holdfast.push import push
 from holdfast.recover import Action, Start
 from holdfast.restore import stage, switch, switch_to_generation
 from holdfast.store import open_store

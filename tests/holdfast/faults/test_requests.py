@@ -10,10 +10,11 @@ import pytest
 
 from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
+from holdfast.defaults import Select
 from holdfast.doctor import examine, store_group
 from holdfast.prune import PruneReport, prune
 from holdfast.pull import pull_if_empty
-from holdfast.push import Select, push
+from holdfast.push import push
 from holdfast.recover import Start
 from holdfast.store import open_store
 from holdfast.store.base import Store

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import BundleWriter
+from holdfast.defaults import Select
 from holdfast.errors import StoreError
 from holdfast.prune import delete_snapshot, prune
 from holdfast.pull import pull_if_empty
-from holdfast.push import Select, push
+from holdfast.push import push
 from holdfast.recover import Start
 from holdfast.restore import stage
 from holdfast.retention import Policy
