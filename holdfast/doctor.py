@@ -1,8 +1,8 @@
-"""Is everything in place that a backup and a recovery need? Asked before it is needed.
+"""Checks that backup and recovery will work, before they are needed.
 
-Each check is one line: what was found and, unless that is well, what to do. The volume and the
-store are examined at the same time, each in a thread of its own, and whatever has not answered
-when the time is up is reported as the failure it is: the doctor always answers.
+Each check is one line: what was found and, unless that is well, the remedy. The volume and the
+store are checked at the same time, each in a thread of its own. What has not answered when the time
+is up is reported as a failure: the doctor always answers.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def examine(*groups: Sequence[Examination], budget: float = BUDGET) -> list[Chec
 
 
 def failed(name: str, error: HoldfastError) -> Check:
-    """Our errors say what, then what to do, in one line."""
+    """An error as a check: its line ends with the remedy."""
     found, _, remedy = str(error).rpartition(": ")
     return Check(name, Level.FAIL, found or remedy, remedy if found else "")
 
@@ -132,7 +132,7 @@ def volume_group(volume: Volume, keep: int) -> list[Examination]:
     def exists() -> Iterable[Check]:
         if not volume.root.is_dir():
             remedy = "mount the volume there, or correct --volume (HOLDFAST_VOLUME)"
-            raise _Stop(Check("volume", Level.FAIL, f"'{volume.root}' is no directory", remedy))
+            raise _Stop(Check("volume", Level.FAIL, f"'{volume.root}' is not a directory", remedy))
         present = volume.present()
         state = f"generation {present}" if present else "no generation yet"
         yield Check("volume", Level.OK, f"{volume.run_path}: {state}")
@@ -143,7 +143,7 @@ def volume_group(volume: Volume, keep: int) -> list[Examination]:
             probe.write_bytes(b"x")
         except OSError as error:
             if error.errno == errno.EROFS:
-                remedy = "right for a backup's pod; a trainer needs it writable"
+                remedy = "expected in a backup's pod; a trainer needs it writable"
                 yield Check("volume writable", Level.WARN, "mounted read-only here", remedy)
                 return
             remedy = "let the user that trains (`run_as` in the settings) own the directory"
@@ -165,20 +165,20 @@ def volume_group(volume: Volume, keep: int) -> list[Examination]:
 def _newest_bundle(volume: Volume) -> Iterable[Check]:
     present = volume.bundles()
     for bad in volume.damaged():
-        remedy = "it is passed over; look at it, then delete it"
+        remedy = "it is not used: look at it, then delete it"
         yield Check("damaged bundle", Level.WARN, str(bad), remedy)
     if aside := volume.quarantined():
         names = ", ".join(path.name for path in aside[:3])
         remedy = f"the reasons lie beside it in {aside[0].parent}; delete what is understood"
         yield Check("quarantine", Level.WARN, f"{len(aside)} bundles: {names}", remedy)
     if not present:
-        remedy = "right before the first save; else `holdfast pull`"
+        remedy = "expected before the first save; otherwise run `holdfast pull`"
         yield Check("newest bundle", Level.WARN, "there is none", remedy)
         return
     try:
         bundles.verify(present[0].path, quick=True)
     except InvalidBundle as error:
-        remedy = "training falls back to the one before it"
+        remedy = "training resumes from the one before it"
         yield Check("newest bundle", Level.FAIL, str(error), remedy)
     else:
         age = _seconds_since(present[0].manifest.created)
@@ -239,9 +239,7 @@ def _reachable(store: Store) -> Iterable[Check]:
     except StoreUnreachable as error:
         raise _Stop(failed("store reachable", error)) from None
     if isinstance(store, DirectoryStore) and not store.root.is_dir():
-        remedy = (
-            "right before the first push, which makes it; else correct --store (HOLDFAST_STORE)"
-        )
+        remedy = "expected before the first push, which creates it; otherwise correct --store"
         raise _Stop(Check("store", Level.WARN, f"{store.root} does not exist yet", remedy))
     yield Check("store reachable", Level.OK, f"{store.url} answers")
     yield Check("store access", Level.OK, "it exists and may be listed")
@@ -262,10 +260,10 @@ def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Chec
         if isinstance(snapshot, Snapshot):
             latest = snapshot
             break
-        remedy = "recovery passes it over; make a new one with `holdfast push`"
+        remedy = "recovery does not use it: make a new one with `holdfast push`"
         yield Check("damaged snapshot", Level.WARN, snapshot_id, remedy)
     if latest is None:
-        remedy = "right before the first backup; else see whether backups run"
+        remedy = "expected before the first backup; otherwise check that backups run"
         yield Check(name, Level.WARN, f"workload '{workload}' has none", remedy)
         return
     age = _seconds_since(latest.created)
@@ -280,7 +278,7 @@ def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Chec
         yield Check("bad snapshots", Level.FAIL, ", ".join(bad), remedy)
     newest = catalog.last_read_in_full(workload)
     if newest is None:
-        remedy = "run `holdfast verify latest`: a backup that was never read is a hope"
+        remedy = "run `holdfast verify latest`: a backup that was never read may be bad"
         yield Check(name, Level.WARN, "no snapshot was ever read in full", remedy)
         return
     found = f"{newest.snapshot}, {ago(_seconds_since(newest.at))} ago"
@@ -290,9 +288,9 @@ def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Chec
 
 
 def _preconditions(store: Store) -> Iterable[Check]:
-    """Both kinds of conditional write, tried on an object that is removed again."""
+    """Try both kinds of conditional write on an object that is deleted again."""
     name, key = "preconditions", f"doctor/{secrets.token_hex(8)}.json"
-    remedy = "two pushes at once could lose a snapshot: use a store that honours it"
+    remedy = "two concurrent pushes could lose a snapshot: use a store that honours it"
     try:
         first = store.put_small(key, b'{"probe":1}', if_absent=True)
         try:
@@ -309,7 +307,7 @@ def _preconditions(store: Store) -> Iterable[Check]:
         else:
             yield Check("replace if unchanged", Level.FAIL, "ignored: a stale tag passed", remedy)
     except StoreDenied as error:
-        remedy = "right for a reader; a push needs permission to write and delete"
+        remedy = "expected for a reader; a push needs permission to write and delete"
         yield Check(name, Level.FAIL, f"cannot write: {error}", remedy)
     finally:
         with suppress(HoldfastError):
@@ -323,12 +321,12 @@ def _clock(store: Store) -> Iterable[Check]:
     off = abs((theirs - now).total_seconds())
     level = Level.OK if off < CLOCK_WARNING else Level.WARN
     level = level if off < CLOCK_FAILURE else Level.FAIL
-    remedy = "" if level is Level.OK else "let this machine's clock be set by NTP"
+    remedy = "" if level is Level.OK else "set this machine's clock by NTP"
     yield Check("clock", level, f"{off:.1f} s from the store's", remedy)
 
 
 def _abort_rule(url: str) -> Iterable[Check]:
-    """Uploads that were cut off cost money, invisibly, until the bucket's own rule aborts them."""
+    """Interrupted uploads cost money, invisibly, until a rule of the bucket aborts them."""
     name, bucket = "abort-upload rule", url.removeprefix("s3://").split("/")[0]
     remedy = "add a lifecycle rule AbortIncompleteMultipartUpload after 7 days to the bucket"
     try:

@@ -1,17 +1,18 @@
-"""Prune: drop the snapshots that the policy does not keep, then the data that nobody names.
+"""Prune: drop the snapshots that the policy does not keep, then the data that no snapshot names.
 
-Data are deleted in two steps, a grace period apart, so that a push beside it never loses what it is
-about to name (see `holdfast.push` for its half):
+Data are deleted in two steps, a grace period apart, so that a concurrent push never loses what it
+is about to name (see `holdfast.push` for its half of the protocol):
 
 1. A bundle path that no snapshot names, and that nothing was written to for a grace period, gets a
-   *tombstone*. From then on every push treats the path as absent. A tombstone is never taken back.
-2. When the tombstone is older than the grace period by the store's clock, and still no snapshot
-   names the path, the manifest goes, then the data. Whoever is slower than half of a grace period
-   between looking and deleting looks again.
-3. The tombstone goes two grace periods after the data.
+   *tombstone*. From then on every push treats the path as absent. A tombstone is never withdrawn.
+2. Once the tombstone is older than the grace period by the store's clock, and still no snapshot
+   names the path, the manifest is deleted, then the data. A prune that takes longer than half of a
+   grace period between listing and deleting stops there.
+3. The tombstone is deleted two grace periods after the data.
 
-Killed anywhere, the next prune goes on. Deletions share requests, with a look at the clock before
-each, so that what a dropped snapshot costs is two small writes: what its bundle's tombstone says.
+A prune may be killed anywhere: the next one goes on. Many objects are deleted by one request, with
+a look at the clock before each. A dropped snapshot costs two small writes, both to the tombstone
+of its bundle.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from holdfast.store.documents import BUNDLE_PATH
 from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog
 
-# What a tombstone says: the sizes differ, so that a listing shows it.
+# The two states of a tombstone. Their sizes differ, so that a listing tells them apart.
 _DELETED = canonical({"format": 1, "state": "deleted"})
-_DYING = canonical({"format": 1, "state": "dying"})
+_MARKED = canonical({"format": 1, "state": "dying"})
 
-AT_ONCE = 100  # snapshots or bundles; a pin is too late while so many snapshots are deleted
-KEYS = 1000  # that S3 deletes by one request
+AT_ONCE = 100  # snapshots or bundles; pins are read again after so many snapshots
+KEYS = 1000  # S3 deletes no more by one request
 WRITERS = 8  # small objects written at once
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass
 class PruneReport:
-    """What was done, or would be (``dry_run``). Paths are bundle paths; sizes are in bytes."""
+    """What was done, or would be done (``dry_run``). Paths are bundle paths; sizes are in bytes."""
 
     dry_run: bool = False
     kept: dict[str, list[str]] = field(default_factory=dict)
@@ -66,8 +67,8 @@ class PruneReport:
 
 
 @dataclass
-class _Place:
-    """All that lies at one bundle path."""
+class _Stored:
+    """Everything that is stored at one bundle path."""
 
     manifest: str | None = None
     data: list[str] = field(default_factory=list)
@@ -81,7 +82,7 @@ class _Place:
 
     @property
     def since(self) -> datetime:
-        """When it got its tombstone; without one, when something was last written there."""
+        """When it was marked by a tombstone, or else last written to."""
         changed = self.tombstone.modified if self.tombstone else self.written
         assert changed is not None
         return changed
@@ -97,16 +98,18 @@ def prune(
     patience: float = 10.0,
     progress: Progress = SILENT,
 ) -> PruneReport:
-    """Apply a retention policy to a workload's snapshots and remove what nobody names any more.
+    """Apply a retention policy to a workload's snapshots and delete data that none names any more.
 
     A snapshot younger than ``grace`` is never dropped and displaces no older one. The newest, the
-    last that verified, and pinned ones stay whatever the policy says. ``grace`` must be the same
-    for every push and prune of the store, and much longer than a push takes. ``dry_run`` deletes
-    nothing and changes no document.
+    last that verified, and pinned ones are kept whatever the policy says. ``grace`` must be the
+    same for every push and prune of the store, and much longer than a push takes. ``dry_run``
+    deletes nothing and changes no document.
     """
     check_name(workload)
     if grace <= timedelta(0):
-        raise UsageError(f"grace {grace} must be longer than 0: a push needs time to name its data")
+        raise UsageError(
+            f"invalid grace period '{grace}': expected more than 0, since a push needs time"
+        )
     run = _Prune(catalog, workload, policy, grace, PruneReport(dry_run=dry_run), progress)
     if dry_run:
         catalog.check_owner()
@@ -124,9 +127,9 @@ def delete_snapshot(
     dry_run: bool = False,
     patience: float = 10.0,
 ) -> None:
-    """Remove one snapshot, also a damaged one; its data go with later prunes.
+    """Delete one snapshot, readable or damaged; later prunes delete its data.
 
-    Raises HoldfastError for one that is pinned, the last that verified, or the only sound one.
+    Raises HoldfastError for a pinned one, the last that verified, and the only good one.
     """
     if dry_run:
         catalog.check_owner()
@@ -158,7 +161,7 @@ def delete_snapshot(
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a prune keeps in memory of a snapshot: little, for there may be many."""
+    """What a prune remembers of a snapshot: little, since there may be many."""
 
     id: str
     sequence: int
@@ -184,13 +187,13 @@ class _Prune:
 
     def run(self) -> PruneReport:
         self._drop_snapshots()
-        self._bury()
+        self._collect()
         self._sweep()
         return self.report
 
     def _drop_snapshots(self) -> None:
         self.decided = self.store.now()
-        written = self._look()
+        written = self._read_snapshots()
         snapshots = [self.read[name] for name in written if name in self.read]
         verified = self.catalog.verdicts(self.workload)
         pins = self.catalog.pins(self.workload)
@@ -215,8 +218,8 @@ class _Prune:
             for name in batch:
                 self.progress.note(f"dropped snapshot {name}")
 
-    def _look(self) -> dict[str, datetime]:
-        """List the snapshots, read those that are new to us; returns when each was written."""
+    def _read_snapshots(self) -> dict[str, datetime]:
+        """List the snapshots and read those not read before; returns when each was written."""
         written = self.catalog.written(self.workload)
         unread = [name for name in written if name not in self.read]
         for name, found in self.catalog.scan(self.workload, unread):
@@ -227,22 +230,22 @@ class _Prune:
                 self.read[name] = _Named(name, found.sequence, found.created, paths)
         return written
 
-    def _bury(self) -> None:
-        """Tombstone what nobody names, delete what has been a tombstone for long enough."""
+    def _collect(self) -> None:
+        """Mark data that no snapshot names, and delete those marked a grace period ago."""
         self.decided = self.store.now()
-        places = self._places()  # before the snapshots: what is named afterwards is seen named
-        there = self._look().keys()
+        places = self._stored()  # before the snapshots, so that one written meanwhile is seen
+        there = self._read_snapshots().keys()
         if damaged := there & self.damaged.keys():
             self.report.problems += [
-                f"{self.damaged[name]}: no data are deleted while it is unknown what it names;"
-                f" remove snapshots/{self.workload}/{name}.json if it is of no use"
+                f"{self.damaged[name]}: no data are deleted, since it may name them; if it is of no"
+                f" use, remove it by `holdfast delete {name}`"
                 for name in sorted(damaged)
             ]
             return
         left = (there & self.read.keys()).difference(self.report.dropped)
         named = {path for name in left for path in self.read[name].paths}
         fresh: list[str] = []
-        dead: list[tuple[str, _Place]] = []
+        dead: list[tuple[str, _Stored]] = []
         empty: list[ObjectInfo] = []
         for path, place in sorted(places.items()):
             if path in named:
@@ -257,52 +260,52 @@ class _Prune:
                 empty.append(place.tombstone)
         self._tombstone(fresh)
         self._delete(dead)
-        self._forget(empty)
+        self._remove_tombstones(empty)
 
-    def _places(self) -> dict[str, _Place]:
-        places: dict[str, _Place] = {}
+    def _stored(self) -> dict[str, _Stored]:
+        places: dict[str, _Stored] = {}
         for info in self.store.list(f"tombstones/{self.workload}/"):
             path = info.key.removeprefix("tombstones/").removesuffix(".json")
-            places.setdefault(path, _Place()).tombstone = info
+            places.setdefault(path, _Stored()).tombstone = info
         for info in self.store.list(f"data/{self.workload}/"):
             path = "/".join(info.key.split("/")[1:6])
-            place = places.setdefault(path, _Place())
+            place = places.setdefault(path, _Stored())
             place.data.append(info.key)
             place.add(info)
         for info in self.store.list(f"manifests/{self.workload}/"):
             path = info.key.removeprefix("manifests/").removesuffix(".json")
-            place = places.setdefault(path, _Place())
+            place = places.setdefault(path, _Stored())
             place.manifest = info.key
             place.add(info)
         odd = [path for path in places if not BUNDLE_PATH.fullmatch(path)]
-        self.report.problems += [f"'{path}' is no bundle path: left alone" for path in odd]
+        self.report.problems += [f"'{path}' is not a bundle path: left alone" for path in odd]
         return {path: place for path, place in places.items() if path not in odd}
 
     def _tombstone(self, paths: Sequence[str]) -> None:
         def write(path: str) -> None:
             with suppress(AlreadyExists):
-                self.store.put_small(_tombstone_key(path), _DYING, if_absent=True)
+                self.store.put_small(_tombstone_key(path), _MARKED, if_absent=True)
             failpoint("prune.tombstoned")
 
         if not self.report.dry_run:
             in_threads(write, paths, WRITERS)
         self.report.tombstoned += paths
 
-    def _delete(self, dead: Sequence[tuple[str, _Place]]) -> None:
+    def _delete(self, dead: Sequence[tuple[str, _Stored]]) -> None:
         for batch in _batches(dead, AT_ONCE):
             paths = [path for path, _ in batch]
             if not self.report.dry_run:
                 if not self._delete_bytes([place for _, place in batch]):
                     self.report.waiting += paths
                     continue
-                in_threads(self._say_deleted, paths, WRITERS)
+                in_threads(self._mark_deleted, paths, WRITERS)
             self.report.deleted += paths
             self.report.deleted_bytes += sum(place.size for _, place in batch)
             for path in paths:
                 self.progress.note(f"deleted {path}")
 
-    def _delete_bytes(self, places: Sequence[_Place]) -> bool:
-        """Remove manifests, then data, so that no reader takes what is left for a bundle."""
+    def _delete_bytes(self, places: Sequence[_Stored]) -> bool:
+        """Delete manifests, then data: without a manifest no reader uses the rest."""
         if not self._remove([place.manifest for place in places if place.manifest]):
             return False
         failpoint("prune.manifest-deleted")
@@ -311,17 +314,17 @@ class _Prune:
         failpoint("prune.data-deleted")
         return True
 
-    def _say_deleted(self, path: str) -> None:
+    def _mark_deleted(self, path: str) -> None:
         self.store.put_small(_tombstone_key(path), _DELETED)
 
-    def _forget(self, tombstones: Sequence[ObjectInfo]) -> None:
-        """Remove the tombstones of paths that have been empty for two grace periods."""
+    def _remove_tombstones(self, tombstones: Sequence[ObjectInfo]) -> None:
+        """Delete the tombstones of paths that have been empty for two grace periods."""
 
         def correct(tombstone: ObjectInfo) -> None:
             with suppress(PreconditionFailed):  # another prune was quicker
                 self.store.put_small(tombstone.key, _DELETED, if_match=tombstone.etag)
 
-        if self.report.dry_run or not tombstones or self._stalled():
+        if self.report.dry_run or not tombstones or self._too_late():
             return
         said = [t for t in tombstones if t.size == len(_DELETED)]
         killed_before = [t for t in tombstones if t.size != len(_DELETED)]
@@ -329,16 +332,16 @@ class _Prune:
         self._remove([t.key for t in said if self.decided - t.modified > 2 * self.grace])
 
     def _remove(self, keys: Sequence[str]) -> bool:
-        """Delete objects, many by one request; False when it is too late to act."""
+        """Delete objects, many by one request; False once it is too late to delete any."""
         for batch in _batches(keys, KEYS):
-            if self._stalled():
+            if self._too_late():
                 return False
             self.store.delete(batch)
         return True
 
     def _sweep(self) -> None:
-        """What is of no use any more: sequence numbers but the greatest, records of snapshots that
-        are gone, temporaries older than the grace period."""
+        """Delete what is of no use any more: sequence numbers except the greatest, verification
+        records of deleted snapshots, temporary files older than the grace period."""
         if self.report.dry_run:
             return
         records = [info.key for info in self.store.list(f"verified/{self.workload}/")]
@@ -351,11 +354,11 @@ class _Prune:
         self.store.delete(old)
         self.report.leftovers = self.store.sweep(self.decided - self.grace)
 
-    def _stalled(self) -> bool:
-        """Whether this prune decided so long ago that it must not act on it any more."""
+    def _too_late(self) -> bool:
+        """Whether this prune decided too long ago to still act on it."""
         if self.store.now() - self.decided <= self.grace / 2:
             return False
-        problem = "this prune was too slow: what it left will be done by the next one"
+        problem = "this prune took too long: the next one will do the rest"
         if problem not in self.report.problems:
             self.report.problems.append(problem)
         return True

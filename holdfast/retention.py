@@ -1,4 +1,4 @@
-"""Which snapshots a policy keeps. Pure: it reads no store and no clock."""
+"""Which snapshots a retention policy keeps. It reads neither a store nor a clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Dated(Protocol):
-    """What retention needs to know of a snapshot."""
+    """What retention needs to know about a snapshot."""
 
     @property
     def id(self) -> str: ...
@@ -36,7 +36,7 @@ class Policy:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0:
-                raise ValueError(f"retention {name} {value} is negative: give 0 or more")
+                raise ValueError(f"invalid retention {name} {value}: expected 0 or more")
 
 
 _PERIODS: dict[str, Callable[[datetime], tuple[int, ...]]] = {
@@ -58,7 +58,7 @@ def select_keep(
 
     ``verified`` holds the result of the last verification of those that had one. Whatever the
     policy says, the newest snapshot, the last that verified, and pinned ones are kept. One that
-    failed verification fills no place, so that a good one behind it stays.
+    failed verification does not count towards a rule, so that an older good one is kept instead.
     """
     verified = verified or {}
     ordered = sorted(snapshots, key=lambda s: (s.sequence, s.id), reverse=True)

@@ -25,19 +25,21 @@ def open_store(url: str, *, memory: int = MEMORY, deadline: float | None = None)
     parts = urlsplit(url)
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise UsageError(
-            f"store '{parts.scheme}://…' may hold a bucket and a prefix only: give credentials and"
-            " options through the AWS_* environment variables"
+            f"invalid store '{parts.scheme}://…': expected a bucket and a prefix only: pass"
+            " credentials and options in the AWS_* environment variables"
         )
     if parts.scheme == "file":
         from holdfast.store.directory import DirectoryStore
 
         if parts.netloc or not parts.path.startswith("/"):
-            raise UsageError(f"store '{url}' is no absolute directory: write file:///path/to/store")
+            raise UsageError(
+                f"invalid store '{url}': expected an absolute path, such as file:///mnt/store"
+            )
         return DirectoryStore(unquote(parts.path), url=url, memory=memory, deadline=deadline)
     if parts.scheme == "s3":
         from holdfast.store.s3 import S3
 
         if not parts.netloc:
-            raise UsageError(f"store '{url}' names no bucket: write s3://bucket/prefix")
+            raise UsageError(f"invalid store '{url}': expected s3://bucket/prefix")
         return S3(parts.netloc, parts.path.strip("/"), memory=memory, deadline=deadline)
-    raise UsageError(f"store '{url}' is of an unknown kind: use s3://bucket/prefix or file:///dir")
+    raise UsageError(f"invalid store '{url}': expected s3://bucket/prefix or file:///directory")

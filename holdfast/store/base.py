@@ -1,9 +1,8 @@
 """What every kind of store can do.
 
-Keys are ``/``-separated and
-relative to the store's URL. Two classes of object exist and never mix: *small* ones (JSON, at most
-a few MiB), which may be created only if absent or replaced only if unchanged, and *data files*,
-which are streamed, and overwritten only with the same bytes. Every error is a
+Keys are ``/``-separated and relative to the store's URL. There are two classes of object. *Small*
+ones (JSON, at most a few MiB) may be created only if absent, or replaced only if unchanged. *Data
+files* are streamed, and overwritten only with the same bytes. Every error is a
 `holdfast.errors.StoreError`.
 """
 
@@ -44,7 +43,7 @@ class Store(Protocol):
 
     @property
     def parallel(self) -> int:
-        """How many data files may be on their way at once within the memory setting."""
+        """How many data files may be transferred at once within the memory setting."""
         ...
 
     def within(self, seconds: float | None) -> Store:
@@ -86,12 +85,13 @@ class Store(Protocol):
     def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         """Write a data file of ``size`` bytes while reading it.
 
-        An exception from the iterator, also after its last piece, leaves no object.
+        An exception from the iterator, also after its last piece, leaves no object. So does any
+        other number of bytes, which is a `StoreError`.
         """
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; one that is not there is no error."""
+        """Remove objects; a missing one is not an error."""
         ...
 
     def now(self) -> datetime:
@@ -99,12 +99,14 @@ class Store(Protocol):
         ...
 
     def sweep(self, before: datetime) -> int:
-        """Remove what interrupted uploads left, if older; returns how many."""
+        """Remove what interrupted uploads left before a time; returns how many."""
         ...
 
 
 def check_key(key: str) -> str:
     """Refuse a key that could name anything outside the store; returns the key."""
     if not key or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
-        raise UsageError(f"store key '{key}' is not relative and plain: no empty part, '.' or '..'")
+        raise UsageError(
+            f"invalid store key '{key}': expected a relative path without empty parts, '.' and '..'"
+        )
     return key

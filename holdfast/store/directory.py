@@ -1,9 +1,9 @@
-"""A directory as a store: the embedded default, and what a mounted store volume is.
+"""A directory as a store: the embedded default, on a local disk or a mounted volume.
 
 Keys are paths. Every write goes to a temporary file below ``.tmp/``, is fsynced, becomes visible
 by one link (create) or rename (replace), and the parent directory is fsynced, so that a power cut
 leaves the whole object or none. Conditional replacement holds a flock on ``.lock``. Both names are
-reserved at the store's root; everything else belongs to keys.
+reserved at the store's root.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class DirectoryStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = self._path(prefix.rstrip("/")) if prefix.strip("/") else self.root
         with self._errors(prefix):
+            self._check_deadline()
             self._check_mounted()
             if top.is_dir():
                 yield from self._walk(top, "" if top == self.root else f"{prefix.rstrip('/')}/")
@@ -97,7 +98,7 @@ class DirectoryStore:
                     self._publish(temporary, path, os.link)
                 except FileExistsError:
                     if path.read_bytes() != data:
-                        raise AlreadyExists(f"{self.url}: '{key}' exists already") from None
+                        raise AlreadyExists(f"store {self.url}: '{key}' already exists") from None
             elif if_match is not None:
                 with self._flock():
                     try:
@@ -105,7 +106,9 @@ class DirectoryStore:
                     except FileNotFoundError:
                         current = ""
                     if current != if_match:
-                        raise PreconditionFailed(f"{self.url}: '{key}' was changed by another")
+                        raise PreconditionFailed(
+                            f"store {self.url}: '{key}' was changed by another writer"
+                        )
                     self._publish(temporary, path, os.replace)
             else:
                 self._publish(temporary, path, os.replace)
@@ -120,7 +123,7 @@ class DirectoryStore:
                     write_all(file.fileno(), memoryview(chunk))
                     written += len(chunk)
             if written != size:
-                raise StoreError(f"{self.url}: '{key}' got {written} bytes instead of {size}")
+                raise StoreError(f"store {self.url}: '{key}' got {written} bytes instead of {size}")
             with self._errors(key):
                 os.fsync(file.fileno())
                 self._publish(temporary, path, os.replace)
@@ -145,6 +148,7 @@ class DirectoryStore:
             return _time(temporary.stat().st_mtime_ns)
 
     def sweep(self, before: datetime) -> int:
+        self._check_deadline()
         swept = 0
         with self._errors(TEMPORARY), suppress(FileNotFoundError):
             for path in (self.root / TEMPORARY).iterdir():
@@ -162,6 +166,7 @@ class DirectoryStore:
         return self.root / key
 
     def _walk(self, directory: Path, prefix: str) -> Iterator[ObjectInfo]:
+        self._check_deadline()
         with os.scandir(directory) as scan:
             entries = [(e.name + ("/" if e.is_dir() else ""), e) for e in scan]
         for name, entry in sorted(entries, key=lambda item: os.fsencode(item[0])):
@@ -182,6 +187,7 @@ class DirectoryStore:
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, BinaryIO]]:
+        self._check_deadline()
         path = self.root / TEMPORARY / secrets.token_hex(16)
         with self._errors(TEMPORARY):
             self._check_mounted()
@@ -223,7 +229,10 @@ class DirectoryStore:
 
     def _check_deadline(self) -> None:
         if self._expires is not None and time.monotonic() > self._expires:
-            raise DeadlineExceeded(f"store {self.url} took longer than the deadline: raise it")
+            raise DeadlineExceeded(
+                f"store {self.url} gave no answer before the deadline: check the storage, or raise"
+                " the deadline"
+            )
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:

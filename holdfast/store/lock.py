@@ -1,9 +1,9 @@
-"""Two locks that keep writers polite. Neither is what makes anything safe.
+"""Two advisory locks. They save double work; nothing depends on them to be safe.
 
-`run_lock` is a flock on a volume: of several pods that recover at once, one pulls and the others
-wait and find the bundle. `store_lock` is a small object: of several pushes and prunes of a workload
-one works at a time, mostly. Whoever waits too long goes ahead; the protocols of push and prune
-stay right without it.
+`run_lock` is a flock on a volume: of several pods that recover at once, one pulls, and the others
+wait and find the bundle. `store_lock` is a small object: it lets one push or prune of a workload
+work at a time. Whoever has waited long enough goes ahead without it, and push and prune stay
+correct.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from holdfast.manifest import canonical
 from holdfast.store.base import Store
 
 LOCK = ".lock"
-HOLD = timedelta(minutes=10)  # after this a lock counts as left behind by a killed process
+HOLD = timedelta(minutes=10)  # an older lock was left behind by a killed process
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _FREE = canonical({"holder": None})
 
@@ -59,8 +59,8 @@ def run_lock(directory: Path, patience: float | None = None) -> Iterator[bool]:
                     raise
                 if end is not None and time.monotonic() > end:
                     raise DeadlineExceeded(
-                        f"'{directory}' is being restored by another process for more than"
-                        f" {patience:g} s: wait for it"
+                        f"another process has been restoring '{directory}' for more than"
+                        f" {patience:g} s: wait for it to end"
                     ) from None
                 time.sleep(0.1)
         yield held

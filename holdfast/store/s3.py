@@ -32,7 +32,7 @@ from holdfast.errors import (
     StoreUnreachable,
 )
 from holdfast.store.base import ObjectInfo, check_key
-from holdfast.store.s3_client import FORBIDDEN, connect, endpoint, in_our_words
+from holdfast.store.s3_client import FORBIDDEN, connect, endpoint, translate_error
 
 if TYPE_CHECKING:
     from obstore import BytesStream
@@ -103,16 +103,16 @@ class S3:
             yield piece
 
     def _stream_ahead(self, key: str) -> Iterator[bytes]:
-        """The same, where obstore's own threads put the next piece together meanwhile.
+        """The same, but obstore's threads fetch the next piece while the caller uses this one.
 
-        Over TLS a blocking call wakes its thread for each record (16 KiB), which costs twice the
-        processor time. Over plain http it is the blocking call that costs a sixth less.
+        Over TLS a blocking call wakes its thread for each record (16 KiB) and takes twice the
+        processor time. Over plain http the blocking call takes a sixth less.
         """
-        pieces = self._wait(key, _soon(_open(self._download, key, self._chunk)))
-        ahead = _soon(_next(pieces))
+        pieces = self._wait(key, _submit(_open(self._download, key, self._chunk)))
+        ahead = _submit(_next(pieces))
         try:
             while (piece := self._wait(key, ahead)) is not None:
-                ahead = _soon(_next(pieces))
+                ahead = _submit(_next(pieces))
                 yield piece
         finally:
             ahead.cancel()
@@ -144,10 +144,10 @@ class S3:
         return self.head(key)
 
     def _create(self, key: str, data: bytes) -> None:
-        """Create if absent, and settle by reading back what an answer does not say for sure.
+        """Create if absent, and read back where the answer does not settle what happened.
 
-        "Exists already" may be the answer to our own second try, and on S3 also the answer to a
-        conflict after which nothing exists; a lost connection says nothing at all.
+        "Already exists" may be the answer to a retry of our own write. On S3 it is also the answer
+        to a conflict after which nothing exists. After a lost connection either may be true.
         """
         for last_try in (False, True):
             try:
@@ -163,11 +163,12 @@ class S3:
                     continue
                 except StoreUnreachable:
                     raise error from None
-                raise AlreadyExists(f"store {self.url}: '{key}' exists already") from None
+                raise AlreadyExists(f"store {self.url}: '{key}' already exists") from None
 
     def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         check_key(key)
         part = part_size(size)
+        chunks = self._counted(key, chunks, size)
         if size <= PART:
             with self._budget.hold(size):
                 data = b"".join(chunks)
@@ -188,6 +189,17 @@ class S3:
                 source.stop()
                 raise
 
+    def _counted(
+        self, key: str, chunks: Iterator[bytes | memoryview], size: int
+    ) -> Iterator[bytes | memoryview]:
+        """The same pieces; an error at the end unless they were ``size`` bytes together."""
+        got = 0
+        for chunk in chunks:
+            got += len(chunk)
+            yield chunk
+        if got != size:
+            raise StoreError(f"store {self.url}: '{key}' got {got} bytes instead of {size}")
+
     def _upload(self, part: int) -> S3Store:
         return self._client(STALL_SECONDS + part / MIB, 0, 8, 180)
 
@@ -199,6 +211,7 @@ class S3:
         return self.put_small(CLOCK, b"").modified
 
     def sweep(self, before: datetime) -> int:
+        self._check_deadline()
         return 0  # S3 hides unfinished uploads: the bucket's lifecycle rule removes them
 
     def _check_deadline(self) -> None:
@@ -219,7 +232,7 @@ class S3:
         listing: bool = False,
         reading: bool = False,
     ) -> T:
-        """Run a blocking request within the deadline, with its errors in our words.
+        """Run a blocking request within the deadline, with its errors translated.
 
         With a deadline it runs in a thread that is left behind when time is up: it ends by its
         own time-outs.
@@ -236,7 +249,7 @@ class S3:
         return result
 
     def _wait(self, key: str, future: Future[T]) -> T:
-        """What `_soon` began, within the deadline, with its errors in our words."""
+        """What `_submit` began, within the deadline, with its errors translated."""
         with self._errors(key, listing=False, reading=True):
             self._check_deadline()
             try:
@@ -268,16 +281,16 @@ class S3:
                 self._call("", lambda: next(iter(obstore.list(self._small)), None), listing=True)
             raise NotFound(f"store {self.url} has no '{key}'") from error
         except BaseError as error:
-            words = in_our_words(error, self.url, self.bucket, self.prefix, key)
+            translated = translate_error(error, self.url, self.bucket, self.prefix, key)
             if reading and isinstance(error, FORBIDDEN) and self._is_absent(key):
-                words = NotFound(f"store {self.url} has no '{key}'")
-            raise words from None
+                translated = NotFound(f"store {self.url} has no '{key}'")
+            raise translated from None
 
     def _is_absent(self, key: str) -> bool:
         """Whether the listing lacks a key that could not be read.
 
-        S3 says 403 of a missing key, not 404, to who has no right to list the bucket, or has it for
-        some prefixes only. Names come in order: the first one from the key on decides.
+        To an identity that may not list the whole bucket, S3 answers 403 for a missing key, not
+        404. Keys are listed in order: the first one at or after this key decides.
         """
         folder, before = key.rpartition("/")[0] or None, key[:-1] or None
 
@@ -299,7 +312,10 @@ def part_size(size: int) -> int:
 
 
 class _Budget:
-    """Bytes that transfers may hold; who needs more than there are waits, or runs alone."""
+    """Bytes that transfers may hold together: one that needs more than are free waits for them.
+
+    One that needs more than the total runs alone.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -321,8 +337,7 @@ class _Budget:
 
 
 class _Watched:
-    """An iterator that ends with an error once it was stopped: an upload that was given up on
-    must not complete later."""
+    """An iterator that raises once it was stopped, so that an abandoned upload never completes."""
 
     def __init__(self, chunks: Iterator[bytes | memoryview], check: Callable[[], None]) -> None:
         self._chunks, self._check = chunks, check
@@ -333,7 +348,7 @@ class _Watched:
 
     def __next__(self) -> bytes | memoryview:
         if self._stopped:
-            raise InterruptedError("the upload was given up")
+            raise InterruptedError("the upload was abandoned")
         self._check()
         return next(self._chunks)
 
@@ -350,7 +365,7 @@ def _settle(future: Future[T], request: Callable[[], T]) -> None:
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all downloads of this process; it does nothing but hand over pieces."""
+    """The event loop that all downloads of this process share; it only passes pieces on."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="downloads", daemon=True).start()
     return loop
@@ -359,11 +374,11 @@ def _loop() -> asyncio.AbstractEventLoop:
 _starting = threading.Lock()
 
 
-def _soon(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Begin something of a download, for any thread to wait for.
+def _submit(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine on the downloads' event loop; any thread may wait for its result.
 
-    One of obstore's threads hands over the result. It may still want the interpreter when
-    everything is done: see `holdfast.cli.app.App`.
+    A thread of obstore delivers the result. It may still need the interpreter after the verb ended:
+    see `holdfast.cli.app.App`.
     """
     with _starting:
         loop = _loop()

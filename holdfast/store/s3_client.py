@@ -1,8 +1,8 @@
-"""A client of obstore, made from the environment (where, as whom, how patient), and its errors.
+"""How obstore's client is made from the environment, and what its errors mean.
 
 Over https, and to this machine itself, payloads are not hashed for the signature but carry a
-CRC-64/NVME that the server checks. Over plain http to another machine they are signed, because
-nothing else would show that somebody on the way changed them.
+CRC-64/NVME that the server checks. Over plain http to another machine they are signed: nothing
+else would show that they were changed on the way.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ def _loopback(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def in_our_words(error: BaseError, url: str, bucket: str, prefix: str, key: str) -> StoreError:
-    """An error of obstore as one of ours: one line, and what to do."""
+def translate_error(error: BaseError, url: str, bucket: str, prefix: str, key: str) -> StoreError:
+    """An error of obstore as a `StoreError`: one line, with the remedy."""
     text = str(error)
     reason = _reason(text)
     if isinstance(error, AlreadyExistsError):
-        return AlreadyExists(f"store {url}: '{key}' exists already")
+        return AlreadyExists(f"store {url}: '{key}' already exists")
     if isinstance(error, PreconditionError):
-        return PreconditionFailed(f"store {url}: '{key}' was changed by another")
+        return PreconditionFailed(f"store {url}: '{key}' was changed by another writer")
     if "/latest/api/token" in text or "security-credentials" in text:
         return StoreDenied(
             f"store {url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"

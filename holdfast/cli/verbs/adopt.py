@@ -1,4 +1,4 @@
-"""Whose store it is: take over the one of a stack that is gone."""
+"""Take over the store of a stack that is gone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from holdfast.defaults import MEMORY
 def adopt(
     previous: Annotated[
         str,
-        typer.Argument(
-            metavar="PROJECT/STACK", help="Whose store it is now: what the refusal named."
-        ),
+        typer.Argument(metavar="PROJECT/STACK", help="The present owner, as the refusal names it."),
     ],
     store: options.Store = None,
     owner: options.Owner = None,
@@ -25,8 +23,8 @@ def adopt(
 ) -> None:
     """Take over the store of a stack that is gone for good, under the name --owner.
 
-    From then on the other name is refused, and the new one may pull, list, restore and push. No
-    bundle or snapshot is touched. No other verb ever does this.
+    From then on the old name is refused, and the new one may pull, list, restore and push. Bundles
+    and snapshots do not change. No other verb changes the owner.
 
     Example: holdfast adopt team/lost --store s3://bucket/team/lost --owner team/prod
     """

@@ -1,4 +1,4 @@
-"""Let go of one snapshot by name."""
+"""Delete one snapshot by its ID."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def delete(
     deadline: options.Deadline = None,
     kanister: options.Kanister = False,
 ) -> None:
-    """Remove one snapshot from the store. Its data go with later prunes, if nobody names them.
+    """Delete one snapshot from the store; later prunes delete the data that no other one names.
 
-    Refused for a pinned snapshot, the last that verified, and the only sound one.
+    A pinned snapshot, the last that verified, and the only good one are protected.
 
     Example: holdfast delete 0000000007-20260501T120000Z-3f2a9c1d
     """

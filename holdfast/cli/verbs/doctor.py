@@ -1,4 +1,4 @@
-"""The doctor's verb."""
+"""Check the volume and the store."""
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ def doctor(
     memory: options.Memory = DOCTOR_MEMORY,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Check that everything is in place before it is needed.
+    """Check that backup and recovery will work, before they are needed.
 
-    Looks at the volume and the store, whichever is configured: space, rights, the newest bundle;
-    reach, credentials, owner, preconditions, clock, the latest snapshot and verification. Answers
-    within 20 seconds whatever the storage does. Ends with 1 if any check fails; warnings end
-    with 0.
+    On the volume: space, permissions, the newest bundle. In the store: access, credentials, owner,
+    preconditions, clock, the latest snapshot and verification. Answers within 20 seconds whatever
+    the storage does. Exits with 1 if a check fails, with 0 if there are only warnings.
 
     Example: holdfast doctor --volume /mnt/checkpoints --run gpt --store s3://bucket/team/prod
     """
@@ -50,7 +49,7 @@ def doctor(
     from holdfast.volume import Volume
 
     if volume is None and store is None:
-        raise UsageError("nothing to examine: give --volume, --store or both")
+        raise UsageError("nothing to check: give --volume, --store or both")
     say(f"examine {' and '.join(str(place) for place in (volume, store) if place)}")
     start = time.monotonic()
     early: list[examiner.Check] = []

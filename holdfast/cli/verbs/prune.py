@@ -1,4 +1,4 @@
-"""Let go of what nobody needs, by policy."""
+"""Delete what a retention policy does not keep."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def prune(
     deadline: options.Deadline = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Drop the snapshots that the policy does not keep, then the data that nobody names any more.
+    """Delete the snapshots that the policy does not keep, then the data that none names any more.
 
-    The rules add up: what any of them keeps is kept, and always the newest snapshot, the last that
-    verified, pinned ones, and those younger than --grace. Data go in two steps, a grace period
-    apart, so that a push beside it is safe.
+    A snapshot is kept if any rule keeps it. The newest, the last that verified, pinned ones, and
+    those younger than --grace are always kept. Data are deleted in two steps, a grace period apart,
+    so that a concurrent push is safe.
 
     Example: holdfast prune --keep-last 7 --daily 14 --dry-run
     """

@@ -1,103 +1,17 @@
-"""Run several users of one store, one store operation at a time, in any order a seed says.
+"""Run several users of one store, one store operation at a time, in an order drawn from a seed.
 
-The store is a dictionary with a clock that the schedule moves, so stalls of hours take no time.
-Every operation of an actor waits for its turn; between two of its turns the others may do anything.
+The store is in memory, with a clock that the schedule moves. Every operation of an actor waits for
+its turn; between two of its turns the others may do anything.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from random import Random
 
-from holdfast.errors import AlreadyExists, NotFound, PreconditionFailed
-from holdfast.store.base import ObjectInfo
-
-
-@dataclass
-class World:
-    """What is in the store, and what time it is there."""
-
-    objects: dict[str, tuple[bytes, datetime]] = field(default_factory=dict)
-    now: datetime = datetime(2026, 8, 21, tzinfo=UTC)
-    changes: int = 0
-
-    def copy(self) -> World:
-        return World(dict(self.objects), self.now)
-
-    def info(self, key: str) -> ObjectInfo:
-        if key not in self.objects:
-            raise NotFound(key)
-        data, modified = self.objects[key]
-        return ObjectInfo(key, len(data), modified, hashlib.md5(data).hexdigest())
-
-
-class MemoryStore:
-    """A `holdfast.store.base.Store` over a `World`; calls ``turn`` before each operation."""
-
-    url = "memory://"
-    parallel = 1
-
-    def __init__(self, world: World, turn: Callable[[], None] = lambda: None) -> None:
-        self.world, self.turn = world, turn
-
-    def within(self, seconds: float | None) -> MemoryStore:
-        return self
-
-    def get(self, key: str) -> bytes:
-        self.turn()
-        self.world.info(key)
-        return self.world.objects[key][0]
-
-    def stream(self, key: str) -> Iterator[bytes]:
-        yield self.get(key)
-
-    def head(self, key: str) -> ObjectInfo:
-        self.turn()
-        return self.world.info(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        self.turn()
-        top = f"{prefix.rstrip('/')}/" if prefix else ""
-        return iter([self.world.info(k) for k in sorted(self.world.objects) if k.startswith(top)])
-
-    def put_small(
-        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
-    ) -> ObjectInfo:
-        self.turn()
-        there = self.world.objects.get(key, (None,))[0]
-        if if_absent and there not in (None, data):
-            raise AlreadyExists(key)
-        if if_match is not None and (there is None or self.world.info(key).etag != if_match):
-            raise PreconditionFailed(key)
-        if not (if_absent and there == data):
-            self._change(key, data)
-        return self.world.info(key)
-
-    def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
-        data = b"".join(chunks)
-        self.turn()
-        self._change(key, data)
-
-    def delete(self, keys: Iterable[str]) -> None:
-        for key in list(keys):
-            self.turn()
-            if self.world.objects.pop(key, None):
-                self.world.changes += 1
-
-    def now(self) -> datetime:
-        self.turn()
-        return self.world.now
-
-    def sweep(self, before: datetime) -> int:
-        return 0
-
-    def _change(self, key: str, data: bytes) -> None:
-        self.world.objects[key] = (data, self.world.now)
-        self.world.changes += 1
+from testkit.memory_store import MemoryStore, World
 
 
 class Abandoned(Exception):

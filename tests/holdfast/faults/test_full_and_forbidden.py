@@ -262,7 +262,7 @@ def test_without_the_right_to_write_a_store_says_so_with_the_remedy(
 def test_other_peoples_files_on_the_volume_and_in_the_store_are_neither_used_nor_touched(
     volume: Volume, catalog: Catalog, save: Callable[..., Bundle], store_directory: Path
 ) -> None:
-    """Shown to fail: with a prune that takes what is no bundle path for one."""
+    """Shown to fail: with a prune that takes what is not a bundle path for one."""
     foreign = {
         volume.root / "lost+found/x": b"1",
         volume.root / "another-run/gen-0001/step-00000900/weights": b"2",

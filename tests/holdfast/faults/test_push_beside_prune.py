@@ -25,8 +25,9 @@ from holdfast.store.base import ObjectInfo
 from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
+from testkit.memory_store import MemoryStore, World
 from testkit.stores import GRACE, OWNER, WORKLOAD
-from tests.holdfast.faults.interleave import Actor, MemoryStore, World, interleave
+from tests.holdfast.faults.interleave import Actor, interleave
 
 ONE = Policy(keep_last=1, hourly=0, daily=0, weekly=0, monthly=0)
 PAUSES = [GRACE * factor for factor in (0.1, 0.3, 0.45, 0.7, 0.95)]
@@ -244,6 +245,6 @@ def test_a_prune_that_decided_long_ago_gives_up(scene: Scene) -> None:
 def test_a_prune_that_never_gives_up_would_lose_what_was_pushed_since(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Prune, "_stalled", lambda self: False)
+    monkeypatch.setattr(_Prune, "_too_late", lambda self: False)
     with pytest.raises(Lost):
         prune_that_decided_long_ago(scene)

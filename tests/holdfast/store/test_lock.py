@@ -1,4 +1,4 @@
-"""The locks are polite: one holder, no holder for ever, and nobody waits for ever."""
+"""The locks have one holder at a time, none for ever, and nobody waits for ever."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -50,7 +50,7 @@ def test_a_run_is_locked_for_one_and_the_other_waits_no_longer_than_told(tmp_pat
     with run_lock(tmp_path / "run") as held:
         assert held
         with (
-            pytest.raises(DeadlineExceeded, match="by another process"),
+            pytest.raises(DeadlineExceeded, match="another process"),
             run_lock(tmp_path / "run", patience=0.01),
         ):
             pass

@@ -1,4 +1,4 @@
-"""Both kinds of store keep the same promises."""
+"""Each kind of store keeps the same promises: a directory, S3, and the one in memory for tests."""
 
 import os
 from collections.abc import Iterator
@@ -11,16 +11,28 @@ from hypothesis import strategies as st
 
 from holdfast.errors import (
     AlreadyExists,
-    HoldfastError,
+    DeadlineExceeded,
     NotFound,
     PreconditionFailed,
     StoreDenied,
+    StoreError,
     UsageError,
 )
 from holdfast.store import open_store
 from holdfast.store.base import Store, check_key
 from holdfast.store.s3 import MIB, PART, part_size
+from testkit.memory_store import MemoryStore, World
 from testkit.stores import keys
+
+
+@pytest.fixture(params=["directory", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, store_directory: Path) -> Store:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        return MemoryStore(World(now=datetime.now(UTC)))
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3_url"))
+    return open_store(store_directory.as_uri())
 
 
 def test_what_was_written_is_read_back(store: Store) -> None:
@@ -86,6 +98,41 @@ def test_an_error_after_the_last_byte_leaves_no_object(store: Store, size: int) 
     assert keys(store) == []
 
 
+@pytest.mark.parametrize("size", [9, 11, 2 * PART])
+def test_a_data_file_of_another_size_than_promised_is_refused(store: Store, size: int) -> None:
+    with pytest.raises(StoreError, match=f"got 10 bytes instead of {size}"):
+        store.put_file("data/file", iter([b"x" * 10]), size)
+    assert keys(store) == []
+
+
+def test_after_the_deadline_no_call_reaches_the_store(store: Store) -> None:
+    store.put_small("a", b"1")
+    late = store.within(-1)
+
+    for use in (
+        lambda: late.get("a"),
+        lambda: list(late.stream("a")),
+        lambda: late.head("a"),
+        lambda: list(late.list()),
+        lambda: late.put_small("b", b""),
+        lambda: late.put_file("b", iter([b"x"]), 1),
+        lambda: late.delete(["a"]),
+        late.now,
+        lambda: late.sweep(datetime.now(UTC)),
+    ):
+        with pytest.raises(DeadlineExceeded):
+            use()
+    assert keys(late.within(None)) == keys(store) == ["a"]
+
+
+def test_nothing_is_left_to_sweep_after_a_write_that_ended(store: Store) -> None:
+    store.put_small("a", b"1")
+    store.put_file("b", iter([b"x"]), 1)
+
+    assert store.sweep(datetime.now(UTC) + timedelta(days=1)) == 0
+    assert keys(store) == ["a", "b"]
+
+
 def test_a_listing_is_sorted_by_bytes_and_ends_at_the_slash(store: Store) -> None:
     names = ["s/step-1", "s/step-10/a", "s/step-1-b", "s/step-2/.metadata", "s/é", "s/z", "t/a"]
     for name in names:
@@ -132,6 +179,8 @@ def test_a_key_never_leads_out_of_the_store(store: Store, key: str) -> None:
         lambda key: store.put_small(key, b""),
         lambda key: store.put_file(key, iter([b""]), 0),
         lambda key: store.delete([key]),
+        lambda key: list(store.stream(key)),
+        lambda key: list(store.list(key)) if key.strip("/") else check_key(key),
     ):
         with pytest.raises(UsageError):
             use(key)
@@ -213,14 +262,6 @@ def test_leftovers_of_killed_uploads_are_invisible_and_swept_by_age(store_direct
     assert keys(store) == ["a"]
     assert store.sweep(datetime.now(UTC) - timedelta(hours=1)) == 1
     assert [path.name for path in (store_directory / ".tmp").iterdir()] == ["young"]
-
-
-def test_a_data_file_of_another_size_than_promised_is_refused(store_directory: Path) -> None:
-    store = open_store(store_directory.as_uri())
-
-    with pytest.raises(HoldfastError, match="got 3 bytes instead of 4"):
-        store.put_file("a", iter([b"123"]), 4)
-    assert keys(store) == []
 
 
 @given(st.integers(0, 5 * 1024**4))
