@@ -5,7 +5,10 @@ from typing import Any
 
 import pulumi
 
+from infra.kubernetes.environment import store_environment, workload_environment
 from infra.kubernetes.kanister import Kanister, KanisterAccess
+from infra.kubernetes.placement import task_placement
+from infra.kubernetes.pods import PodSettings
 from infra.kubernetes.protection import Protection
 from infra.kubernetes.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
 from infra.kubernetes.training import Training, WorkloadNamespace
@@ -54,8 +57,17 @@ def build(settings: Settings) -> Outputs:
     if not settings.deploys:
         return Outputs(platform=platform.exports)
     stack = Options(providers={"kubernetes": platform.provider})
+    pods = PodSettings(settings.images, settings.run_as, settings.backup_store)
+    store = store_environment(settings.backup_store, settings.region, project)
 
-    kanister = Kanister("kanister", settings, _accounts(settings), stack)
+    kanister = Kanister(
+        "kanister",
+        settings.kanister,
+        pods,
+        task_placement(settings.workloads.values(), settings.training_groups().values()),
+        _accounts(settings),
+        stack,
+    )
     directories = _prepared_directories(settings, platform, stack)
     volumes: dict[str, ClaimedVolume] = {}
     trainings: dict[str, Training] = {}
@@ -65,7 +77,7 @@ def build(settings: Settings) -> Outputs:
         access = KanisterAccess(
             f"{namespace}-kanister", namespace, settings.kanister.namespace, here
         )
-        store = _store_claim(settings, namespace, after(here, *directories))
+        store_claim = _store_claim(settings, namespace, after(here, *directories))
         for name, workload in settings.workloads.items():
             if workload.namespace != namespace:
                 continue
@@ -76,9 +88,23 @@ def build(settings: Settings) -> Outputs:
                 after(here, *directories),
                 source=platform.sources.get(workload.volume.claim),
             )
-            ready = after(here, volumes[name], *store)
-            trainings[name] = Training(name, workload, settings, project, ready)
-            protections[name] = Protection(name, workload, settings, after(ready, kanister, access))
+            ready = after(here, volumes[name], *store_claim)
+            trainings[name] = Training(
+                name,
+                workload,
+                pods,
+                settings.nodes_of(name),
+                workload_environment(name, workload, store, settings.kanister.namespace),
+                settings.access,
+                ready,
+            )
+            protections[name] = Protection(
+                name,
+                workload,
+                pods,
+                settings.kanister.namespace,
+                after(ready, kanister, access),
+            )
     outputs = _outputs(list(settings.workloads), settings, volumes, trainings, protections)
     return replace(outputs, platform=platform.exports)
 
@@ -96,8 +122,8 @@ def _platform(settings: Settings, project: Project) -> Platform:
 
 
 def _in_namespace(namespace: str, settings: Settings, opts: Options) -> Options:
-    """``opts``, and only after the namespace is there. One that holds a claim of someone else's is
-    theirs too: made here it would be in the way of theirs, and `destroy` would take the claim."""
+    """``opts``, and only after the namespace exists. One that holds an existing claim is not the
+    stack's: `up` could not make it again, and `destroy` would delete the claim with it."""
     for _, scope, volume in settings.volumes():
         if isinstance(volume, ExistingClaim) and scope in (namespace, ""):
             return opts

@@ -3,20 +3,28 @@
 Paths that differ from pod to pod are not in the ConfigMap but in the container that needs them.
 """
 
+from collections.abc import Mapping
+
 from infra.kubernetes.distributed import fabric_environment, rendezvous_environment
 from infra.names import BLUEPRINT, STORE_MOUNT, WORK_MOUNT, Project
-from infra.settings import Settings, Workload
+from infra.settings import BackupStore, Workload
+from infra.settings.node_groups import TrainingNodes
 
 DECISION = f"{WORK_MOUNT}/decision.json"
 METRICS = f"{WORK_MOUNT}/metrics.jsonl"
 
-#: Of a save's time, what a process needs to end after it.
+#: Part of a save's time: what a process needs to end after it.
 EXIT_SECONDS = 10
 
 
-def store_environment(settings: Settings, project: Project) -> dict[str, str]:
-    """How to reach the store and whose it is."""
-    store = settings.backup_store
+def store_environment(store: BackupStore, region: str | None, project: Project) -> dict[str, str]:
+    """How to reach the store and who owns it.
+
+    Args:
+        store: its settings.
+        region: the AWS region where pods run, if they do.
+        project: the default of prefix and owner.
+    """
     prefix = store.prefix or project.owner
     if store.create is not None:
         values = {"HOLDFAST_STORE": f"s3://{store.create.name}/{prefix}"}
@@ -28,19 +36,19 @@ def store_environment(settings: Settings, project: Project) -> dict[str, str]:
             values["AWS_ENDPOINT_URL"] = store.existing.endpoint
             if store.existing.endpoint.startswith("http://"):
                 values["AWS_ALLOW_HTTP"] = "true"
-    region = (store.existing.region if store.existing else None) or settings.region
+    region = (store.existing.region if store.existing else None) or region
     if region and store.volume is None:
         values["AWS_REGION"] = region
     return {**values, "HOLDFAST_OWNER": store.owner or project.owner}
 
 
 def workload_environment(
-    name: str, workload: Workload, settings: Settings, project: Project
+    name: str, workload: Workload, store: Mapping[str, str], kanister_namespace: str
 ) -> dict[str, str]:
-    """The ConfigMap ``holdfast-<claim>``."""
+    """The ConfigMap ``holdfast-<claim>``; ``store`` is the environment that reaches the store."""
     retention = workload.retention
     return {
-        **store_environment(settings, project),
+        **store,
         "HOLDFAST_WORKLOAD": name,
         "HOLDFAST_RUN": workload.run,
         "HOLDFAST_KEEP": str(workload.keep),
@@ -53,7 +61,7 @@ def workload_environment(
         "HOLDFAST_RETENTION_WEEKLY": str(retention.weekly),
         "HOLDFAST_RETENTION_MONTHLY": str(retention.monthly),
         "HOLDFAST_GRACE": str(workload.grace),
-        "HOLDFAST_KANISTER_NAMESPACE": settings.kanister.namespace,
+        "HOLDFAST_KANISTER_NAMESPACE": kanister_namespace,
         "HOLDFAST_NAMESPACE": workload.namespace,
         "HOLDFAST_CLAIM": workload.volume.claim,
         "HOLDFAST_BLUEPRINT": BLUEPRINT,
@@ -63,8 +71,8 @@ def workload_environment(
 
 
 def recover_environment(workload: Workload) -> dict[str, str]:
-    """What the recover container adds. The run is here too, and not only in the ConfigMap: another
-    one is another Job, while a container that starts again in its pod stays with its own."""
+    """What the recover container adds. The run's name is here too, not only in the ConfigMap: a
+    changed name makes another Job, and a container that restarts in its pod keeps its own run."""
     return {
         "HOLDFAST_RUN": workload.run,
         "HOLDFAST_VOLUME": workload.mount_path,
@@ -72,10 +80,11 @@ def recover_environment(workload: Workload) -> dict[str, str]:
     }
 
 
-def trainer_environment(name: str, settings: Settings, image: str) -> dict[str, str]:
-    """What the trainer adds: its paths, its ranks, its image for the fingerprint; the user's own
-    come last and win."""
-    workload = settings.workloads[name]
+def trainer_environment(
+    name: str, workload: Workload, nodes: TrainingNodes | None, image: str
+) -> dict[str, str]:
+    """What the trainer adds: its paths, its ranks, its image for the fingerprint. The user's own
+    variables come last and override the others."""
     values = {
         **recover_environment(workload),
         "HOLDFAST_METRICS": METRICS,
@@ -85,7 +94,7 @@ def trainer_environment(name: str, settings: Settings, image: str) -> dict[str, 
         "HOLDFAST_TRAINING_SHUTDOWN_TIMEOUT": str(max(1, workload.save_seconds - EXIT_SECONDS)),
     }
     values |= rendezvous_environment(name, workload)
-    values |= fabric_environment(name, settings)
+    values |= fabric_environment(workload, nodes)
     if workload.interval is not None:
         values["HOLDFAST_TRAINING_SAVE_EVERY"] = str(workload.interval)
     return {**values, **workload.env}

@@ -1,4 +1,4 @@
-"""What must be true at the moment that a resource is created, asked of the cluster itself."""
+"""What must hold in the cluster before a resource is created."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ REQUEST_SECONDS = 20
 
 
 class HookError(Exception):
-    """A resource cannot be created yet; the message says what stands in the way and what to do."""
+    """A resource cannot be created yet; the message says why, and what to do."""
 
 
 def wait_until_gone(
@@ -29,12 +29,12 @@ def wait_until_gone(
     selector: str,
     grace_seconds: float,
 ) -> Callable[[pulumi.ResourceHookArgs], None]:
-    """A ``before_create`` hook that returns when neither the Job nor a pod of it is left.
+    """A ``before_create`` hook that returns once the Job and all its pods are gone.
 
     A Job's template cannot be changed, so a change deletes the old Job and creates a new one of
     the same name. Created too early, it fails on the name; created while the old pod still saves,
-    it is a second writer on the volume. In a preview the hook only checks that it could ask: a
-    missing kubectl must not come to light when the old Job is already deleted.
+    it is a second writer on the volume. In a preview the hook only checks that it could ask: that
+    kubectl is missing must be known before the old Job is deleted.
     """
 
     def hook(args: pulumi.ResourceHookArgs) -> None:
@@ -46,9 +46,9 @@ def wait_until_gone(
             while left := _left(flags, namespace, job, selector):
                 if time.monotonic() > deadline:
                     raise HookError(
-                        f"{', '.join(left)} in namespace {namespace} did not go within "
-                        f"{grace_seconds + MARGIN_SECONDS:.0f} s: a pod on a lost node goes when "
-                        "its Node object is deleted; then run pulumi up again"
+                        f"{', '.join(left)} in namespace {namespace} were not gone within "
+                        f"{grace_seconds + MARGIN_SECONDS:.0f} s: a pod on a lost node stays "
+                        "until its Node object is deleted: delete it, then run pulumi up again"
                     )
                 time.sleep(POLL_SECONDS)
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.kubernetes.placement import task_placement
-from infra.kubernetes.pods import user, with_store
+from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
 from infra.names import BLUEPRINT
-from infra.settings import KanisterSettings, Settings
+from infra.settings import KanisterSettings
 
 #: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
 #: that Pulumi makes up would break every RoleBinding.
@@ -33,19 +32,22 @@ class Kanister(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        kanister: KanisterSettings,
+        pods: PodSettings,
+        placement: Manifest,
         accounts: Mapping[str, str],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
         Args:
             name: the Pulumi name.
-            settings: of the whole stack, since a Blueprint carries image, user and store.
+            kanister: its settings.
+            pods: image, user and store of the Blueprint's tasks.
+            placement: the part of a PodSpec that lets tasks run where trainers do.
             accounts: ``<namespace>.<service account>`` -> the claim that it may protect.
             opts: the provider.
         """
         super().__init__("holdfast:kanister:Kanister", name, {}, opts)
-        kanister = settings.kanister
         self.namespace = register(
             f"{name}-namespace",
             merge(load("kanister-namespace"), {"metadata": {"name": kanister.namespace}}),
@@ -68,7 +70,7 @@ class Kanister(pulumi.ComponentResource):
         # After the release, which brings the kind; so destroyed before it.
         self.blueprint = register(
             f"{name}-blueprint-{BLUEPRINT}",
-            blueprint(settings),
+            blueprint(kanister.namespace, pods, placement),
             pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
         )
         self.register_outputs({})
@@ -145,20 +147,18 @@ def _release(
     )
 
 
-def blueprint(settings: Settings) -> Manifest:
+def blueprint(namespace: str, pods: PodSettings, placement: Manifest) -> Manifest:
     """The Blueprint for this stack: image, user and store as data in every KubeTask."""
-    document = merge(
-        load(BLUEPRINT, BLUEPRINTS), {"metadata": {"namespace": settings.kanister.namespace}}
-    )
+    document = merge(load(BLUEPRINT, BLUEPRINTS), {"metadata": {"namespace": namespace}})
     for action in document["actions"].values():
         for phase in action["phases"]:
             if phase["func"] == "KubeTask":
-                phase["args"] = _task(phase["name"], phase["args"], settings)
+                phase["args"] = _task(phase["name"], phase["args"], pods, placement)
     return document
 
 
-def _task(phase: str, arguments: Manifest, settings: Settings) -> Manifest:
-    pod = merge(arguments["podOverride"], {**user(settings.run_as), **task_placement(settings)})
+def _task(phase: str, arguments: Manifest, pods: PodSettings, placement: Manifest) -> Manifest:
+    pod = merge(arguments["podOverride"], {**user(pods.run_as), **placement})
     if phase not in NO_STORE:
-        pod = with_store(pod, settings.backup_store, {"container": phase in READS_ONLY})
-    return {**arguments, "image": settings.images.tools, "podOverride": pod}
+        pod = with_store(pod, pods.store, {"container": phase in READS_ONLY})
+    return {**arguments, "image": pods.images.tools, "podOverride": pod}

@@ -1,33 +1,43 @@
 """On which nodes pods run: training pods on training nodes, and tasks where the trainer is."""
 
+from collections.abc import Iterable
+
 from infra.manifests import Manifest
 from infra.names import PRIORITY_CLASS
-from infra.settings import EksStack, Settings
-from infra.settings.node_groups import GPU, GROUP_LABEL, MODEL_TRAINING, WORKLOAD_TYPE
+from infra.settings import Workload
+from infra.settings.node_groups import (
+    GPU,
+    GROUP_LABEL,
+    MODEL_TRAINING,
+    WORKLOAD_TYPE,
+    TrainingGroup,
+    TrainingNodes,
+)
 
 
-def training_placement(name: str, settings: Settings) -> Manifest:
+def training_placement(workload: Workload, nodes: TrainingNodes | None) -> Manifest:
     """What a workload's training pods select and tolerate."""
-    workload = settings.workloads[name]
-    if not isinstance(settings, EksStack):
+    if nodes is None:
         return {"tolerations": [_tolerates(GPU)]} if workload.gpus_per_node else {}
-    group = settings.group_of(name)
     return {
         "priorityClassName": PRIORITY_CLASS,
-        "nodeSelector": {WORKLOAD_TYPE: MODEL_TRAINING, GROUP_LABEL: group},
-        "tolerations": [
-            _tolerates(key, value) for key, value in settings.node_groups.training[group].taints()
-        ],
+        "nodeSelector": {WORKLOAD_TYPE: MODEL_TRAINING, GROUP_LABEL: nodes.name},
+        "tolerations": [_tolerates(key, value) for key, value in nodes.group.taints()],
     }
 
 
-def task_placement(settings: Settings) -> Manifest:
-    """What Kanister's tasks tolerate: they run beside a trainer, and do not choose its node."""
-    if not isinstance(settings, EksStack):
-        wanted = [GPU] if any(w.gpus_per_node for w in settings.workloads.values()) else []
-        return {"tolerations": [_tolerates(key) for key in wanted]} if wanted else {}
-    taints = {t: None for group in settings.node_groups.training.values() for t in group.taints()}
-    return {"tolerations": [_tolerates(key, value) for key, value in taints]}
+def task_placement(workloads: Iterable[Workload], groups: Iterable[TrainingGroup]) -> Manifest:
+    """What Kanister's tasks tolerate: they run beside a trainer, and do not choose its node.
+
+    Args:
+        workloads: all of the stack's.
+        groups: the stack's training groups; none where the nodes are not its own.
+    """
+    if taints := dict.fromkeys(taint for group in groups for taint in group.taints()):
+        return {"tolerations": [_tolerates(key, value) for key, value in taints]}
+    if any(workload.gpus_per_node for workload in workloads):
+        return {"tolerations": [_tolerates(GPU)]}
+    return {}
 
 
 def _tolerates(key: str, value: str | None = None) -> dict[str, str]:

@@ -1,11 +1,22 @@
 """Changes to pod specs that more than one layer makes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from infra.manifests import Manifest, merge
 from infra.names import STORE_MOUNT
-from infra.settings import BackupStore
+from infra.settings import BackupStore, Images
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What all pods of a stack have in common."""
+
+    images: Images
+    run_as: int
+    """Their user and group id."""
+    store: BackupStore
 
 
 def user(run_as: int) -> Manifest:

@@ -2,11 +2,11 @@
 
 import pulumi
 
-from infra.kubernetes.pods import user, with_store
+from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
 from infra.names import backup_account, config_map_name, task_account, workload_labels
-from infra.settings import Settings, Workload
+from infra.settings import Workload
 
 
 class Protection(pulumi.ComponentResource):
@@ -24,14 +24,16 @@ class Protection(pulumi.ComponentResource):
         self,
         name: str,
         workload: Workload,
-        settings: Settings,
+        pods: PodSettings,
+        kanister_namespace: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
         Args:
             name: the workload's name.
             workload: its settings.
-            settings: the stack's, for images, user, store and Kanister's namespace.
+            pods: image, user and store of the schedule's pods.
+            kanister_namespace: where ActionSets are made.
             opts: the parent, and what must exist first.
         """
         super().__init__("holdfast:protection:Protection", f"{name}-protection", {}, opts)
@@ -53,7 +55,7 @@ class Protection(pulumi.ComponentResource):
         )
 
         role_name = f"holdfast-{workload.namespace}-{account}"
-        in_kanister = {"name": role_name, "namespace": settings.kanister.namespace}
+        in_kanister = {"name": role_name, "namespace": kanister_namespace}
         objects = load_all("backup-role")
         self.role = register(
             f"{account}-role",
@@ -86,7 +88,7 @@ class Protection(pulumi.ComponentResource):
         )
         self.cron_job = register(
             f"{account}-schedule",
-            backup_cron_job(name, workload, settings),
+            backup_cron_job(name, workload, pods),
             pulumi.ResourceOptions(
                 parent=self, depends_on=[self.binding, self.job_binding, self.task_account]
             ),
@@ -95,16 +97,16 @@ class Protection(pulumi.ComponentResource):
         self.register_outputs({"cron_job_name": self.cron_job_name})
 
 
-def backup_cron_job(name: str, workload: Workload, settings: Settings) -> Manifest:
+def backup_cron_job(name: str, workload: Workload, pods: PodSettings) -> Manifest:
     """The CronJob of one workload, complete."""
     account = backup_account(name)
     labels = workload_labels(name)
     tools = {
-        "image": settings.images.tools,
+        "image": pods.images.tools,
         "envFrom": [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}],
     }
     pod = {
-        **user(settings.run_as),
+        **user(pods.run_as),
         "serviceAccountName": account,
         "initContainers": [{"name": "backup", **tools}],
         "containers": [{"name": "prune", **tools}],
@@ -127,5 +129,5 @@ def backup_cron_job(name: str, workload: Workload, settings: Settings) -> Manife
         },
     )
     template = cron_job["spec"]["jobTemplate"]["spec"]["template"]
-    template["spec"] = with_store(template["spec"], settings.backup_store, {"prune": False})
+    template["spec"] = with_store(template["spec"], pods.store, {"prune": False})
     return cron_job

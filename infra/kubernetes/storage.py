@@ -59,7 +59,7 @@ class PreparedDirectory(pulumi.ComponentResource):
             name: the Pulumi name.
             volume: which directory.
             image: of the tools.
-            run_as: whose the directory shall be.
+            run_as: the user and group that will own the directory.
             opts: the parent, and what must exist first.
             source: what is behind it, where another layer made it.
         """

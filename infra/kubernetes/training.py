@@ -1,22 +1,20 @@
 """Workloads: a namespace, a training Job that recovers by itself, its Service and environment."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 
-from infra.kubernetes.distributed import devices, meeting_place, members, several_nodes
-from infra.kubernetes.environment import (
-    recover_environment,
-    trainer_environment,
-    workload_environment,
-)
+from infra.kubernetes.distributed import devices, members, rendezvous_objects, several_nodes
+from infra.kubernetes.environment import recover_environment, trainer_environment
 from infra.kubernetes.hooks import wait_until_gone
 from infra.kubernetes.placement import training_placement
-from infra.kubernetes.pods import env, user, with_store
+from infra.kubernetes.pods import PodSettings, env, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
-from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, Project, config_map_name, workload_labels
-from infra.settings import Settings, Workload
+from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, config_map_name, workload_labels
+from infra.settings import EksAccess, KubernetesSettings, Workload
+from infra.settings.node_groups import TrainingNodes
 
 #: What cannot be changed in a Job, beside its template.
 IMMUTABLE = [
@@ -61,16 +59,20 @@ class Training(pulumi.ComponentResource):
         self,
         name: str,
         workload: Workload,
-        settings: Settings,
-        project: Project,
+        pods: PodSettings,
+        nodes: TrainingNodes | None,
+        environment: Mapping[str, str],
+        access: KubernetesSettings | EksAccess,
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
         Args:
             name: the workload's name, which Job, Service and ServiceAccount get too.
             workload: its settings.
-            settings: the stack's, for images, user and store.
-            project: whose backups these are.
+            pods: images, user and store of its pods.
+            nodes: the training group that hosts it; None where the nodes are not the stack's.
+            environment: of `holdfast` in all pods of the workload.
+            access: how kubectl reaches the cluster.
             opts: the parent, and what the pods mount.
         """
         super().__init__("holdfast:training:Training", name, {}, opts)
@@ -83,7 +85,7 @@ class Training(pulumi.ComponentResource):
         )
         config_map = {
             "metadata": {**metadata, "name": config_map_name(workload.volume.claim)},
-            "data": workload_environment(name, workload, settings, project),
+            "data": dict(environment),
         }
         self.config_map = register(
             f"{name}-environment", merge(load("config-map"), config_map), options
@@ -100,23 +102,25 @@ class Training(pulumi.ComponentResource):
         if workload.nodes > 1:
             headless = merge(members(name, workload), {"metadata": {"labels": labels}})
             before.append(register(f"{name}-members", headless, options))
-            deployment, place = meeting_place(name, workload, settings)
-            after = pulumi.ResourceOptions(parent=self, depends_on=[self.account])
-            before.append(register(f"{name}-rendezvous", deployment, after))
-            before.append(register(f"{name}-rendezvous-service", place, options))
+            deployment, its_service = rendezvous_objects(
+                name, workload, pods.images.training, pods.run_as
+            )
+            account = pulumi.ResourceOptions(parent=self, depends_on=[self.account])
+            before.append(register(f"{name}-rendezvous", deployment, account))
+            before.append(register(f"{name}-rendezvous-service", its_service, options))
         self.job = register(
             f"{name}-job",
-            training_job(name, workload, settings),
+            training_job(name, workload, pods, nodes),
             pulumi.ResourceOptions(
                 parent=self,
                 depends_on=before,
-                ignore_changes=_left_alone(workload),
+                ignore_changes=_ignored_changes(workload),
                 # Replaced for these too, where the provider would try an update that the API server
                 # refuses; and never created first, since the name is taken.
                 replace_on_changes=IMMUTABLE,
                 delete_before_replace=True,
                 hooks=pulumi.ResourceHookBinding(
-                    before_create=[_replacement_hook(name, workload, settings)]
+                    before_create=[_replacement_hook(name, workload, access)]
                 ),
             ),
         )
@@ -125,15 +129,17 @@ class Training(pulumi.ComponentResource):
         self.register_outputs({"job_name": self.job_name, "service_name": self.service_name})
 
 
-def _left_alone(workload: Workload) -> list[str]:
+def _ignored_changes(workload: Workload) -> list[str]:
     """A restore suspends and resumes the Job; `up` must not take part in that."""
     manual = ["spec.template", *IMMUTABLE] if workload.rollout == "manual" else []
     return ["spec.suspend", *manual]
 
 
-def _replacement_hook(name: str, workload: Workload, settings: Settings) -> pulumi.ResourceHook:
+def _replacement_hook(
+    name: str, workload: Workload, access: KubernetesSettings | EksAccess
+) -> pulumi.ResourceHook:
     wait = wait_until_gone(
-        settings.access,
+        access,
         workload.namespace,
         name,
         f"{WORKLOAD_LABEL}={name},app.kubernetes.io/component=trainer",
@@ -143,32 +149,34 @@ def _replacement_hook(name: str, workload: Workload, settings: Settings) -> pulu
     return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait, options)
 
 
-def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
+def training_job(
+    name: str, workload: Workload, pods: PodSettings, nodes: TrainingNodes | None
+) -> Manifest:
     """The Job of one workload, complete."""
     labels = {**workload_labels(name), CLAIM_LABEL: workload.volume.claim}
     source = [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}]
     mounts = [{"name": "volume", "mountPath": workload.mount_path}]
     recover = {
         "name": "recover",
-        "image": settings.images.tools,
+        "image": pods.images.tools,
         "envFrom": source,
         "env": env(recover_environment(workload)),
         "volumeMounts": mounts,
     }
-    image = workload.image or settings.images.training
+    image = workload.image or pods.images.training
     trainer = {
         "name": "trainer",
         "image": image,
         "command": list(workload.command),
         "envFrom": source,
-        "env": env(trainer_environment(name, settings, image)),
+        "env": env(trainer_environment(name, workload, nodes, image)),
         "ports": [{"name": "metrics", "containerPort": workload.port}],
-        "resources": _resources(name, settings),
+        "resources": _resources(workload, nodes),
         "volumeMounts": mounts,
     }
     pod: dict[str, Any] = {
-        **user(settings.run_as),
-        **training_placement(name, settings),
+        **user(pods.run_as),
+        **training_placement(workload, nodes),
         "serviceAccountName": name,
         "terminationGracePeriodSeconds": workload.termination_grace_seconds,
         "initContainers": [recover],
@@ -193,11 +201,11 @@ def training_job(name: str, workload: Workload, settings: Settings) -> Manifest:
         del job["spec"]["backoffLimit"]
     # The trainer, which runs user code, gets no way to the store.
     template = job["spec"]["template"]
-    template["spec"] = with_store(template["spec"], settings.backup_store, {"recover": True})
+    template["spec"] = with_store(template["spec"], pods.store, {"recover": True})
     return job
 
 
-def _resources(name: str, settings: Settings) -> dict[str, dict[str, str]]:
-    wanted = settings.workloads[name].resources
-    amount = {"cpu": wanted.cpu, "memory": wanted.memory, **devices(name, settings)}
+def _resources(workload: Workload, nodes: TrainingNodes | None) -> dict[str, dict[str, str]]:
+    wanted = workload.resources
+    amount = {"cpu": wanted.cpu, "memory": wanted.memory, **devices(workload, nodes)}
     return {"requests": amount, "limits": amount}

@@ -91,24 +91,26 @@ def load(stack: str, directory: Path = PROJECT_DIRECTORY) -> Settings:
     path = directory / f"Pulumi.{stack}.yaml"
     if not path.is_file():
         known = sorted(p.name.split(".")[1] for p in directory.glob("Pulumi.*.yaml"))
-        raise SettingsError([f"stack {stack!r}: has no {path.name}: use one of {', '.join(known)}"])
+        raise SettingsError(
+            [f"stack {stack!r}: there is no {path.name}: use one of {', '.join(known)}"]
+        )
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise SettingsError([f"{path.name}: is not YAML ({reason}): correct it"]) from None
+        raise SettingsError([f"{path.name}: is not valid YAML ({reason}): correct it"]) from None
     return parse(_of_project(document.get("config") or {}))
 
 
 def from_config(config: pulumi.Config) -> Settings:
     """The settings of the running stack, as the engine hands them over."""
     values = {**pulumi.runtime.get_config_env(), **runtime_config.CONFIG.get()}
-    return parse(said({key: _decoded(config, key) for key in _of_project(values)}))
+    return parse(with_values({key: _decoded(config, key) for key in _of_project(values)}))
 
 
-def said(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is empty: Pulumi.yaml gives each setting that not every target has an empty
-    default, as the engine would demand it of all stacks otherwise."""
+def with_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have a value. Pulumi.yaml gives an empty default to each setting that only
+    one target has, since the engine would demand it of all stacks otherwise."""
     return {key: value for key, value in values.items() if value not in ({}, "", None)}
 
 

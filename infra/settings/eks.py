@@ -24,7 +24,7 @@ from infra.settings.network_volumes import (
     FsxLustreVolume,
     IscsiVolume,
 )
-from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup
+from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup, TrainingNodes
 from infra.settings.stack import EksAccess, Images, Settings
 from infra.settings.volumes import HostPathVolume
 from infra.settings.workload import Workload
@@ -108,6 +108,13 @@ class EksStack(Settings):
     def keeps_data(self) -> bool:
         """Whether destroy leaves the data stores alone."""
         return self.data_stores == "protected"
+
+    def training_groups(self) -> dict[str, TrainingGroup]:
+        return self.node_groups.training
+
+    def nodes_of(self, name: str) -> TrainingNodes:
+        group = self.group_of(name)
+        return TrainingNodes(group, self.node_groups.training[group])
 
     def group_of(self, name: str) -> str:
         """The training group that hosts a workload: the named one, else the first that can."""

@@ -19,13 +19,13 @@ _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 #: What every service of AWS takes, and drivers that are given tags in one text: no comma, no quote.
 _TAG = re.compile(r"[\w .:/=+@-]+")
-#: The stack's own, AWS', and those that the EBS driver and the VPC's network plugin keep.
+#: Parts of tag keys that the stack, AWS, the EBS driver and the network plugin reserve.
 _RESERVED_TAGS = (
     "holdfast:", "aws:", "kubernetes.io/", "ebs.csi.aws.com/", "k8s.amazonaws.com", "csivolume",
 )  # fmt: skip
 _CPU = re.compile(r"\d+m|\d+(\.\d{1,3})?")
 _PATH = re.compile(r"(/[^/\0]+)+")
-#: What the schedule parser of Kubernetes knows and no more (no L, W, #, seconds or time zones).
+#: Only what the schedule parser of Kubernetes accepts (no L, W, #, seconds or time zones).
 _CRON = re.compile(r"[0-9A-Za-z*/,?-]+( [0-9A-Za-z*/,?-]+){4}")
 
 
@@ -77,7 +77,7 @@ def partition_of(region: str) -> str:
 def _tag_key(value: str) -> str:
     reserved = next((word for word in _RESERVED_TAGS if word in value.lower()), None)
     if reserved is not None:
-        raise ValueError(f"{value!r} has {reserved}, which is kept for others: use another key")
+        raise ValueError(f"{value!r} contains {reserved!r}, which is reserved: use another key")
     if len(value) > 128 or _TAG.fullmatch(value.replace("=", ",")) is None:
         raise ValueError(
             f"{value!r} is not a tag's key: use at most 128 letters, digits, spaces and "
@@ -99,8 +99,7 @@ def _size(value: str) -> str:
     count = size_bytes(value)
     if count <= 0:
         raise ValueError(
-            f"{value} is {'negative' if count < 0 else 'nothing'}: "
-            "use a positive size, such as 10Gi"
+            f"{value} is {'negative' if count < 0 else 'zero'}: use a positive size, such as 10Gi"
         )
     return value
 
@@ -134,7 +133,8 @@ def _env_name(value: str) -> str:
 def _cpu(value: str) -> str:
     if _CPU.fullmatch(value) is None or float(value.rstrip("m")) == 0:
         raise ValueError(
-            f"{value!r} is not an amount of CPU: write cores ('2') or thousandths of one ('500m')"
+            f"{value!r} is not an amount of CPU: "
+            "write cores ('2') or thousandths of a core ('500m')"
         )
     return value
 
@@ -155,7 +155,9 @@ def _image(value: str) -> str:
             f"{value!r} is not an image: write name:tag or name@sha256:<64 hex digits>"
         )
     if not digest and tag in ("", "latest"):
-        raise ValueError(f"{value!r} may be another image tomorrow: add a version tag or a digest")
+        raise ValueError(
+            f"{value!r} has no version, so it can change at any time: add a version tag or a digest"
+        )
     return value
 
 

@@ -76,9 +76,7 @@ class NfsVolume(ProvidedVolume):
     @model_validator(mode="after")
     def _never_soft(self) -> "NfsVolume":
         if "soft" in self.mount_options:
-            raise ValueError(
-                "mount_options soft makes a slow server look like a full disk: use hard"
-            )
+            raise ValueError("mount_options soft: writes to a slow server would be lost: use hard")
         return self
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -212,6 +213,14 @@ class TrainingGroup(NodeGroup):
     def taints(self) -> list[tuple[str, str]]:
         """Key and value of its NoSchedule taints, which pods tolerate."""
         return [(WORKLOAD_TYPE, MODEL_TRAINING), *([(GPU, "true")] if self.gpus else [])]
+
+
+@dataclass(frozen=True)
+class TrainingNodes:
+    """The training group that hosts a workload."""
+
+    name: str
+    group: TrainingGroup
 
 
 class NodeGroups(Model):

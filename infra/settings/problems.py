@@ -1,4 +1,4 @@
-"""Validation errors as lines a person can act on: ``what: rule: remedy``."""
+"""Validation errors as lines that a person can act on: ``what: rule: remedy``."""
 
 import difflib
 import re
@@ -165,7 +165,7 @@ def _nearest(key: str, parent: Any) -> str:
 def _describe(parent: Any, key: str) -> str:
     for model in _members(parent):
         if _is_model(model) and key in model.model_fields:
-            text = " ".join((model.model_fields[key].description or "").split())
+            text = " ".join((model.model_fields[key].description or "").split()).replace("``", "'")
             sentence = text.partition(". ")[0].rstrip(".")
             first = sentence[:1] if sentence[1:2].isupper() else sentence[:1].lower()
             return f"{key} ({first}{sentence[1:]})"

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from infra import versions
 from infra.settings.fields import Image, Model, Name
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
+from infra.settings.node_groups import TrainingGroup, TrainingNodes
 from infra.settings.store import BackupStore
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
 from infra.settings.workload import Workload
@@ -80,8 +81,8 @@ class Settings(Model):
         for name, workload in workloads.items():
             if workload.namespace in SYSTEM_NAMESPACES:
                 raise ValueError(
-                    f"{name} is in namespace {workload.namespace}, which is not the "
-                    "stack's to make: use one of its own, such as training"
+                    f"{name} is in namespace {workload.namespace}, which belongs to the "
+                    "cluster or to Holdfast: use another, such as training"
                 )
         return workloads
 
@@ -90,7 +91,7 @@ class Settings(Model):
         for name, workload in self.workloads.items():
             if workload.namespace == self.kanister.namespace:
                 raise ValueError(
-                    f"workloads.{name}.namespace {workload.namespace} is Kanister's: "
+                    f"workloads.{name}.namespace: {workload.namespace} belongs to Kanister: "
                     "use another, so that no workload can reach the operator"
                 )
         return self
@@ -104,7 +105,7 @@ class Settings(Model):
             key = volume.name if cluster_wide else f"{scope}/{volume.name}"
             if key in names:
                 raise ValueError(
-                    f"{where}.name '{volume.name}' is {names[key]}'s too: "
+                    f"{where}.name: '{volume.name}' is the name of {names[key]} too: "
                     "give each volume a name of its own"
                 )
             names[key] = where
@@ -113,7 +114,7 @@ class Settings(Model):
                     mine = f"{volume.node}:{volume.path}/"
                     if mine.startswith(path) or path.startswith(mine):
                         raise ValueError(
-                            f"{where}.path {volume.path} overlaps {other}'s: "
+                            f"{where}.path: {volume.path} overlaps the directory of {other}: "
                             "give each volume a directory of its own"
                         )
                 paths[f"{volume.node}:{volume.path}/"] = where
@@ -130,6 +131,14 @@ class Settings(Model):
         """The workloads' namespaces, each once, in the order of the settings."""
         return list(dict.fromkeys(workload.namespace for workload in self.workloads.values()))
 
+    def training_groups(self) -> dict[str, TrainingGroup]:
+        """The training groups by name; none where the nodes are not the stack's own."""
+        return {}
+
+    def nodes_of(self, name: str) -> TrainingNodes | None:
+        """The training group that hosts a workload; None where the nodes are not the stack's."""
+        return None
+
     @property
     def region(self) -> str | None:
         """The AWS region where pods run, if they do."""
@@ -143,7 +152,7 @@ class Settings(Model):
     @property
     def access(self) -> KubernetesSettings | EksAccess:
         """How kubectl reaches the cluster."""
-        raise TypeError(f"{type(self).__name__} says not how its cluster is reached")
+        raise TypeError(f"{type(self).__name__} does not say how its cluster is reached")
 
 
 class KubernetesStack(Settings):

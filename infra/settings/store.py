@@ -13,7 +13,7 @@ from infra.settings.volumes import Volume
 def _url(value: str) -> str:
     if value.startswith("file:"):
         raise ValueError(
-            f"{value} would be one pod's own disk, gone with the pod: "
+            f"{value} would be the disk of one pod, lost with the pod: "
             "use backup_store.volume, which every pod mounts"
         )
     if re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=-]+)*", value) is None:
@@ -82,7 +82,7 @@ class BackupStore(Model):
         ]
         if len(given) != 1:
             raise ValueError(
-                f"{' and '.join(given) or 'nothing'} is given: "
+                f"{' and '.join(given) or 'nothing'} {'are' if given else 'is'} given: "
                 "give exactly one of create, existing and volume"
             )
         return self

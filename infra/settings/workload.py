@@ -22,6 +22,8 @@ from infra.settings.volumes import SHAREABLE, Volume
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
+Start = Literal["auto", "fresh", "require"]
+
 #: A Kanister phase must stay under four hours, where the kubelet cuts its log stream.
 LONGEST_BACKUP = 3 * HOUR
 
@@ -55,7 +57,7 @@ class Workload(Model):
     nodes: int = Field(default=1, ge=1, le=1024)
     """Nodes that train together."""
     min_nodes: int | None = Field(default=None, ge=1, le=1024)
-    """Nodes that suffice while others are gone; what is lost then is speed. Default: all."""
+    """Nodes that are enough while others are gone: the training is slower then. Default: all."""
     gpus_per_node: int = Field(default=0, ge=0, le=16)
     """NVIDIA GPUs on each node."""
     ranks: int = Field(default=1, ge=1, le=1024)
@@ -82,7 +84,7 @@ class Workload(Model):
     """Bundles that you mean to pin on the volume; only the space rule uses it."""
     bundle_size: Size | None = None
     """What one bundle takes, such as ``2Gi``. With it, the volume's size is checked."""
-    start: Literal["auto", "fresh", "require"] = "auto"
+    start: Start = "auto"
     """With nothing on the volume and nothing in the store: ``auto`` and ``fresh`` start at step 0,
     ``require`` stops."""
     push: Literal["newest", "all"] = "newest"
@@ -107,7 +109,7 @@ class Workload(Model):
 
     @property
     def least_nodes(self) -> int:
-        """Nodes that suffice."""
+        """Nodes that are enough to go on."""
         return self.min_nodes or self.nodes
 
     @model_validator(mode="after")
@@ -163,7 +165,7 @@ class Workload(Model):
                 f"{self.mount_path}/"
             ):
                 raise ValueError(
-                    f"mount_path {self.mount_path} overlaps {path}, which is Holdfast's: "
+                    f"mount_path {self.mount_path} overlaps {path}, which Holdfast uses: "
                     "use another, such as /var/ml_model"
                 )
         return self
@@ -187,8 +189,8 @@ class Workload(Model):
     def _memory_holds_shared_memory(self) -> "Workload":
         if size_bytes(self.shared_memory) >= size_bytes(self.resources.memory):
             raise ValueError(
-                f"shared_memory {self.shared_memory} leaves nothing of "
-                f"{self.resources.memory} memory: raise resources.memory"
+                f"shared_memory {self.shared_memory} uses all of the "
+                f"{self.resources.memory} of memory: raise resources.memory"
             )
         return self
 
@@ -197,6 +199,6 @@ class Workload(Model):
         for name in self.env:
             if name.startswith("HOLDFAST_") and not name.startswith("HOLDFAST_TRAINING_"):
                 raise ValueError(
-                    f"env {name} is set by Holdfast itself: use the setting that it comes from"
+                    f"env {name} is set by Holdfast: use the setting that it comes from"
                 )
         return self

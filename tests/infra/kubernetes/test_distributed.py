@@ -1,4 +1,4 @@
-"""A training over several nodes: how its pods find each other, and what one that is lost costs."""
+"""A training over several nodes: how its pods find each other, and what the loss of one costs."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def trainer(declared: Graph) -> dict[str, Any]:
     return container
 
 
-def meeting_place(declared: Graph) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def rendezvous(declared: Graph) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The Deployment, its pod and its container."""
     (deployment,) = declared.find("Deployment")
     pod = deployment.inputs["spec"]["template"]
@@ -57,7 +57,7 @@ def test_the_ranks_meet_in_a_pod_of_its_own_by_the_name_that_the_trainer_reads()
     declared = several()
     given = environment(trainer(declared))
     config = training_config([], {**given, "HOLDFAST_KEEP": "3"})
-    deployment, pod, container = meeting_place(declared)
+    deployment, pod, container = rendezvous(declared)
     (service,) = declared.find("Service", "gpt-rendezvous-service")
 
     assert (config.nodes, config.least_nodes) == (2, 2)
@@ -72,11 +72,11 @@ def test_the_ranks_meet_in_a_pod_of_its_own_by_the_name_that_the_trainer_reads()
     schemas.check(deployment)
 
 
-def test_no_user_code_no_volume_and_no_node_that_trains_holds_the_meeting_place():
+def test_no_user_code_no_volume_and_no_node_that_trains_holds_the_rendezvous():
     declared = eks_factories.graph(
         workloads__gpt={"run": "x", "volume": EFS, "nodes": 2, "image": f"user/own{DIGEST}"}
     )
-    _, pod, container = meeting_place(declared)
+    _, pod, container = rendezvous(declared)
 
     assert trainer(declared)["image"] == f"user/own{DIGEST}"
     assert container["image"] == f"registry/training{DIGEST}"

@@ -75,7 +75,7 @@ def test_an_old_pod_that_never_goes_stops_the_update_with_what_to_do(cluster, mo
     monkeypatch.setattr(hooks.time, "sleep", lambda _: None)
 
     with pytest.raises(
-        HookError, match=r"pod/gpt-x1 in namespace training did not go within 420 s"
+        HookError, match=r"pod/gpt-x1 in namespace training were not gone within 420 s"
     ):
         run(grace=300)
 

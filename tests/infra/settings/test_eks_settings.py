@@ -177,8 +177,8 @@ def test_the_valid_settings_are_valid():
         ({"backup_store": {"existing": {"url": "s3://near", "key_arn": FAR_KEY}}},
          f"backup_store.existing.key_arn: {FAR_KEY} is not in the bucket's region us-east-1, "
          "where S3 uses it: name the bucket's own key, or correct region"),
-        ({"aws__tags": {"aws:owner": "me"}}, "aws.tags.aws:owner.(key): 'aws:owner' has aws:, "
-         "which is kept for others: use another key"),
+        ({"aws__tags": {"aws:owner": "me"}}, "aws.tags.aws:owner.(key): 'aws:owner' contains "
+         "'aws:', which is reserved: use another key"),
         ({"aws__tags": {"a,b": "me"}}, "aws.tags.a,b.(key): 'a,b' is not a tag's key: use at "
          "most 128 letters, digits, spaces and . : / + - @ _"),
         ({"aws__tags": {"owner": "me, you"}}, "aws.tags.owner: 'me, you' is not a tag's value: "

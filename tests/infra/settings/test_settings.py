@@ -16,7 +16,7 @@ from infra.settings import (
     from_config,
     load,
     parse,
-    said,
+    with_values,
 )
 from infra.settings.fields import size_bytes, size_text
 from testkit import eks_factories
@@ -53,11 +53,11 @@ W = "workloads__gpt__"
         ({f"{W}volume__kind": REMOVED}, "workloads.gpt.volume.kind: missing: "
          "give one of ebs, efs, existing-claim, fsx-lustre, host-path, iscsi, nfs"),
         ({f"{W}volume__node": REMOVED}, "workloads.gpt.volume.node: missing: give node (the "
-         "node's ``kubernetes.io/hostname`` label: pods run there, as nowhere else has the data)"),
+         "node's 'kubernetes.io/hostname' label: pods run there, as nowhere else has the data)"),
         ({"backup_store": {"existing": {"url": "file:///var/backups"}}},
-         "backup_store.existing.url: file:///var/backups would be one pod's own disk, gone with "
+         "backup_store.existing.url: file:///var/backups would be the disk of one pod, lost with "
          "the pod: use backup_store.volume, which every pod mounts"),
-        ({"backup_store": {**BUCKET, "volume": STORE}}, "backup_store: existing and volume is "
+        ({"backup_store": {**BUCKET, "volume": STORE}}, "backup_store: existing and volume are "
          "given: give exactly one of create, existing and volume"),
         ({"backup_store": {}}, "backup_store: nothing is given: "
          "give exactly one of create, existing and volume"),
@@ -65,10 +65,11 @@ W = "workloads__gpt__"
          "'https://x' is not a store: write s3://bucket or s3://bucket/prefix"),
         ({"backup_store": {"existing": {"url": "s3://backups", "region": "Ireland"}}},
          "backup_store.existing: 'Ireland' is not an AWS region: write one such as us-east-1"),
-        ({"backup_store__volume__name": "checkpoints"}, "settings: backup_store.volume.name "
-         "'checkpoints' is workloads.gpt.volume's too: give each volume a name of its own"),
-        ({"backup_store__volume__path": "/data/checkpoints/store"}, "settings: "
-         "backup_store.volume.path /data/checkpoints/store overlaps workloads.gpt.volume's: "
+        ({"backup_store__volume__name": "checkpoints"}, "backup_store.volume.name: "
+         "'checkpoints' is the name of workloads.gpt.volume too: "
+         "give each volume a name of its own"),
+        ({"backup_store__volume__path": "/data/checkpoints/store"}, "backup_store.volume.path: "
+         "/data/checkpoints/store overlaps the directory of workloads.gpt.volume: "
          "give each volume a directory of its own"),
         ({f"{W}termination_grace_seconds": 60}, "workloads.gpt: termination_grace_seconds 60 is "
          "less than save_seconds + upload_seconds: use at least 120"),
@@ -89,24 +90,24 @@ W = "workloads__gpt__"
          "most 40 lower-case letters, digits and inner hyphens, a letter first"),
         ({f"{W}run": "../other"}, "workloads.gpt.run: '../other' is not a run name: use at most "
          "63 letters, digits, '.', '_' and '-', a letter or digit first"),
-        ({f"{W}image": "trainer"}, "workloads.gpt.image: 'trainer' may be another image tomorrow: "
-         "add a version tag or a digest"),
-        ({"images__tools": "tools:latest"}, "images.tools: 'tools:latest' may be another image "
-         "tomorrow: add a version tag or a digest"),
+        ({f"{W}image": "trainer"}, "workloads.gpt.image: 'trainer' has no version, so it can "
+         "change at any time: add a version tag or a digest"),
+        ({"images__tools": "tools:latest"}, "images.tools: 'tools:latest' has no version, so "
+         "it can change at any time: add a version tag or a digest"),
         ({f"{W}mount_path": "/tmp/model"}, "workloads.gpt: mount_path /tmp/model overlaps /tmp, "
-         "which is Holdfast's: use another, such as /var/ml_model"),
+         "which Holdfast uses: use another, such as /var/ml_model"),
         ({f"{W}mount_path": "model"}, "workloads.gpt.mount_path: 'model' is not an absolute path "
          "below the root: write one such as /var/ml_model"),
-        ({f"{W}namespace": "kube-system"}, "workloads: gpt is in namespace kube-system, which is "
-         "not the stack's to make: use one of its own, such as training"),
-        ({f"{W}namespace": "kanister"}, "settings: workloads.gpt.namespace kanister is Kanister's: "
+        ({f"{W}namespace": "kube-system"}, "workloads: gpt is in namespace kube-system, which "
+         "belongs to the cluster or to Holdfast: use another, such as training"),
+        ({f"{W}namespace": "kanister"}, "workloads.gpt.namespace: kanister belongs to Kanister: "
          "use another, so that no workload can reach the operator"),
         ({f"{W}env": {"HOLDFAST_STORE": "x"}}, "workloads.gpt: env HOLDFAST_STORE is set by "
-         "Holdfast itself: use the setting that it comes from"),
-        ({f"{W}shared_memory": "8Gi"}, "workloads.gpt: shared_memory 8Gi leaves nothing of 4Gi "
+         "Holdfast: use the setting that it comes from"),
+        ({f"{W}shared_memory": "8Gi"}, "workloads.gpt: shared_memory 8Gi uses all of the 4Gi of "
          "memory: raise resources.memory"),
         ({f"{W}resources": {"cpu": "0"}}, "workloads.gpt.resources.cpu: '0' is not an amount of "
-         "CPU: write cores ('2') or thousandths of one ('500m')"),
+         "CPU: write cores ('2') or thousandths of a core ('500m')"),
         ({f"{W}retention__keep_last": 0}, "workloads.gpt.retention.keep_last: 0 is too small: "
          "use at least 1"),
         ({"run_as": 0}, "run_as: 0 is too small: use at least 1"),
@@ -128,7 +129,7 @@ def test_two_workloads_cannot_share_one_volume():
     other = {"run": "other", "volume": HOST_PATH}
 
     assert problems(workloads={"a": WORKLOAD, "b": other}) == [
-        "settings: workloads.b.volume.name 'checkpoints' is workloads.a.volume's too: "
+        "workloads.b.volume.name: 'checkpoints' is the name of workloads.a.volume too: "
         "give each volume a name of its own"
     ]
 
@@ -159,14 +160,16 @@ def test_the_command_line_prints_problems_without_a_traceback(tmp_path, monkeypa
     ]
     assert main(["plan", "--stack", "none"]) == 2
     assert capsys.readouterr().err == (
-        "stack 'none': has no Pulumi.none.yaml: use one of bad\n"
+        "stack 'none': there is no Pulumi.none.yaml: use one of bad\n"
     )  # fmt: skip
 
 
 def test_a_file_that_is_not_yaml_is_one_line(tmp_path):
     (tmp_path / "Pulumi.bad.yaml").write_text("config: [")
 
-    with pytest.raises(SettingsError, match=r"^Pulumi.bad.yaml: is not YAML \(.*\): correct it$"):
+    with pytest.raises(
+        SettingsError, match=r"^Pulumi.bad.yaml: is not valid YAML \(.*\): correct it$"
+    ):
         load("bad", tmp_path)
 
 
@@ -196,7 +199,7 @@ def test_the_project_declares_each_setting_with_its_type_and_default():
         assert ("default" not in entry) == everywhere, name
     defaults = {key: entry["default"] for key, entry in declared.items() if "default" in entry}
     for data in (valid(), eks_factories.valid()):
-        assert parse(said({**defaults, **data})) == parse(data)
+        assert parse(with_values({**defaults, **data})) == parse(data)
 
 
 def test_every_setting_is_described():
