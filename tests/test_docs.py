@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from packaging.version import Version
@@ -10,11 +12,17 @@ from packaging.version import Version
 from holdfast import __version__
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("images/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[a-z]*/*.md")])
 
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)\s#]+)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.S)
 _TEST = re.compile(r"`((?:[a-z_]+/)*test_[a-z0-9_]+\.py)(?:::(test_[a-z0-9_]+))?`")
+_PATH = re.compile(
+    r"`((?:\.ci|\.github|bench|blueprints|docs|holdfast|images|infra|manifests|policy|sandbox|testkit"
+    r"|tests|training)/[\w./-]*)`"
+)
+_HEADING = re.compile(r"^#+ (.+)$", re.M)
+_ANCHOR = re.compile(r"\]\(([^)\s#]*)#([^)\s]+)\)")
 _MAKE = re.compile(r"\bmake ([a-z][a-z-]*)\b")
 
 
@@ -23,6 +31,49 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     text = _CODE.sub("", page.read_text())
     missing = [link for link in _LINK.findall(text) if not (page.parent / link).exists()]
     assert not missing, f"{page.name} links to what is not there: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
+    missing = []
+    for link, anchor in _ANCHOR.findall(_CODE.sub("", page.read_text())):
+        if not link.startswith(("http:", "https:")):
+            target = page.parent / link if link else page
+            headings = _HEADING.findall(target.read_text())
+            if anchor not in {_anchor(heading) for heading in headings}:
+                missing.append(f"{link}#{anchor}")
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    missing = [
+        path
+        for path in _PATH.findall(page.read_text())
+        if not (ROOT / path).exists() and not (ROOT / "tests" / path).exists()
+    ]
+    assert not missing, f"{page.name} names what is not there: {missing}"
+
+
+def test_the_picture_of_the_architecture_names_files_that_exist() -> None:
+    picture = ElementTree.parse(ROOT / "docs/architecture.svg")
+    named = " ".join(text.text or "" for text in picture.iter() if text.get("class") == "c")
+    paths = re.findall(r"[a-z]+/[a-z_/]*(?:\.py)?", named)
+
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_room_of_the_code_is_on_the_page_of_the_architecture() -> None:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = configuration["tool"]["importlinter"]["root_packages"]
+    files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
+    folders = {file.parent.relative_to(ROOT) for file in files if ".venv" not in file.parts}
+    rooms = {str(folder) for folder in folders if len(folder.parts) <= 2}
+    page = (ROOT / "docs/architecture.md").read_text()
+
+    unnamed = {room for room in rooms if f"`{room}/`" not in page}
+    assert not unnamed, f"docs/architecture.md lacks {sorted(unnamed)}"
 
 
 @pytest.mark.parametrize("page", ["features", "faults"])
@@ -35,15 +86,14 @@ def test_every_test_that_a_table_of_tests_names_exists(page: str) -> None:
     assert not missing
 
 
-def test_every_make_command_that_the_readme_names_exists() -> None:
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/eks.md", "docs/sandbox.md"])
+def test_every_make_command_that_a_guide_names_exists(page: str) -> None:
     known = subprocess.run(
         ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
     ).stdout
-    code = re.findall(
-        r"```console\n(.*?)```|`(make [^`]+)`", (ROOT / "README.md").read_text(), re.S
-    )
+    code = re.findall(r"```console\n(.*?)```|`(make [^`]+)`", (ROOT / page).read_text(), re.S)
     named = {target for parts in code for target in _MAKE.findall(" ".join(parts))}
-    assert named, "the README names no command"
+    assert named, f"{page} names no command"
     assert not {target for target in named if f"make {target} " not in known}
 
 
@@ -54,3 +104,8 @@ def test_the_version_in_development_is_newer_than_the_last_in_the_changelog() ->
     assert "\n## [Unreleased]\n" in changelog
     assert sorted(released, key=Version, reverse=True) == released != []
     assert Version(__version__) >= Version(released[0])
+
+
+def _anchor(heading: str) -> str:
+    """The name that GitHub gives to a heading: lower case, no signs, hyphens for spaces."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
