@@ -1,4 +1,4 @@
-"""The example workload: a small GPT that is trained with PyTorch and loses nothing when it dies.
+"""The example workload: a small GPT, trained with PyTorch, that loses nothing when it is killed.
 
-`python -m training` runs it. A user of the `holdfast` package like any other, not a privileged one.
+`python -m training` runs it. It uses the `holdfast` package as any other workload would.
 """

@@ -1,8 +1,8 @@
 """`python -m training`: the command of the training pod.
 
-It ends with 0 when the last step is saved, 75 when it was asked to stop and has saved, 76 when no
-retry can help (wrong settings, nothing to recover, the same crash again and again), and with
-anything else when a new pod should try.
+It exits with 0 when the last step is saved, 75 when it was asked to stop and has saved, 76 when no
+retry can help (wrong settings, nothing to recover, a crash loop), and anything else when a new pod
+should try.
 """
 
 import os
@@ -10,8 +10,8 @@ import sys
 
 from holdfast.errors import HoldfastError
 from holdfast.volume import Volume
-from training.attempts import Attempts, exhausted
 from training.config import Config, load
+from training.crash_loop import CrashLoop, reason_to_give_up
 from training.launch import launch, start_fork_server
 from training.outcome import Outcome
 
@@ -27,11 +27,11 @@ def main() -> int:
 
 
 def run(config: Config) -> Outcome:
-    """Train, unless the starts before this one show that it is no use."""
-    attempts = Attempts(Volume(config.volume, config.run))
-    counts = os.environ.get("JOB_COMPLETION_INDEX", "0") == "0"  # of several nodes the first one
+    """Train, unless the starts before this one were a crash loop."""
+    crash_loop = CrashLoop(Volume(config.volume, config.run))
+    counts = os.environ.get("JOB_COMPLETION_INDEX", "0") == "0"  # only the first of several nodes
     try:
-        if counts and (reason := exhausted(attempts.begin(), config.attempts)):
+        if counts and (reason := reason_to_give_up(crash_loop.count_start(), config.attempts)):
             _end(Outcome.REFUSED, reason)
             return Outcome.REFUSED
     except OSError as error:
@@ -39,7 +39,7 @@ def run(config: Config) -> Outcome:
         return Outcome.RETRY
     outcome = launch(config, os.environ)
     if outcome in (Outcome.DONE, Outcome.STOPPED):
-        attempts.clear()
+        crash_loop.reset()
     return outcome
 
 

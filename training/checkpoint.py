@@ -1,10 +1,10 @@
 """Save a training as a bundle, while it goes on.
 
-torch.distributed.checkpoint (DCP) does the planning and the writing, on a thread of each rank; its
-`StorageWriter` is the place where a bundle is made of it. Each rank hashes and syncs what it writes
-and sends the hashes along with DCP's own results; when all have arrived rank 0 commits. An
-exception on any rank reaches all of them through DCP, and the save has failed; the run goes on. A
-rank that is dead or silent breaks the group instead, which ends the process.
+torch.distributed.checkpoint (DCP) plans and writes, on a thread of each rank; the `StorageWriter`
+here makes a bundle of it. Each rank hashes and syncs its files and sends the hashes with DCP's own
+results; when all have arrived, rank 0 commits. An exception on any rank reaches all through DCP:
+the save has failed and the run goes on. A dead or silent rank breaks the group instead, which ends
+the process.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class BundleStorageWriter(dcp.FileSystemWriter):
         stager: "Stager",
         committed: Callable[[Bundle], None],
     ) -> None:
-        # One thread: what DCP raises in a second one is lost.
+        # One thread: DCP loses exceptions of a second one.
         super().__init__(parent, sync_files=True, thread_count=1)
         self._parent = parent
         self._name = name
@@ -131,7 +131,7 @@ class BundleStorageWriter(dcp.FileSystemWriter):
         self._committed(bundle)
 
     def storage_meta(self) -> StorageMeta:
-        """Nothing: DCP puts a random number and the path here, and equal state must look equal."""
+        """Empty: DCP puts a random id and the path here, and equal state must give equal bytes."""
         return StorageMeta()
 
     def abort(self) -> None:
@@ -150,7 +150,7 @@ class Stager(DefaultStager):
     """Copies the state to host memory, into buffers that are used again by the next save.
 
     A rank that fails here still takes part in the save, where the failure reaches the others:
-    staying away would leave them waiting until the group's time-out.
+    if it did not, they would wait until the group times out.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -271,7 +271,7 @@ class _HashingFileSystem(FileSystem):
 
 
 class _HashingStream:
-    """A file that is written from start to end; as much of one as DCP needs."""
+    """A file that is written from start to end, with the methods that DCP needs."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw

@@ -92,12 +92,12 @@ class Config(BaseModel):
     min_nodes: int | None = Field(
         None,
         ge=1,
-        description="nodes that suffice when others are gone (default: all)",
+        description="how many nodes are enough while others are gone (default: all)",
         json_schema_extra=_named("HOLDFAST_MIN_NODES"),
     )
     rendezvous: str | None = Field(
         None,
-        description="host:port of `python -m training.rendezvous`, where several nodes meet",
+        description="host:port of `python -m training.rendezvous`; several nodes need one",
         json_schema_extra=_named("HOLDFAST_RENDEZVOUS"),
     )
     metrics: Path | None = Field(
@@ -145,24 +145,28 @@ class Config(BaseModel):
     batch: int = Field(
         _SMALL["batch"], ge=1, description="samples per step of all ranks, instead of the preset's"
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of activations that is dropped")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of activations that are dropped")
     rate: float = Field(1e-3, gt=0, description="highest learning rate")
     warmup: int = Field(20, ge=0, description="steps until the learning rate is highest")
-    seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the dropout and the order")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of weights, dropout and the order of data"
+    )
     threads: int = Field(1, ge=1, description="threads per rank: part of the fingerprint")
     loaders: int = Field(2, ge=0, description="data loader workers per rank")
     log_every: int = Field(10, ge=1, description="steps between two printed lines")
     timeout: float = Field(
-        600, gt=0, description="seconds after which a rank that waits for another one gives up"
+        600, gt=0, description="seconds that a rank waits for another one before it gives up"
     )
     max_restarts: int = Field(
-        3, ge=0, description="how often the ranks are started again before the process ends"
+        3, ge=0, description="how often the ranks are restarted before the process ends"
     )
     rejoin: float = Field(
-        120, gt=0, description="seconds that nodes wait for a missing one if min_nodes suffice"
+        120, gt=0, description="seconds to wait for missing nodes when min_nodes are there"
     )
     heartbeat: int = Field(
-        5, ge=1, description="seconds between a node's signs of life: without three it is gone"
+        5,
+        ge=1,
+        description="seconds between a node's heartbeats; without three it is gone",
     )
     attempts: int = Field(
         5, ge=1, description="starts in a row without a newer bundle before giving up for good"
@@ -190,18 +194,19 @@ class Config(BaseModel):
             )
         if self.least_nodes > self.nodes:
             raise ValueError(
-                f"min_nodes {self.min_nodes} is more than there are: use {self.nodes} at most"
+                f"min_nodes {self.min_nodes} is more than nodes {self.nodes}: "
+                f"use {self.nodes} at most"
             )
         if self.nodes > 1 and not self.rendezvous:
             raise ValueError(
-                f"{self.nodes} nodes need a place to meet: set rendezvous to host:port"
+                f"{self.nodes} nodes need a rendezvous store: set rendezvous to host:port"
             )
         Volume(self.volume, self.run)  # raises UsageError for a name that no run can have
         return self
 
     @property
     def least_nodes(self) -> int:
-        """Nodes that suffice."""
+        """How many nodes are enough."""
         return self.min_nodes or self.nodes
 
     @property

@@ -1,8 +1,8 @@
-"""What is learned, and in which order: a pure function of the seed and of how much was consumed.
+"""The training data, and its order: a pure function of the seed and of the samples consumed.
 
-The order knows nothing of ranks. Sample number `n` of a training, counted over all ranks from its
-step 0 on, is the same whoever asks; a rank takes every `world_size`-th of them. So a bundle holds
-one number, and any number of ranks goes on from it without losing or repeating a sample.
+The order does not depend on the ranks. Sample `n`, counted over all ranks from step 0 on, is always
+the same; of `world_size` ranks each takes every `world_size`-th sample. So a bundle holds one
+number, and any number of ranks can resume from it without losing or repeating a sample.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Corpus(Dataset[tuple[Tensor, Tensor]]):
-    """Text files as one row of bytes, cut into samples of `block` bytes and their successors."""
+    """Text files as one sequence of bytes, in samples of `block` bytes and the bytes after each."""
 
     def __init__(self, folder: Path | None, block: int) -> None:
         self.source = folder or REPOSITORY
@@ -51,13 +51,13 @@ class Corpus(Dataset[tuple[Tensor, Tensor]]):
 
 
 def sample_at(number: int, size: int, seed: int) -> int:
-    """Which of `size` samples is the one that a training consumes as its `number`-th (from 0)."""
+    """The index (of `size` samples) of the sample that is consumed as number `number` (from 0)."""
     epoch, position = divmod(number, size)
     return int(_permutation(seed, epoch, size)[position])
 
 
 class Order:
-    """Batches of sample indices for one rank, without end; torchdata's `batch_sampler`."""
+    """Endless batches of sample indices for one rank: torchdata's `batch_sampler`."""
 
     def __init__(
         self, *, size: int, seed: int, batch: int, rank: int, world_size: int, consumed: int
@@ -74,7 +74,7 @@ class Order:
 
 
 class _Position:
-    """Where an iteration is. torchdata keeps its state with the state of the loader."""
+    """The position of an iteration. torchdata saves it with the state of the loader."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -100,14 +100,14 @@ class _Position:
 def loader(
     corpus: Corpus, order: Order, workers: int, state: dict[str, Any] | None
 ) -> StatefulDataLoader:
-    """A loader that goes on from `order.consumed`, and from its own state where that still fits."""
+    """A loader that continues at `order.consumed`, or from its own saved state if there is one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata's own call
         result = StatefulDataLoader(
             corpus,
             batch_sampler=order,
             num_workers=workers,
-            worker_init_fn=_outlive_a_stop if workers else None,
+            worker_init_fn=_ignore_stop_signals if workers else None,
             multiprocessing_context="fork" if workers else None,
         )
     if state is not None:
@@ -122,8 +122,8 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return torch.randperm(size, generator=generator).numpy()
 
 
-def _outlive_a_stop(worker: int) -> None:
-    """A stop that is sent to the whole process group is the rank's business, not its loaders'."""
+def _ignore_stop_signals(worker: int) -> None:
+    """A signal to the whole process group stops the rank; its loaders must go on until it saved."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -133,7 +133,7 @@ def _documents() -> list[Path]:
 
 
 def _texts(folder: Path) -> list[Path]:
-    """All files below `folder` that look like text, in an order that depends on names alone."""
+    """All files below `folder` that look like text, sorted by name."""
     if not folder.is_dir():
         raise UsageError(f"--data '{folder}' is not a directory: give a folder of text files")
     found = [

@@ -1,4 +1,4 @@
-"""What must be equal for two runs to give the same bits, and what of it differs."""
+"""What must be equal for two runs to give the same bits, and which of it differs."""
 
 import os
 import platform

@@ -1,8 +1,8 @@
-"""Start the ranks of this node, start them again when one dies, and learn how it ended.
+"""Start the ranks of this node, restart them when one dies, and return how the training ended.
 
-This is torchrun's agent inside the entry process. As a function it hands back what each rank
-returned, where the torchrun command knows but 0 and 1. Ranks are forked by a server process that
-has imported PyTorch already, so that a restart takes about a second.
+This is torchrun's agent as a function in the entry process: it returns what each rank returned,
+where the torchrun command knows only 0 and 1. Ranks are forked by a server process that has already
+imported PyTorch, so a restart takes about a second.
 """
 
 import logging
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from training.config import Config
 from training.outcome import Outcome
-from training.stop import Asked, passed_on
+from training.stop import StopRequested, forward_stop
 
-_KILL_AFTER = 10  # seconds that ranks have to end, and other nodes to agree that all have ended
+_KILL_AFTER = 10  # seconds for ranks to end, and for the other nodes to confirm their end
 
 
 def start_fork_server(config: Config) -> None:
-    """Start importing PyTorch in the background, with everything pinned that changes results."""
+    """Start importing PyTorch in the background, with all settings pinned that change results."""
     threads = str(config.threads)
-    # A lost peer is told in a line of ours; its warnings have a page of stack frames each.
+    # We report a lost peer in one line; each of its warnings has a page of stack frames.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ |= {
         "OMP_NUM_THREADS": threads,
@@ -42,13 +42,13 @@ def start_fork_server(config: Config) -> None:
     }
     # An optimizer's first step imports torch._dynamo, which each rank would pay for by itself.
     multiprocessing.set_forkserver_preload(["training.trainer", "torch._dynamo"])
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: a stop is not its business
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: the server outlives a stop
     multiprocessing.forkserver.ensure_running()
     signal.signal(signal.SIGTERM, before)
 
 
 def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
-    """Train on this node's ranks. Raises nothing: a failure is said and is Outcome.RETRY."""
+    """Train on this node's ranks. Raises nothing: a failure is printed and is Outcome.RETRY."""
     start_fork_server(config)
     from torch.distributed import DistError
     from torch.distributed.elastic.agent.server.api import WorkerSpec
@@ -56,7 +56,7 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     from training import worker
-    from training.meeting import Agent, meet
+    from training.rendezvous_handler import Agent, make_handler
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
@@ -64,11 +64,11 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
         stop_file = Path(folder) / "stop"
         ours = {k: v for k, v in environment.items() if k.startswith("HOLDFAST_")}
         try:
-            meeting = meet(config, stop_file)
+            handler = make_handler(config, stop_file)
             spec = WorkerSpec(
                 role="trainer",
                 local_world_size=config.ranks,
-                rdzv_handler=meeting,
+                rdzv_handler=handler,
                 entrypoint=worker.main,
                 args=(config.model_dump_json(), ours, str(stop_file)),
                 max_restarts=config.max_restarts,
@@ -81,16 +81,16 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
                 exit_barrier_timeout=_KILL_AFTER,
                 shutdown_timeout=_KILL_AFTER,
             )
-            with passed_on(stop_file, config.shutdown_timeout, lambda: meeting.waiting):
+            with forward_stop(stop_file, config.shutdown_timeout, lambda: handler.waiting):
                 try:
                     result = agent.run()
                 finally:
-                    meeting.shutdown()
-        except Asked:
+                    handler.shutdown()
+        except StopRequested:
             return Outcome.STOPPED
         except (RendezvousError, DistError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
-            print(f"failed: where the nodes meet: {reason}", file=sys.stderr, flush=True)
+            print(f"failed: rendezvous: {reason}", file=sys.stderr, flush=True)
             return Outcome.RETRY
         except TimeoutError as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""What a training tells: lines for people, JSON lines for programs, Prometheus text for a scraper.
+"""What a training reports: lines for people, JSON lines for programs, Prometheus text.
 
-Only rank 0 tells anything; the first rank of each node serves the figures, since a Service asks any
-of them. Metrics never stop a training: a full disk or a taken port is reported
-once and the run goes on.
+Only rank 0 prints and writes; the first rank of each node serves the metrics, since a Service may
+ask any of them. Metrics never stop a training: a full disk or a port in use is reported once, and
+the run goes on.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 _PREFIX = "holdfast_training"
 _HELP = {
-    "step": ("gauge", "last step that was done"),
+    "step": ("gauge", "last step completed"),
     "loss": ("gauge", "mean loss of that step over all ranks, nats per byte"),
     "tokens_per_second": ("gauge", "tokens of all ranks per second in that step"),
     "saved_step": (
@@ -27,31 +27,31 @@ _HELP = {
     "save_failures_total": ("counter", "saves that failed while the run went on"),
     "saves_skipped_total": ("counter", "saves that fell due while another one was in flight"),
     "stall_seconds_total": ("counter", "time that training waited for saves"),
-    "quarantined_total": ("counter", "bundles that failed verification and were set aside"),
+    "quarantined_total": ("counter", "bundles that failed verification and were quarantined"),
 }
 
 
 class Metrics:
-    """The figures of this process. Who does not speak neither prints nor writes, only serves."""
+    """The metrics of this process. Without `reports` they are only served."""
 
-    def __init__(self, speaks: bool, file: Path | None = None, port: int | None = None) -> None:
-        self._speaks = speaks
-        self._file = file if speaks else None
+    def __init__(self, reports: bool, file: Path | None = None, port: int | None = None) -> None:
+        self._reports = reports
+        self._file = file if reports else None
         self._values = {name: 0.0 for name, (kind, _) in _HELP.items() if kind == "counter"}
         self._server = self._serve(port) if port is not None else None
 
     @property
     def port(self) -> int | None:
-        """The port that is really served (of interest when 0 was asked for)."""
+        """The port in use (0 asks for any free one)."""
         return self._server.server_port if self._server else None
 
     def say(self, text: str) -> None:
         """Print one line."""
-        if self._speaks:
+        if self._reports:
             print(text, flush=True)
 
     def event(self, event: str, **fields: Any) -> None:
-        """Append one JSON line: what happened, when (Unix seconds), and the figures."""
+        """Append one JSON line: the event, its time (Unix seconds) and its fields."""
         if self._file is None:
             return
         line = json.dumps({"event": event, "time": round(time.time(), 6)} | fields)
@@ -69,7 +69,7 @@ class Metrics:
         self._values[name] = self._values.get(name, 0) + value
 
     def text(self) -> str:
-        """All figures in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         lines = []
         for name, value in list(self._values.items()):
             kind, meaning = _HELP[name]
@@ -78,7 +78,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def close(self) -> None:
-        """Free the port, for the process that comes next."""
+        """Free the port for the next process."""
         if self._server:
             self._server.shutdown()
             self._server.server_close()

@@ -1,4 +1,4 @@
-"""How a training ends, and what Kubernetes is told of it."""
+"""How a training ends, and the exit code that tells Kubernetes."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from holdfast.errors import ExitCode
 
 
 class Outcome(StrEnum):
-    """What all ranks agree on at the end. A rank that dies has none: that is a failure (1)."""
+    """What all ranks agree on at the end. A rank that dies has no outcome: it failed (1)."""
 
     DONE = "done"  # the last step is saved
     STOPPED = "stopped"  # asked to stop, and the step it had reached is saved

@@ -1,4 +1,4 @@
-"""The processes that train together: who they are, and how they agree on something."""
+"""The processes that train together, and how they agree on something."""
 
 import os
 import pickle
@@ -30,8 +30,8 @@ class Agreed:
 class Ranks:
     """This process among its peers. The training itself uses the default group.
 
-    `control` serves decisions of the main threads, `saves` only the thread that writes a bundle:
-    two threads on one group mix up their messages and hang.
+    The main threads decide on `control`; `saves` belongs to the thread that writes a bundle. Two
+    threads on one group would mix up their messages and hang.
     """
 
     rank: int
@@ -42,7 +42,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this rank speaks and decides for all."""
+        """Whether this is rank 0, which decides and reports for all."""
         return self.rank == 0
 
     def agree(self, *, stop: bool, busy: bool, due: bool, loss: float) -> Agreed:
@@ -52,8 +52,8 @@ class Ranks:
         stops, busies, dues, losses = votes.tolist()
         return Agreed(stops > 0, busies > 0, dues > 0, losses / self.world_size)
 
-    def from_first(self, decide: Callable[[], T]) -> T:
-        """Rank 0 decides, all get the result; if that raises, all raise."""
+    def broadcast_from_rank0(self, decide: Callable[[], T]) -> T:
+        """What rank 0 decides, on all ranks; an exception on rank 0 is raised on all."""
         answer: list[tuple[T | None, Exception | None]] = [(None, None)]
         if self.first:
             try:
@@ -67,7 +67,7 @@ class Ranks:
         return value  # type: ignore[return-value]
 
     def gather(self, mine: T) -> list[T]:
-        """What each rank has, in the order of ranks, on all of them."""
+        """The values of all ranks, in the order of ranks, on every rank."""
         found: list[T] = [mine] * self.world_size
         dist.all_gather_object(found, mine, group=self.control)
         return found
@@ -75,7 +75,7 @@ class Ranks:
 
 @contextmanager
 def joined(config: Config) -> Iterator[Ranks]:
-    """Meet the other ranks, gloo on CPU and NCCL on GPU, and part from them at the end."""
+    """Join the process groups (gloo on CPU, NCCL on GPU), and leave them at the end."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

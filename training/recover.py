@@ -1,7 +1,7 @@
 """Find the state to go on from, and never start again from step 0 by accident.
 
 All ranks verify the newest bundle of the present generation together, each its share of the files,
-and load it only when every byte is right; a bundle that fails is set aside and the one before is
+and load it only when every byte is right; a bundle that fails is quarantined and the one before is
 tried. Where none is left, `holdfast.recover` decides.
 """
 
@@ -25,7 +25,7 @@ from training.ranks import Ranks
 
 @dataclass(frozen=True)
 class Recovery:
-    """Where to go on: `bundle`, or step 0 if it is None; nowhere if there is an `outcome`."""
+    """Resume from `bundle`, or start at step 0 if it is None; end at once with `outcome` if set."""
 
     reason: str
     bundle: Bundle | None = None
@@ -33,32 +33,32 @@ class Recovery:
 
 
 def recover(config: Config, volume: Volume, ranks: Ranks, metrics: Metrics) -> Recovery:
-    """Decide together what this training goes on from. Nothing is loaded yet."""
-    bundle = _newest_sound(volume, ranks, metrics)
+    """Decide, on all ranks alike, what to resume from. Nothing is loaded yet."""
+    bundle = _newest_valid(volume, ranks, metrics)
     if bundle is None:
-        return ranks.from_first(
+        return ranks.broadcast_from_rank0(
             lambda: without_a_bundle(_state(volume), config.start, _pulled(config.decision))
         )
     shape = bundle.manifest.labels.get("model")
     if shape != config.shape:
         reason = f"bundle {bundle.name} holds '{shape}', the settings ask for '{config.shape}'"
-        remedy = "set them back, or train the other model under a new run name"
+        remedy = "change them back, or give the new model a new run name"
         return Recovery(f"{reason}: {remedy}", outcome=Outcome.REFUSED)
-    return Recovery(f"going on from {bundle.name}", bundle)
+    return Recovery(f"resuming from {bundle.name}", bundle)
 
 
 def without_a_bundle(volume: VolumeState, start: Start, pulled: Pulled) -> Recovery:
-    """What to do on a volume without a single sound bundle in its present generation."""
+    """What to do on a volume without a valid bundle in its present generation."""
     decision = decide_in_trainer(volume, pulled, start)
     outcome = {Action.STOP: Outcome.REFUSED, Action.RETRY: Outcome.RETRY}.get(decision.decision)
     return Recovery(decision.reason, outcome=outcome)
 
 
 def remember(decision: Path | None, bundle: str) -> None:
-    """Note that this training has a state now, once the decision file says it began fresh.
+    """Record in a decision file that says `fresh` that this training has a state now.
 
-    The init container does not run again when the trainer is restarted in its pod: without this, a
-    volume that is lost meanwhile would look like a beginning.
+    The init container does not run again when the trainer is restarted in its pod. Without this, a
+    volume that is lost meanwhile would look like a first start.
     """
     if decision is not None and _pulled(decision) is Pulled.FRESH:
         reason = "the training saved it after a fresh start"
@@ -67,8 +67,8 @@ def remember(decision: Path | None, bundle: str) -> None:
             durable.write_durably(decision, canonical(fields))
 
 
-def shares(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:
-    """The files split among ranks so that all have about as many bytes to hash."""
+def split_files(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:
+    """The files divided among ranks so that each has about as many bytes to hash."""
     parts: list[list[FileEntry]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
     for entry in sorted(files, key=lambda entry: entry.size, reverse=True):
@@ -78,32 +78,32 @@ def shares(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:
     return parts
 
 
-def _newest_sound(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | None:
-    while bundle := ranks.from_first(lambda: _newest_whole(volume, metrics)):
-        mine = shares(bundle.manifest.files, ranks.world_size)[ranks.rank]
+def _newest_valid(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | None:
+    while bundle := ranks.broadcast_from_rank0(lambda: _newest_complete(volume, metrics)):
+        mine = split_files(bundle.manifest.files, ranks.world_size)[ranks.rank]
         problems = [p for found in ranks.gather(check_files(bundle.path, mine)) for p in found]
         if not problems:
             return bundle
         damage = InvalidBundle(bundle.path, problems)
-        ranks.from_first(lambda damage=damage: _set_aside(damage, metrics))
+        ranks.broadcast_from_rank0(lambda damage=damage: _quarantine(damage, metrics))
     return None
 
 
-def _newest_whole(volume: Volume, metrics: Metrics) -> Bundle | None:
+def _newest_complete(volume: Volume, metrics: Metrics) -> Bundle | None:
     """The newest bundle whose manifest, files and sizes look right. On rank 0."""
     for damage in volume.damaged():
-        _set_aside(damage, metrics)
+        _quarantine(damage, metrics)
     for bundle in volume.bundles():
         try:
             return verify(bundle.path, quick=True)
         except InvalidBundle as damage:
-            _set_aside(damage, metrics)
+            _quarantine(damage, metrics)
     return None
 
 
-def _set_aside(damage: InvalidBundle, metrics: Metrics) -> None:
+def _quarantine(damage: InvalidBundle, metrics: Metrics) -> None:
     kept = quarantine(damage.path, str(damage))
-    metrics.say(f"{damage}: kept aside as {kept.parent.name}/{kept.name}")
+    metrics.say(f"{damage}: moved to {kept.parent.name}/{kept.name}")
     metrics.add("quarantined_total")
     metrics.event("quarantine", bundle=damage.path.name, reason="; ".join(damage.problems))
 

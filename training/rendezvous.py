@@ -1,8 +1,8 @@
-"""`python -m training.rendezvous`: the place where the nodes of a training meet.
+"""`python -m training.rendezvous`: the store by which the nodes of a training find each other.
 
-A store of a few keys, in a process of its own so that it is lost with none of the nodes. The port
-is that of HOLDFAST_RENDEZVOUS, which tells the nodes where to find it. When it is lost itself, the
-ranks of all nodes start again from the newest bundle as soon as the next one is there.
+It holds a few keys, in a process of its own so that it survives the loss of any node. It listens on
+the port of HOLDFAST_RENDEZVOUS, by which the nodes find it. When the store itself is lost, the
+ranks of all nodes start again from the newest bundle as soon as there is a new one.
 """
 
 import os
@@ -17,7 +17,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before the store's threads, which inherit it
     port = int(os.environ["HOLDFAST_RENDEZVOUS"].rpartition(":")[2])
     store = TCPStore("localhost", port, is_master=True, wait_for_workers=False)
-    print(f"nodes can meet on port {store.port}", flush=True)
+    print(f"rendezvous store on port {store.port}", flush=True)
     signal.sigwait(stops)
 
 

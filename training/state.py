@@ -1,4 +1,4 @@
-"""All that a training knows: weights, optimizer, schedule, random numbers, place in the data."""
+"""The state of a training: weights, optimizer, schedule, random numbers, position in the data."""
 
 import hashlib
 import io
@@ -27,8 +27,8 @@ class State:
     """The training between two steps. `begin()` must be called once, after any `load()`.
 
     A bundle holds one part for all ranks (with the global cursor) and one small part for each rank:
-    its random number generators and its loader. The latter is used by the same number of ranks
-    only; any other number starts its loaders at the cursor and seeds its generators from it.
+    its random number generators and its loader. The small parts are used only by the same number of
+    ranks; with another number, loaders start at the cursor and generators are seeded from it.
     """
 
     def __init__(self, config: Config, ranks: Ranks, corpus: data.Corpus) -> None:
@@ -48,7 +48,7 @@ class State:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def begin(self) -> None:
-        """Open the data where the cursor is; from here on `train_step` can be called."""
+        """Open the data at the cursor; from now on `train_step` can be called."""
         order = data.Order(
             size=len(self.corpus),
             seed=self.config.seed,
@@ -73,7 +73,7 @@ class State:
     def train_step(self) -> float:
         """One step on the next batch of all ranks; returns this rank's loss.
 
-        Ranks that got more samples than others, as when a node is gone, count for more: the mean
+        Ranks with more samples than others (as when a node is gone) weigh more, so that the mean
         over the ranks is the mean over the batch.
         """
         inputs, targets = (tensor.to(self.ranks.device) for tensor in next(self._batches))
@@ -95,7 +95,7 @@ class State:
         return self._common() | {"ranks": {str(self.ranks.rank): canonical_pickle(own)}}
 
     def load(self, path: Path, world_size: int) -> None:
-        """Take over the state in a bundle that was verified (it is read with pickle)."""
+        """Take the state from a verified bundle (it is read with pickle)."""
         found = self._common()
         same = world_size == self.ranks.world_size
         if same:
@@ -129,7 +129,7 @@ class State:
 def canonical_pickle(value: Any) -> bytes:
     """Equal values give equal bytes.
 
-    A plain pickle also tells which of its parts were one and the same object, and that differs
+    A plain pickle also records which of its parts are one and the same object, and that differs
     between a process that made a value and one that loaded it.
     """
     buffer = io.BytesIO()

@@ -1,8 +1,8 @@
 """Asking a training to stop: a signal to one process becomes a decision of all ranks.
 
-SIGTERM reaches the entry process (it is what Kubernetes signals), which leaves a file for its
-ranks; a rank that is signalled itself notes that. Each rank looks once per step, and what it saw is
-reduced over all ranks: a rank that stops on its own flag alone leaves the others waiting for ever.
+Kubernetes sends SIGTERM to the entry process, which creates a file for its ranks; a rank that gets
+the signal itself notes it. Each rank checks once per step, and the result is reduced over all
+ranks: a rank that stopped on its own flag alone would leave the others waiting for ever.
 """
 
 import signal
@@ -14,7 +14,7 @@ from types import FrameType
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Asked(Exception):
+class StopRequested(Exception):
     """The entry process was asked to stop while it had no ranks that could save."""
 
 
@@ -36,10 +36,10 @@ class Stop:
 
 
 @contextmanager
-def passed_on(file: Path, patience: float, idle: Callable[[], bool]) -> Iterator[None]:
-    """In the entry process: a signal makes `file` appear; TimeoutError `patience` seconds later.
+def forward_stop(file: Path, patience: float, idle: Callable[[], bool]) -> Iterator[None]:
+    """In the entry process: a signal creates `file`; TimeoutError follows `patience` seconds later.
 
-    Asked is raised at once where `idle` says that no ranks are there to see the file.
+    Raises StopRequested at once if `idle` says that there are no ranks to see the file.
     """
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -47,7 +47,7 @@ def passed_on(file: Path, patience: float, idle: Callable[[], bool]) -> Iterator
             file.touch()
             signal.setitimer(signal.ITIMER_REAL, patience)
         if idle():
-            raise Asked
+            raise StopRequested
 
     def give_up(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"the ranks did not stop within {patience:g} s: raise shutdown_timeout")

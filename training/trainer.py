@@ -5,9 +5,9 @@ import time
 
 from holdfast import durable
 from holdfast.volume import Volume
-from training.attempts import Attempts, exhausted
 from training.checkpoint import Saved, Saver
 from training.config import Config, WhenBusy
+from training.crash_loop import CrashLoop, reason_to_give_up
 from training.data import Corpus
 from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
@@ -24,7 +24,7 @@ def train(config: Config, stop: Stop) -> Outcome:
     metrics = Metrics(os.environ["RANK"] == "0", config.metrics, port)
     with joined(config) as ranks:
         volume = Volume(config.volume, config.run)
-        if reason := ranks.from_first(lambda: _prepare(volume, config)):
+        if reason := ranks.broadcast_from_rank0(lambda: _prepare(volume, config)):
             metrics.say(f"refused: {reason}")
             return Outcome.REFUSED
         recovery = recover(config, volume, ranks, metrics)
@@ -34,7 +34,7 @@ def train(config: Config, stop: Stop) -> Outcome:
             return recovery.outcome
         corpus = Corpus(config.data, config.block)
         state = State(config, ranks, corpus)
-        generation = ranks.from_first(lambda: volume.present() or 1)
+        generation = ranks.broadcast_from_rank0(lambda: volume.present() or 1)
         trainer = Trainer(config, ranks, state, Saver(volume, generation, ranks, config.keep))
         outcome = trainer.run(recovery, generation, metrics, stop)
         state.close()
@@ -43,7 +43,7 @@ def train(config: Config, stop: Stop) -> Outcome:
 
 
 class Trainer:
-    """One training on one rank: the loop, and what it says while it runs."""
+    """One training on one rank: the loop, and what it reports."""
 
     def __init__(self, config: Config, ranks: Ranks, state: State, saver: Saver) -> None:
         self.config = config
@@ -93,7 +93,7 @@ class Trainer:
         )
 
     def _end(self, outcome: Outcome) -> Outcome:
-        """Leave nothing unsaved: a save in flight is awaited, and only a newer step saved again."""
+        """Leave nothing unsaved: wait for a save in flight, and save again only if it is older."""
         step = self.state.step
         began = time.monotonic()
         if outcome is Outcome.STOPPED:
@@ -215,11 +215,11 @@ class Trainer:
 
 
 def _prepare(volume: Volume, config: Config) -> str | None:
-    """On rank 0, before anything is read: count a restart, and sweep what a killed save left."""
+    """On rank 0, before anything is read: count a restart, and remove what killed saves left."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
         # The first start was counted by the entry process, before anything could fail.
-        attempt = Attempts(volume).begin()
-        if reason := exhausted(attempt, config.attempts):
+        starts = CrashLoop(volume).count_start()
+        if reason := reason_to_give_up(starts, config.attempts):
             return reason
     durable.make_directories(volume.run_path)
     volume.sweep()

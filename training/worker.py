@@ -1,7 +1,7 @@
 """What each rank's process runs.
 
-The entry process imports this module too, so PyTorch is imported in the function: there it comes
-from the fork server, which has done that already.
+The entry process imports this module too, so PyTorch is imported inside the function: in a rank
+the fork server has imported it already.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from training.stop import Stop
 
 
 def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
-    """Train. Returns only what all ranks agree on; a failure ends the process at once."""
+    """Train. Returns an outcome that all ranks agree on; a failure ends the process at once."""
     import torch
     from torch.distributed import DistError
 
@@ -35,26 +35,26 @@ def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
         outcome = train(config, Stop(Path(stop_file)))
         if outcome is not Outcome.STOPPED or config.nodes == 1 or Path(stop_file).exists():
             return outcome
-        _tell("saved, since another node comes or goes: meeting again")
+        _report("saved, since a node joins or leaves: a new rendezvous follows")
     except HoldfastError as error:
-        _tell(str(error))
+        _report(str(error))
         if error.exit_code in (ExitCode.REFUSED, ExitCode.MISUSE):
             return Outcome.REFUSED
     except DistError as error:
-        _tell(f"another rank is gone: {str(error).splitlines()[0]}")
+        _report(f"another rank is gone: {str(error).splitlines()[0]}")
     except BaseException:
         traceback.print_exc()
-    # Not a normal exit: that would wait for threads which may wait for a dead rank.
+    # A normal exit would wait for threads, which may be waiting for a dead rank.
     sys.stderr.flush()
     os._exit(1)
 
 
 def _die_with_the_entry_process() -> None:
-    """Never outlive it: whoever starts the next one must be the volume's only writer."""
+    """Never outlive it: the next entry process must be the volume's only writer."""
     if entry := multiprocessing.parent_process():
         entry.join()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
 from tests.training.lab import Lab
-from training import meeting
+from training import rendezvous_handler
 from training.config import Config
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 class Nodes:
-    """The meeting place, and the nodes of one training."""
+    """The rendezvous store, and the nodes of one training."""
 
     def __init__(self, lab: Lab) -> None:
         self.place = f"127.0.0.1:{free_port()}"
@@ -127,19 +127,20 @@ def test_each_node_serves_the_figures_and_when_told_to_stop_waits_for_no_other(
     assert left.returncode == 75, output
 
 
-def test_a_meeting_place_that_is_not_there_yet_is_waited_for(
+def test_a_rendezvous_store_that_is_not_there_yet_is_waited_for(
     nodes: Nodes, lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [RendezvousConnectionError("nobody there")]
-    real = meeting.create_backend
+    real = rendezvous_handler.create_backend
 
     def asked(params: Any) -> Any:
         if answers:
             raise answers.pop()
         return real(params)
 
-    monkeypatch.setattr(meeting, "create_backend", asked)
+    monkeypatch.setattr(rendezvous_handler, "create_backend", asked)
     settings = lab.settings(nodes=2, ranks=1, rendezvous=nodes.place)
 
-    assert meeting.meet(Config.model_validate(settings), lab.root / "stop").shutdown()
-    assert "waiting for the place where the nodes meet: nobody there" in capsys.readouterr().err
+    handler = rendezvous_handler.make_handler(Config.model_validate(settings), lab.root / "stop")
+    assert handler.shutdown()
+    assert "waiting for the rendezvous store: nobody there" in capsys.readouterr().err

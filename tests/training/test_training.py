@@ -15,7 +15,7 @@ import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from tests.training.lab import Lab
-from training.attempts import FILE
+from training.crash_loop import FILE
 from training.outcome import Outcome
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]

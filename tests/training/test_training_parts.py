@@ -14,15 +14,15 @@ from holdfast.errors import UsageError
 from holdfast.manifest import FileEntry
 from holdfast.recover import Pulled, Start, VolumeState
 from holdfast.volume import Volume
-from training.attempts import Attempt, Attempts, exhausted
 from training.config import load
+from training.crash_loop import CrashLoop, Starts, reason_to_give_up
 from training.data import Corpus, Order, sample_at
 from training.fingerprint import as_labels, differences
 from training.metrics import Metrics
 from training.outcome import Outcome
-from training.recover import remember, shares, without_a_bundle
+from training.recover import remember, split_files, without_a_bundle
 from training.state import canonical_pickle
-from training.stop import Asked, passed_on
+from training.stop import StopRequested, forward_stop
 
 pytestmark = pytest.mark.torch
 
@@ -128,7 +128,7 @@ def test_a_training_without_a_decision_file_makes_none(tmp_path: Path) -> None:
 def test_the_files_of_a_bundle_are_shared_out_evenly_and_completely() -> None:
     files = [FileEntry(path=f"f{n}", size=n * 10, sha256="0" * 64) for n in range(1, 12)]
 
-    parts = shares(files, 3)
+    parts = split_files(files, 3)
 
     assert sorted(e.path for part in parts for e in part) == sorted(e.path for e in files)
     sizes = [sum(e.size for e in part) for part in parts]
@@ -146,20 +146,20 @@ def test_equal_values_are_equal_bytes_even_where_parts_are_one_object() -> None:
 
 def test_starts_without_a_newer_bundle_are_counted_until_one_is_there(tmp_path: Path) -> None:
     volume = Volume(tmp_path, "lab")
-    attempts = Attempts(volume)
+    crash_loop = CrashLoop(volume)
 
-    assert [attempts.begin().number for _ in range(3)] == [1, 2, 3]
-    assert exhausted(attempts.begin(), 4) is None
-    assert "4 starts in a row from step 0" in (exhausted(attempts.begin(), 4) or "")
+    assert [crash_loop.count_start().count for _ in range(3)] == [1, 2, 3]
+    assert reason_to_give_up(crash_loop.count_start(), 4) is None
+    assert "4 starts in a row from step 0" in (reason_to_give_up(crash_loop.count_start(), 4) or "")
 
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "w").write_text("w")
     path = volume.generation_path(1)
     commit_directory(tmp_path / "weights", path, "step-00000004", "checkpoint", {"step": 4})
-    assert attempts.begin() == Attempt(1, "step-00000004")
-    assert attempts.begin().number == 2
-    attempts.clear()
-    assert attempts.begin().number == 1
+    assert crash_loop.count_start() == Starts(1, "step-00000004")
+    assert crash_loop.count_start().count == 2
+    crash_loop.reset()
+    assert crash_loop.count_start().count == 1
 
 
 def test_a_fingerprint_survives_its_labels_and_names_what_differs() -> None:
@@ -213,7 +213,7 @@ def test_metrics_that_cannot_be_written_do_not_end_a_training(
         (
             ["--nodes", "2", "--min-nodes", "3", "--rendezvous", "h:1"],
             {},
-            "min_nodes 3 is more than there are: use 2 at most",
+            "min_nodes 3 is more than nodes 2: use 2 at most",
         ),
         ([], {"HOLDFAST_NODES": "2"}, "set rendezvous to host:port"),
         ([], {"HOLDFAST_RUN": "My Run"}, "run name 'My Run'"),
@@ -264,8 +264,8 @@ def consumed(ranks: int, first: int, steps: int) -> list[list[int]]:
 
 
 def test_who_is_asked_to_stop_while_no_ranks_run_stops_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Asked), passed_on(tmp_path / "stop", 60, idle=lambda: True):
+    with pytest.raises(StopRequested), forward_stop(tmp_path / "stop", 60, idle=lambda: True):
         signal.raise_signal(signal.SIGTERM)
-    with passed_on(tmp_path / "again", 60, idle=lambda: False):
+    with forward_stop(tmp_path / "again", 60, idle=lambda: False):
         signal.raise_signal(signal.SIGTERM)
     assert (tmp_path / "again").exists()

@@ -1,8 +1,8 @@
-"""Notice a training that dies again and again without getting anywhere.
+"""Notice a training that crashes again and again without making progress.
 
-The Job controller starts a pod for ever, and so do the ranks' own restarts. A small file on the
-volume counts the starts since the newest bundle changed, so the count survives pods; a newer bundle
-or an orderly end begins it anew.
+The Job starts new pods for ever, and the pod its ranks. A small file on the volume counts the
+starts since the newest bundle changed, so the count survives pods; a newer bundle or an orderly end
+resets it.
 """
 
 import json
@@ -15,31 +15,31 @@ FILE = ".attempts.json"
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One start: the how many-th (from 1 on) since `newest`, a bundle's name, was the newest."""
+class Starts:
+    """How many starts there were, this one included, since `newest` became the newest bundle."""
 
-    number: int
+    count: int
     newest: str
 
 
-class Attempts:
+class CrashLoop:
     """The count for one run. Without a usable volume nothing is counted."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self.file = volume.run_path / FILE
 
-    def begin(self) -> Attempt:
+    def count_start(self) -> Starts:
         """Count a start, durably."""
         newest = self._newest()
-        attempt = Attempt(self._starts(newest) + 1, newest.rpartition("/")[2] or "step 0")
+        starts = Starts(self._starts(newest) + 1, newest.rpartition("/")[2] or "step 0")
         durable.make_directories(self.file.parent)
-        state = {"newest": newest, "starts": attempt.number}
+        state = {"newest": newest, "starts": starts.count}
         durable.write_durably(self.file, f"{json.dumps(state)}\n".encode())
-        return attempt
+        return starts
 
-    def clear(self) -> None:
-        """An orderly end: the next start is the first one again."""
+    def reset(self) -> None:
+        """After an orderly end: the next start counts as the first."""
         self.file.unlink(missing_ok=True)
 
     def _newest(self) -> str:
@@ -54,11 +54,11 @@ class Attempts:
             return 0
 
 
-def exhausted(attempt: Attempt, limit: int) -> str | None:
-    """Why no further start makes sense, if that is so."""
-    if attempt.number <= limit:
+def reason_to_give_up(starts: Starts, limit: int) -> str | None:
+    """Why no further start makes sense; None while one does."""
+    if starts.count <= limit:
         return None
     return (
-        f"{limit} starts in a row from {attempt.newest} ended without a newer bundle: "
-        f"find out why, then remove {FILE} from the run's directory"
+        f"{limit} starts in a row from {starts.newest} ended without a newer bundle: "
+        f"fix the cause, then remove {FILE} from the run's directory"
     )

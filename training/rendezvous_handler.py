@@ -1,10 +1,10 @@
-"""How the nodes of a training find each other, again after each loss: torchrun's rendezvous.
+"""The nodes of a training join each other here, and again after each loss: a torchrun rendezvous.
 
-It differs from torchrun's own in three things. The store is a process of its own (see
-`training.rendezvous`), so it outlives every node and also one Job after the other: a node that
-ends leaves, and never closes the meeting for those that come later. A node that is gone without a
-word is noticed by its missing signs of life; ranks would wait for it until they time out. And who
-waits for the others can be told to stop.
+It differs from torchrun's own handler in three ways. The store is a separate process (see
+`training.rendezvous`) that outlives every node and every Job, so a node that ends leaves the
+rendezvous and never closes it for later ones. A node that disappears is noticed by its missing
+heartbeats; without that, the ranks would wait for it until they time out. And a node that waits
+for the others can be told to stop.
 """
 
 import sys
@@ -30,25 +30,25 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
 )
 
 from training.config import Config
-from training.stop import Asked
+from training.stop import StopRequested
 
 _LOOPBACK = ("localhost", "127.0.0.1")
 _JOIN = 86_400  # seconds to wait for enough nodes: they may have to be bought first
 
 
-class Meeting(DynamicRendezvousHandler):
-    """One node's part in it. The stop file is looked at, and `waiting` set, while it waits."""
+class RendezvousHandler(DynamicRendezvousHandler):
+    """One node's part. While it waits, `waiting` is set and the stop file is checked."""
 
     stop_file: Path
     waiting = False
-    _size = 0  # nodes that met last
+    _size = 0  # nodes in the last round
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Wait until enough nodes are there. Raises Asked when told to stop meanwhile."""
+        """Wait until enough nodes have joined. Raises StopRequested when told to stop."""
         self.waiting = True
         try:
             if self.stop_file.exists():
-                raise Asked
+                raise StopRequested
             info = super().next_rendezvous()
         finally:
             self.waiting = False
@@ -56,38 +56,40 @@ class Meeting(DynamicRendezvousHandler):
         return info
 
     def num_nodes_waiting(self) -> int:
-        """Why to meet again: nodes that have come, or else those that are gone."""
-        came = super().num_nodes_waiting()
-        return came or max(0, self._size - len(self._state_holder.state.participants))
+        """More than 0 starts a new round: nodes that want to join, else nodes that are gone."""
+        joining = super().num_nodes_waiting()
+        return joining or max(0, self._size - len(self._state_holder.state.participants))
 
     def shutdown(self) -> bool:
-        """Leave, at once for the others to see."""
+        """Leave, so that the others notice at once."""
         self._stop_heartbeats()
         self._op_executor.run(_leave, self._get_deadline(self._settings.timeout.close))
         return True
 
 
 class Agent(LocalElasticAgent):
-    """torchrun's agent of one node, which waits at its end until the others end too."""
+    """torchrun's agent of one node. At its end it waits for the other nodes to end."""
 
     def _exit_barrier(self) -> None:
-        meeting = self._worker_group.spec.rdzv_handler
-        if isinstance(meeting, Meeting) and meeting.stop_file.exists():
+        handler = self._worker_group.spec.rdzv_handler
+        if isinstance(handler, RendezvousHandler) and handler.stop_file.exists():
             return  # only this node was told to stop: the others wait for its next pod
         super()._exit_barrier()
 
 
-def meet(config: Config, stop_file: Path) -> Meeting:
-    """Find the meeting place, however long that takes; a training on one node has it in this
-    process. A signal still ends the process here."""
+def make_handler(config: Config, stop_file: Path) -> RendezvousHandler:
+    """Connect to the rendezvous store, however long it takes; a single node has it in this process.
+
+    A signal still ends the process here.
+    """
     alone = config.nodes == 1
     endpoint = "localhost:0" if alone else str(config.rendezvous)
     local = alone or endpoint.rpartition(":")[0] in _LOOPBACK
     params = RendezvousParameters(
         "c10d", endpoint, config.run, config.least_nodes, config.nodes, is_host=str(alone).lower()
     )
-    backend, store = _find(params)
-    meeting = Meeting.from_backend(
+    backend, store = _connect(params)
+    handler = RendezvousHandler.from_backend(
         config.run,
         store,
         backend,
@@ -99,12 +101,12 @@ def meet(config: Config, stop_file: Path) -> Meeting:
         ),
         keep_alive_interval=config.heartbeat,
     )
-    meeting.stop_file = stop_file
-    return meeting
+    handler.stop_file = stop_file
+    return handler
 
 
-def _find(params: RendezvousParameters) -> tuple[C10dRendezvousBackend, Store]:
-    """Ask until somebody answers: that the place is gone must not count as a failed start."""
+def _connect(params: RendezvousParameters) -> tuple[C10dRendezvousBackend, Store]:
+    """Try until it answers: a missing store must not count as a failed start."""
     while True:
         try:
             return create_backend(params)
@@ -112,11 +114,11 @@ def _find(params: RendezvousParameters) -> tuple[C10dRendezvousBackend, Store]:
             if params.get_as_bool("is_host"):
                 raise
             reason = str(error.__cause__ or error).splitlines()[0]
-            print(f"waiting for the place where the nodes meet: {reason}", file=sys.stderr)
+            print(f"waiting for the rendezvous store: {reason}", file=sys.stderr)
 
 
 def _leave(context: _RendezvousContext, deadline: float) -> _Action:
-    """An operation of torch's executor: what to do next so that no list names this node."""
+    """An operation for torch's executor: remove this node from every list, one per call."""
     node, state = context.node, context.state
     if node in state.participants:
         return _Action.REMOVE_FROM_PARTICIPANTS
