@@ -2,5 +2,5 @@
 
 Pods become process trees, volumes become directories, and a small Blueprint runner stands in for
 Kanister. Commands, environment, schedules and Blueprints are read from the stack's graph; nothing
-is copied here. It is a way to run our own objects, not a Kubernetes: what it cannot run it names.
+is copied here. It is a way to run our own objects, not Kubernetes: it names what it cannot run.
 """

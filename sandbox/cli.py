@@ -53,7 +53,7 @@ State = Annotated[
 StackName = Annotated[str, typer.Option(help="The stack to run, by its Pulumi.<stack>.yaml.")]
 Speed = Annotated[
     float,
-    typer.Option(min=1, help="Seconds of schedules and back-offs per second: 60 is a minute/s."),
+    typer.Option(min=1, help="How many times as fast schedules and back-offs run."),
 ]
 Format = Annotated[Output, typer.Option(help="Print tables, or one JSON document.")]
 DEFAULT_STATE = Path(".sandbox")
@@ -73,14 +73,14 @@ def demo(
     stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "local",
     speed: Speed = 60,
     output: Format = Output.TABLE,
-    keep: Annotated[bool, typer.Option(help="Leave the state folder to look at.")] = False,
+    keep: Annotated[bool, typer.Option(help="Keep the state folder.")] = False,
 ) -> None:
     """Train, kill, destroy, restore, and prove that nothing was lost (about 3 minutes).
 
-    Exits 1 if a promise was broken; the state folder is then left for a look at its logs.
+    Exits 1 if a promise was broken; the state folder with its logs is then kept.
     """
     if importlib.util.find_spec("torch") is None:
-        fail(Misuse("PyTorch is not installed here, and the demo trains: `make setup`"))
+        fail(Misuse("PyTorch is not installed, and the demo needs it: run `make setup`"))
     from sandbox.demo.demo import Demo
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
@@ -99,7 +99,7 @@ def up(
     stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "local",
     speed: Speed = 1,
 ) -> None:
-    """Start the stack's Jobs and CronJobs in the background, and say what is not run here."""
+    """Start the stack's Jobs and CronJobs in the background, and list what is not run here."""
     try:
         vacate(state)
     except SandboxError as error:
@@ -112,7 +112,10 @@ def up(
                                    start_new_session=True)  # fmt: skip
     while not (about := _ready(state, process.pid)):
         if code := process.poll():
-            typer.echo((state / SERVER_LOG).read_text().strip() or "error: it ended", err=True)
+            typer.echo(
+                (state / SERVER_LOG).read_text().strip() or "error: it ended at once",
+                err=True,
+            )
             shutil.rmtree(state)
             raise typer.Exit(code)
         time.sleep(0.1)
@@ -122,14 +125,14 @@ def up(
         console.print(f"  Job {job['namespace']}/{job['name']}")
     for cron in shown["cronjobs"]:
         console.print(f"  CronJob {cron['namespace']}/{cron['name']}: {cron['schedule']}, "
-                      f"at {speed:g} times the speed")  # fmt: skip
-    console.print(f"  Blueprint {', '.join(shown['blueprints'])}: ask for its actions with "
+                      f"{speed:g} times as fast")  # fmt: skip
+    console.print(f"  Blueprint {', '.join(shown['blueprints'])}: run its actions with "
                   f"HOLDFAST_KUBERNETES_API={about['api']}")  # fmt: skip
-    console.print("not run here, since processes stand in for a cluster:")
+    console.print("not run here, since there is no cluster:")
     for line in about["not_run"]:
         console.print(f"  {line}")
-    console.print(f"of no effect on a process: {', '.join(shown['without_effect'])}")
-    console.print(f"look: `python -m sandbox status`, {state}/pods/*/*.log")
+    console.print(f"without effect on a process: {', '.join(shown['without_effect'])}")
+    console.print(f"see `python -m sandbox status`, {state}/pods/*/*.log")
 
 
 @app.command()
@@ -181,7 +184,7 @@ def serve(
     stack_name: Annotated[str, typer.Option("--stack")],
     speed: Annotated[float, typer.Option()],
 ) -> None:
-    """The background process of `up`: run until told to stop."""
+    """The background process of `up`: run until SIGTERM."""
     from sandbox import stack
 
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -197,7 +200,7 @@ def serve(
 
 
 def _ready(state: Path, pid: int) -> dict[str, Any]:
-    """What the process with this number wrote, once its API answers; until then nothing."""
+    """What this process wrote to the marker file; empty until its API answers."""
     about = marker(state) if (state / MARKER).exists() else {}
     return about if about.get("pid") == pid and "api" in about else {}
 

@@ -2,12 +2,12 @@
 
 
 class SandboxError(Exception):
-    """Something failed while it ran; the command line exits 1."""
+    """Something failed while running; the command line exits 1."""
 
 
 class Unsupported(SandboxError):
-    """An object asks for something that the sandbox does not do; the message names it."""
+    """An object needs something that the sandbox does not support; the message names it."""
 
 
 class Misuse(SandboxError):
-    """Something must be put right before anything can start; the command line exits 2."""
+    """Something must be corrected before anything can start; the command line exits 2."""

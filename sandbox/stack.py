@@ -16,14 +16,14 @@ class Stack:
 
     name: str
     objects: list[dict[str, Any]]
-    #: resources that are no objects of a cluster, such as a Helm release
+    #: resources that are not Kubernetes objects, such as a Helm release
     others: list[str]
     counts: Counter[str]
     project: Path = PROJECT_DIRECTORY
 
 
 def read(name: str) -> Stack:
-    """Run the Pulumi program for this stack, with no engine, and take what it declares."""
+    """Run the Pulumi program for this stack, without an engine, and return what it declares."""
     try:
         graph = collect(load(name), name)
     except SettingsError as error:
@@ -35,5 +35,5 @@ def read(name: str) -> Stack:
 
 
 def _kind(token: str) -> str:
-    """The last word of a type token; providers are told apart from what they provide."""
+    """The last word of a type token; a provider is called Provider."""
     return "Provider" if token.startswith("pulumi:providers:") else token.rpartition(":")[2]

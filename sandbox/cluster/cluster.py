@@ -25,11 +25,11 @@ from sandbox.cluster.jobs import Clock, CronJob, Job
 from sandbox.cluster.pods import WITHOUT_EFFECT
 from sandbox.errors import SandboxError, Unsupported
 
-#: Read, and so of effect here; Jobs, CronJobs and Blueprints are run; all other kinds are named.
+#: Read here. Jobs, CronJobs, Deployments and Blueprints are run; other kinds are listed as not run.
 _READ = ("ConfigMap", "PersistentVolume", "PersistentVolumeClaim")
 #: Marks a folder as a sandbox's, so that `down` never removes anything else.
 MARKER = "sandbox.json"
-#: Where a sandbox in the background says what went wrong.
+#: The log of a sandbox in the background.
 SERVER_LOG = "sandbox.log"
 
 
@@ -43,14 +43,14 @@ class Event:
 
 
 class Cluster:
-    """Runs the graph's Jobs and CronJobs, and its Blueprints when an ActionSet asks.
+    """Runs the graph's Jobs and CronJobs, and the actions of its Blueprints for ActionSets.
 
     Args:
         objects: complete manifests, as `infra.plan.graph` yields them.
         state: the folder for volumes, logs and scratch; made here, removed by `remove`.
         project: the checkout; the containers' working directory and import path.
-        speed: seconds of the schedule's clock (and of back-offs) per second on the wall.
-        identity: what every process is tagged with, so that it can be found again.
+        speed: how many times faster than real time schedules and back-offs run.
+        identity: the tag of every process, by which it is found again.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Cluster:
         return [manifest for key, manifest in self.objects.items() if key[0] == kind]
 
     def not_run(self) -> list[str]:
-        """Objects of the graph that this sandbox cannot run, each with the reason where known."""
+        """Objects of the graph that this sandbox does not run, with the reason where known."""
         kinds: dict[str, list[str]] = {}
         for kind, _, name in self.objects:
             if kind not in (*_READ, "Job", "CronJob", "Deployment", "Blueprint"):
@@ -151,7 +151,7 @@ class Cluster:
         return found + self.refused
 
     def without_effect(self) -> list[str]:
-        """Fields of pods and containers that are declared, and mean nothing to a process."""
+        """Declared fields of pods and containers that have no effect on a process."""
         found: set[str] = set()
         for job in [*self.jobs.values(), *self.cronjobs.values()]:
             template = job.spec.get("jobTemplate", {}).get("spec", job.spec)["template"]
@@ -163,7 +163,7 @@ class Cluster:
     # The node, as pods see it
 
     def number(self, job: str) -> int:
-        """1 for the first pod of a Job, and so on: a name is never used twice."""
+        """1 for the first pod of a Job, and so on: no name is used twice."""
         with self._lock:
             self._numbers[job] = self._numbers.get(job, 0) + 1
             return self._numbers[job]
@@ -182,13 +182,13 @@ class Cluster:
         return {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in found}
 
     def reachable(self, value: str) -> str:
-        """`value` with the addresses of Services where this machine serves them."""
+        """`value` with the addresses of Services replaced by local ones."""
         for address, port in self._addresses.items():
             value = value.replace(address, f"127.0.0.1:{port}")
         return value
 
     def extra_environment(self, pod: str) -> dict[str, str]:
-        """What every container gets, and what a fault injection adds to the pod of this name."""
+        """The variables of every container, and those that a fault injection adds to this pod."""
         return {"HOLDFAST_KUBERNETES_API": self.url} | self.pod_environment.get(pod, {})
 
     def record(self, what: str, **details: Any) -> None:
@@ -309,7 +309,7 @@ def marker(state: Path) -> dict[str, Any]:
 
 
 def server(state: Path) -> psutil.Process | None:
-    """The process that runs the sandbox; None when it is gone, or its number is another's now."""
+    """The process that runs the sandbox; None if it is gone (also if its pid was reused)."""
     about = marker(state)
     try:
         process = psutil.Process(about["pid"])

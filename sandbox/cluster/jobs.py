@@ -1,4 +1,4 @@
-"""Jobs and CronJobs: which pod runs when, by the rules of the Job controller."""
+"""Jobs and CronJobs: which pod runs when, following the Job controller."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ _JOB = {"template", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes", 
 
 
 class Clock:
-    """Time `speed` times as fast as on the wall: schedules and back-offs run on it."""
+    """Time that runs `speed` times as fast as real time, for schedules and back-offs."""
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
@@ -37,7 +37,7 @@ class Clock:
 
 
 def problems(spec: Mapping[str, Any]) -> list[str]:
-    """What a Job's spec asks for that is not done here: pods side by side are those of indexes."""
+    """What a Job's spec needs that is not supported here: only indexes run side by side."""
     found = [f"Job field {name!r}" for name in sorted(set(spec) - _JOB)]
     count = spec.get("completions", 1)
     if count != 1 and spec.get("completionMode") != "Indexed":
@@ -66,7 +66,7 @@ def failure_action(policy: Mapping[str, Any], pod: Pod) -> str:
 
 
 class Job:
-    """One Job object. A thread for each index runs its pods, one after the other, to the end."""
+    """One Job object. One thread per index runs its pods, one after the other."""
 
     def __init__(self, manifest: Mapping[str, Any], node: Node) -> None:
         self.manifest, self.node = manifest, node
@@ -83,7 +83,7 @@ class Job:
         self.indexes = list(range(self.spec.get("completions", 1))) if indexed else [None]
         self._active: dict[int | None, Pod] = {}
         self._succeeded: set[int | None] = set()
-        self._failed: set[int | None] = set()  # indexes that used up their tries
+        self._failed: set[int | None] = set()  # indexes that failed for good
         self._counted: dict[int | None, int] = {}  # failures of each
         self._deleted, self._lock = threading.Event(), threading.Lock()
         self._deadline: threading.Timer | None = None
@@ -94,11 +94,11 @@ class Job:
 
     @property
     def active(self) -> Pod | None:
-        """The pod that runs, of several the one of the first index."""
+        """The running pod; of several, the one with the lowest index."""
         return next(iter(self._running()), None)
 
     def start(self) -> None:
-        """Run in the background. Deadlines and grace periods are seconds of the wall, as ever."""
+        """Run in the background. Deadlines and grace periods are in real seconds."""
         if seconds := self.spec.get("activeDeadlineSeconds"):
             self._deadline = threading.Timer(seconds, self._overdue)
             self._deadline.daemon = True
@@ -107,7 +107,7 @@ class Job:
             thread.start()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the Job is finished or deleted; whether it is."""
+        """Wait until the Job is finished or deleted; returns whether it is."""
         end = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
@@ -190,7 +190,7 @@ class Job:
         self._settle()
 
     def _settle(self) -> None:
-        """With every index at its end, so is the Job."""
+        """Finish the Job when every index has finished."""
         if len(self._succeeded | self._failed) == len(self.indexes):
             if self._failed:
                 self._finish("Failed", "FailedIndexes")
@@ -198,7 +198,7 @@ class Job:
                 self._finish("Complete", "CompletionsReached")
 
     def _fail(self, index: int | None, pod: Pod) -> float:
-        """Count a failure; the seconds until the next pod."""
+        """Count a failure; returns the seconds until the next pod."""
         action = failure_action(self.spec.get("podFailurePolicy", {}), pod)
         counts = action != "Ignore"
         with self._lock:
@@ -261,7 +261,7 @@ class Job:
 
 
 class CronJob:
-    """Makes a Job from its template whenever its schedule says so, on the sandbox's clock."""
+    """Makes a Job from its template by its schedule, on the sandbox's clock."""
 
     def __init__(self, manifest: Mapping[str, Any], node: Node, clock: Clock) -> None:
         self.manifest, self.node, self.clock = manifest, node, clock
@@ -281,13 +281,13 @@ class CronJob:
             self._thread.start()
 
     def stop(self) -> None:
-        """Fire no more, and kill the Jobs that still run."""
+        """Start no more Jobs, and kill those that still run."""
         self._stopped.set()
         for job in self.jobs:
             job.delete(grace=0)
 
     def fire(self, due: datetime) -> Job | None:
-        """The Job for this moment, started; None when Forbid skips it because one still runs."""
+        """Start the Job for this moment; None if Forbid skips it because one still runs."""
         running = any(job.finished is None for job in self.jobs)
         if running and self.spec.get("concurrencyPolicy") == "Forbid":
             self.missed += 1

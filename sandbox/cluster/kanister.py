@@ -1,4 +1,4 @@
-"""A small stand-in for Kanister: runs the actions of our Blueprints when an ActionSet asks.
+"""A small stand-in for Kanister: runs the actions of our Blueprints for ActionSets.
 
 The order of states is the real controller's (0.119.0): a failing phase first makes the ActionSet
 `failed`, then the deferPhase runs, and its own error overwrites the message. Artifacts are rendered
@@ -61,12 +61,12 @@ def seconds(duration: str) -> float:
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", duration)
     if not parts or "".join(a + b for a, b in parts) != duration:
-        raise SandboxError(f"{duration!r} is no duration: write it as 90s, 10m or 1h30m")
+        raise SandboxError(f"invalid duration {duration!r}: expected one such as 90s, 10m or 1h30m")
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
 def check(blueprint: Mapping[str, Any]) -> None:
-    """Refuse a Blueprint that uses what the sandbox does not have, before any of it runs."""
+    """Refuse a Blueprint that uses what the sandbox lacks, before any of it runs."""
     where = f"Blueprint {blueprint['metadata']['name']}"
     for name, action in blueprint["actions"].items():
         phases = [*action["phases"], *([action["deferPhase"]] if "deferPhase" in action else [])]
@@ -125,7 +125,7 @@ class ActionSet:
         return not self._thread.is_alive()
 
     def cancel(self) -> None:
-        """What deleting the object does: the running phase ends, the deferPhase does not run."""
+        """Like deleting the object: the running phase ends, the deferPhase does not run."""
         self._cancelled.set()
         if self._pod:
             self._pod.kill()
@@ -134,7 +134,7 @@ class ActionSet:
         actions = self.manifest["spec"].get("actions", [])
         try:
             if len(actions) != 1:
-                raise Unsupported(f"{len(actions)} actions in one ActionSet: give it one")
+                raise Unsupported(f"{len(actions)} actions in one ActionSet: give exactly one")
             asked = actions[0]
             if refused := {"podOverride", "profile", "secrets", "configMaps"} & set(asked):
                 raise Unsupported(f"action field {', '.join(sorted(refused))} is not run here")
@@ -175,7 +175,7 @@ class ActionSet:
             if not healthy or self._cancelled.is_set():
                 break
         if "deferPhase" in action and not self._cancelled.is_set():
-            last = progress["deferPhase"]  # stays pending while it runs, as there
+            last = progress["deferPhase"]  # stays pending while it runs, as in Kanister
             healthy = self._phase(action["deferPhase"], last, parameters) and healthy
         if not healthy or self._cancelled.is_set():
             return
@@ -189,7 +189,7 @@ class ActionSet:
     def _phase(
         self, phase: Mapping[str, Any], shown: dict[str, Any], parameters: dict[str, Any]
     ) -> bool:
-        """Run one phase; False, and the ActionSet failed, when it did not succeed."""
+        """Run one phase; if it fails, mark the ActionSet failed and return False."""
         self.status["progress"]["runningPhase"] = phase["name"]
         try:
             run = {"KubeTask": self._kube_task, "KubeOps": self._kube_ops, "WaitV2": self._wait}
@@ -208,7 +208,7 @@ class ActionSet:
         self.status["progress"]["runningPhase"] = ""
 
     def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The dot of the templates: those fields of Kanister's that our Blueprints read."""
+        """The data of the templates: the fields of Kanister that our Blueprints read."""
         subject = asked["object"]
         if subject["kind"].lower() != "pvc":
             raise Unsupported(f"object kind {subject['kind']!r}: only pvc is run here")
@@ -252,7 +252,7 @@ class ActionSet:
     def _wait(
         self, _name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
     ) -> dict[str, str]:
-        """Until the conditions print `true`; as there, one that fails to render is not true."""
+        """Wait until the conditions print `true`; one that cannot be rendered does not."""
         conditions, timeout = raw["conditions"], seconds(render(raw["timeout"], parameters))
         deadline = time.monotonic() + timeout
         entries = [*conditions.get("anyOf", []), *conditions.get("allOf", [])]
@@ -284,7 +284,7 @@ def _lines(log: Path) -> Iterator[str]:
 
 
 def _output(text: str) -> dict[str, str]:
-    """One output line's JSON. Both key and value must be strings, as Kanister insists."""
+    """The JSON of one output line. Kanister requires key and value to be strings."""
     try:
         entry = json.loads(text)
         key, value = entry["key"], entry["value"]

@@ -15,7 +15,7 @@ from sandbox.errors import SandboxError, Unsupported
 #: The kubelet's back-off between restarts of a container: none, then 10 s doubling to 5 minutes.
 RESTART_BACKOFF, RESTART_BACKOFF_LIMIT = 10.0, 300.0
 
-#: Fields of a pod and of a container that change nothing for a process; `up` lists those in use.
+#: Fields of a pod and of a container without effect on a process; `up` lists those in use.
 WITHOUT_EFFECT = frozenset({
     "affinity", "automountServiceAccountToken", "dnsPolicy", "enableServiceLinks", "hostname",
     "image", "imagePullPolicy", "imagePullSecrets", "livenessProbe", "nodeName", "nodeSelector",
@@ -48,14 +48,14 @@ class Node(Protocol):
 
 
 def problems(spec: Mapping[str, Any]) -> list[str]:
-    """What this pod asks for that processes cannot do: empty when it can run."""
+    """What this pod needs that processes cannot provide; empty if it can run."""
     found = [f"pod field {name!r}" for name in sorted(set(spec) - _POD - WITHOUT_EFFECT)]
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
         where = f"container {container['name']!r}"
         unknown = sorted(set(container) - _CONTAINER - WITHOUT_EFFECT)
         found += [f"{where}: field {name!r}" for name in unknown]
         if not container.get("command"):
-            found.append(f"{where}: no command (an image's own entry point is unknown here)")
+            found.append(f"{where}: no command (the image's entry point is unknown here)")
         if (
             container in spec.get("initContainers", [])
             and container.get("restartPolicy") == "Always"
@@ -64,7 +64,7 @@ def problems(spec: Mapping[str, Any]) -> list[str]:
         paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
         words = [*container.get("command", []), *container.get("args", [])]
         found += [
-            f"{where}: {word!r} holds a path; give it by an environment variable"
+            f"{where}: {word!r} contains a path: give it by an environment variable"
             for word in words
             if processes.repoint(word, dict.fromkeys(paths, Path("/elsewhere"))) != word
         ]
@@ -175,11 +175,11 @@ class Pod:
         return processes.kill_tree(self.tag)
 
     def log(self, container: str) -> Path:
-        """Where the container's stdout and stderr go."""
+        """The file with the container's stdout and stderr."""
         return self.directory / f"{container}.log"
 
     def mount(self, container: Mapping[str, Any]) -> dict[str, Path]:
-        """The directory behind each mount path of a container; made when it is not there."""
+        """The directory behind each mount path of a container; created if it is missing."""
         directories: dict[str, Path] = {}
         for volume in self.spec.get("volumes", []):
             claim = volume.get("persistentVolumeClaim")
@@ -212,7 +212,7 @@ class Pod:
             delay = min(max(RESTART_BACKOFF, 2 * delay), RESTART_BACKOFF_LIMIT)
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
-        """The container's own variables, its paths re-pointed."""
+        """The container's own variables, with its mount paths replaced."""
         configmaps = self.node.configmaps(self.namespace)
         found = processes.environment(container, configmaps, self.mount(container))
         return {name: self.node.reachable(value) for name, value in found.items()}

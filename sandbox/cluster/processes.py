@@ -1,4 +1,4 @@
-"""What a container becomes here: an environment, a re-pointed set of paths, a process tree."""
+"""What stands in for a container: an environment, replaced paths, a process tree."""
 
 import os
 import re
@@ -14,9 +14,9 @@ import psutil
 
 from sandbox.errors import Unsupported
 
-#: Carried by every process of a pod, so that sessions and daemons of its own do not escape a kill.
+#: Set for every process of a pod, so that none escapes a kill by a session of its own.
 TAG = "HOLDFAST_SANDBOX_TAG"
-#: What a container inherits from this machine; everything else comes from its own object.
+#: What a container inherits from this machine; the rest comes from its own object.
 INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 
 _REFERENCE = re.compile(r"\$(\$)?\(([A-Za-z_][\w.-]*)\)")
@@ -32,10 +32,10 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def repoint(value: str, mounts: Mapping[str, Path]) -> str:
-    """Replace every mount path that begins a path in `value` by the directory that stands for it.
+    """Replace every mount path in `value` by the directory that stands for it.
 
-    A path begins the value, follows `file://`, or follows a separator such as `:` or `=`. The
-    longest mount path wins, and what was replaced is not looked at again.
+    A path starts at the beginning, after `file://`, or after a separator such as `:` or `=`. The
+    longest mount path wins, and a replacement is not replaced again.
     """
     if not mounts:
         return value
@@ -49,7 +49,7 @@ def environment(
     configmaps: Mapping[str, Mapping[str, str]],
     mounts: Mapping[str, Path],
 ) -> dict[str, str]:
-    """The container's own variables: `envFrom`, then `env`, expanded and re-pointed.
+    """The container's own variables: `envFrom`, then `env`, expanded, with mount paths replaced.
 
     `configmaps` are those of the pod's namespace by name.
     """
@@ -71,7 +71,7 @@ def environment(
 
 
 def inherited(project: Path) -> dict[str, str]:
-    """What stands for the image: this interpreter's commands first, our packages importable."""
+    """What stands in for the image: this interpreter's commands first, our packages importable."""
     bin_directory = str(Path(sys.executable).parent)
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return kept | {
@@ -91,7 +91,7 @@ def start(
                 command, env=dict(environ), cwd=directory, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        except OSError as error:  # what a kubelet calls StartError: exit code 128
+        except OSError as error:  # the kubelet's StartError: exit code 128
             output.write(f"cannot start {command[0]!r}: {error.strerror}\n".encode())
             return subprocess.Popen(["/bin/sh", "-c", "exit 128"], start_new_session=True)
 
@@ -103,7 +103,7 @@ def tagged(prefix: str) -> Iterator[psutil.Process]:
             if process.environ().get(TAG, "").startswith(prefix):
                 yield process
         except (psutil.Error, OSError):
-            continue  # gone meanwhile, a zombie, or not ours to read
+            continue  # gone, a zombie, or not readable by us
 
 
 def kill_tree(prefix: str) -> int:

@@ -1,4 +1,4 @@
-"""The subset of Go templates that our Blueprints use; anything else is refused by its name.
+"""The subset of Go templates that our Blueprints use; anything else is refused and named.
 
 Text, `{{ .field.path }}`, literals, calls of the listed functions, and `if` / `else if` / `else` /
 `end`. As in Kanister (`missingkey=error`), a field that is absent is an error.
@@ -15,7 +15,7 @@ Evaluator = Callable[[Any], Any]
 
 
 class TemplateError(SandboxError):
-    """A template that does not parse, or that reads a field which is not there."""
+    """A template that cannot be parsed, or that reads a missing field."""
 
 
 def _index(value: Mapping[str, Any], key: str) -> Any:
@@ -49,7 +49,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"]+')
 
 
 class Template:
-    """A parsed template. Parsing refuses what is not in the subset, before anything runs."""
+    """A parsed template. Parsing refuses what is outside the subset, before anything runs."""
 
     def __init__(self, text: str, functions: Mapping[str, Callable[..., Any]]) -> None:
         self.text, self.functions = text, functions
@@ -63,7 +63,7 @@ class Template:
         return "".join(node(data) for node in self._nodes)
 
     def _block(self) -> tuple[list[Evaluator], str]:
-        """The nodes up to what closes this block: `else …`, `end`, or "" at the end of the text."""
+        """This block's nodes, and what closes it: `else …`, `end`, or "" for the text's end."""
         nodes: list[Evaluator] = []
         while True:
             literal = self._pieces.pop(0)
@@ -132,7 +132,7 @@ def _text(value: Any) -> str:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string inside `value`: those that get rendered."""
+    """Every string inside `value` that gets rendered."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):

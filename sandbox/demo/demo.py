@@ -36,7 +36,7 @@ class Demo:
         self._clusters: list[Cluster] = []
 
     def run(self) -> bool:
-        """Tell the whole story; whether every promise was kept."""
+        """Run the whole story; returns whether every promise was kept."""
         began = time.monotonic()
         self._identity = claim(self.state)
         try:
@@ -111,10 +111,10 @@ class Demo:
         lost = last - resumed.step
         allowed = training.interval + max(0, last - middle)
         self._say(f"pod {resumed.pod} goes on from step {resumed.step} after {seconds:.1f} s")
-        self._promise("a save that was killed does not exist; the one before it is used",
+        self._promise("a killed save does not exist; the one before it is used",
                       resumed.step == middle - training.interval and bool(half),
                       f"step {resumed.step} after a kill in the save of {middle}")  # fmt: skip
-        self._promise("lost: at most one interval and the steps made during one save",
+        self._promise("at most one interval and the steps made during one save are lost",
                       0 <= lost <= allowed, f"{lost} steps of {allowed} allowed")  # fmt: skip
         self.story.rows.append(Row("killed in the middle of a save", last, lost, seconds))
 
@@ -167,10 +167,10 @@ class Demo:
         last = [line.step for line in training.lines("step") if line.time < resumed.time][-1]
         newer = [bundle.name for bundle in training.volume.bundles(generation)]
         present = training.volume.present()
-        self._say(f"`holdfast restore` took {took:.1f} s; training stood still for {seconds:.1f} s")
+        self._say(f"`holdfast restore` took {took:.1f} s; training paused for {seconds:.1f} s")
         self._say(f"generation {present} begins at step {resumed.step}; kept in generation "
                   f"{generation}: {', '.join(newer)}")  # fmt: skip
-        self._promise("a restore goes to the step that was asked for and keeps what is newer",
+        self._promise("a restore returns to the requested step and keeps what is newer",
                       resumed.step == target.step and bool(newer)
                       and present == (generation or 0) + 1,
                       f"step {resumed.step} of snapshot {told['outputs']['snapshot']}")  # fmt: skip
@@ -190,8 +190,8 @@ class Demo:
         steps = training.lines("step")
         whole = len(expected) == training.steps
         wrong = [line.step for line in steps if line.fields["loss"] != expected[line.step]]
-        found = f"{len(steps)} steps done for {len(expected)}, {len(wrong)} differ"
-        self._promise("every step, those done twice too, had the undisturbed run's loss",
+        found = f"{len(steps)} steps made for {len(expected)}, {len(wrong)} differ"
+        self._promise("every step, repeated ones too, had the undisturbed run's loss",
                       whole and not wrong, found)  # fmt: skip
 
     def _flip_a_byte(self, training: Training, reference: Training) -> None:
@@ -212,8 +212,8 @@ class Demo:
         training.wait("the last step again", lambda: training.job.finished)
         aside = [path.name for path in training.volume.quarantined()]
         self._say(f"{entry.path} at byte {entry.size // 2}; pod {resumed.pod} goes on from step "
-                  f"{resumed.step}; set aside: {', '.join(aside)}")  # fmt: skip
-        self._promise("a damaged bundle is never loaded: the one before is, and it is set aside",
+                  f"{resumed.step}; quarantined: {', '.join(aside)}")  # fmt: skip
+        self._promise("a damaged bundle is never loaded: the one before is, and it is quarantined",
                       resumed.step == before.manifest.labels["step"]
                       and any(name.startswith(newest.name) for name in aside),
                       f"step {resumed.step}, {len(aside)} in quarantine")  # fmt: skip
@@ -230,12 +230,12 @@ class Demo:
         return Training(cluster)
 
     def _reach(self, training: Training, step: int, also: Callable[[], Any]) -> None:
-        """Let it train to this step, and on until `also` holds; near its end it has to wait."""
+        """Let it train to this step, and on until `also` holds; suspend it near its last step."""
         late = training.steps * SUSPEND_AT
         training.wait(f"step {step}", lambda: training.step() >= step)
         training.wait("a backup", lambda: also() or training.step() >= late)
         if not also():
-            self._say("the training is quicker than its backups: suspended until there is one")
+            self._say("the training is faster than its backups: suspended until there is one")
             training.job.patch({"spec": {"suspend": True}})
             training.wait("a backup", also)
             training.job.patch({"spec": {"suspend": False}})
@@ -261,7 +261,7 @@ class Demo:
         return training.seconds(f"{name}-stage", "container")
 
     def _compare(self, text: str, training: Training, reference: Training) -> bool:
-        """Compare the newest bundles; False when identity must not be claimed at all."""
+        """Compare the newest bundles; False if fingerprints differ: nothing is claimed then."""
         ours, theirs = training.newest().manifest, reference.newest().manifest
         prints = [{k: str(v) for k, v in manifest.labels.items() if k.startswith("fingerprint.")}
                   for manifest in (ours, theirs)]  # fmt: skip
@@ -311,7 +311,7 @@ class Demo:
             json.dump(document, sys.stdout, indent=2)
             print()
         if broken:
-            self._say(f"volumes and logs are left in {self.state}")
+            self._say(f"volumes and logs are still in {self.state}")
 
 
 def _size(count: int) -> str:

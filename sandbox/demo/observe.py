@@ -1,4 +1,4 @@
-"""What a training in the sandbox did, read from its metrics, its volume and its store."""
+"""What a training in the sandbox has done: read from its metrics, volume and store."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ class Training:
         return sorted((line for line in found if event in (None, line.event)), key=lambda x: x.time)
 
     def step(self) -> int:
-        """The last step that was done."""
+        """The last completed step."""
         done = self.lines("step")
         return done[-1].step if done else 0
 
@@ -84,12 +84,12 @@ class Training:
         return self.volume.bundles()[0]
 
     def events(self, what: str, **details: Any) -> list[Event]:
-        """What happened in the cluster so far, filtered by what its details say."""
+        """What has happened in the cluster so far, filtered by its details."""
         return [event for event in self.cluster.events
                 if event.what == what and details.items() <= event.details.items()]  # fmt: skip
 
     def backups(self) -> list[Backup]:
-        """The backups that completed and hold something, oldest first."""
+        """The completed backups that hold a snapshot, oldest first."""
         done = self.events("actionset-ended", action="backup", state="complete")
         ended = [event for event in done if event.details["outputs"]["snapshot"]]
         return [Backup(event.time, event.details["outputs"]["snapshot"],
@@ -124,12 +124,12 @@ class Training:
             job = self.job
             if job.finished == "Failed" or time.monotonic() > deadline:
                 why = f"the Job failed: {job.reason}" if job.finished else f"not within {limit:g} s"
-                raise SandboxError(f"waiting for {what}: {why}\n{self._last_words()}")
+                raise SandboxError(f"waiting for {what}: {why}\n{self._log_tails()}")
             time.sleep(_POLL)
         return value
 
-    def _last_words(self) -> str:
-        """The ends of the last pod's logs, for whoever has to find out why."""
+    def _log_tails(self) -> str:
+        """The last lines of the last pod's logs, to find out why."""
         logs = sorted(self.job.pods[-1].directory.glob("*.log")) if self.job.pods else []
         return "\n".join(
             f"{log}:\n  " + "\n  ".join(log.read_text().splitlines()[-8:]) for log in logs
