@@ -1,4 +1,4 @@
-"""``python -m bench [QUESTION …]``: ask all questions, or some, and write down the answers."""
+"""``python -m bench [QUESTION …]``: answer all questions, or some, and write down the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main() -> None:
         sys.exit(f"bench needs {name}: {remedy}")
     for name in ("restic", "rclone", "openssl"):
         if not peers.program(name):
-            say(f"{name} is absent: its rows are left out")
+            say(f"{name} is not installed: its rows are left out")
     size, runs = options.size, options.runs
     questions: dict[str, Callable[[Path], list[Table]]] = {
         "push": lambda work: transfer.push_question(work, runs, size, options.files),
@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
         type=_size,
         nargs="+",
         default=[GIB // 2, 4 * GIB, 16 * GIB],
-        help="sizes at which resident memory is taken; each wants more than twice its space",
+        help="sizes at which resident memory is measured; each needs more than twice its space",
     )
     parser.add_argument(
         "--files", type=int, nargs="+", default=[8, 1], help="files that a push is split into"
@@ -71,12 +71,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--snapshots", type=int, default=10_000, help="to prune and list")
     parser.add_argument("--small-files", type=int, default=100_000, help="in one bundle")
     parser.add_argument("--state", type=_size, default=GIB, help="of a training, all ranks")
-    parser.add_argument("--work", type=Path, default=_work(), help="directory for everything")
+    parser.add_argument("--work", type=Path, default=_work(), help="working directory")
     return parser.parse_args()
 
 
 def _work() -> Path:
-    """A RAM disk where there is a large one: a disk would be measured instead of the tools."""
+    """A RAM disk if there is a large one; else the disk would be measured, not the tools."""
     ram = Path("/dev/shm")
     return ram if ram.is_dir() and shutil.disk_usage(ram).free > 8 * GIB else Path.cwd()
 
@@ -93,7 +93,9 @@ def _missing() -> list[tuple[str, str]]:
 def _size(text: str) -> int:
     match = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size: write 512MiB or 2GiB")
+        raise argparse.ArgumentTypeError(
+            f"invalid size '{text}': expected one such as 512MiB or 2GiB"
+        )
     return int(match[1]) * 1024 ** ("", "KiB", "MiB", "GiB").index(match[2])
 
 

@@ -127,7 +127,7 @@ def _many(work: Path, count: int) -> Table:
 
 
 def _populate(store: Store, manifests: Iterable[Manifest]) -> None:
-    """Write what pushes would have written, but for the data, and that all of it was verified."""
+    """Write what pushes and a verification would have written, without the data."""
     catalog = Catalog(store, OWNER)
     catalog.claim()
     began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=400)

@@ -1,4 +1,4 @@
-"""Run commands and know what they cost."""
+"""Run commands and measure what they cost."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from bench.server import server
 from bench.transfer import volume, where
 
 ROOM = 2.2
-"""Free space wanted, as a multiple of the bundle: the server puts a large object together from its
-parts, and a pull has another copy. The bundle itself is one hole: what is in it does not matter."""
+"""Free space needed, as a multiple of the bundle: the server assembles a large object from its
+parts, and a pull makes another copy. The bundle itself is a sparse file."""
 
 
 def question(places: list[Path], sizes: list[int]) -> list[Table]:
-    """Each size in the first of ``places`` that has room for it; without room it is left out."""
+    """Each size in the first of ``places`` with room for it; a size without room is left out."""
     header = ("bundle", "push, 8 files", "push, one file", "pull, 8 files", "pull, one file")
     table = Table("Peak resident memory of the process, MB", header)
     for size in sizes:
@@ -37,7 +37,7 @@ def question(places: list[Path], sizes: list[int]) -> list[Table]:
 
 def _both(work: Path, count: int, size: int) -> list[Cost]:
     with server(work) as s3, s3.bucket() as bucket:
-        with volume(work, count, size // count, _hole) as (root, _):
+        with volume(work, count, size // count, _sparse_file) as (root, _):
             push = run([*HOLDFAST, "push", "--volume", str(root), *where(bucket)], s3.environment)
         target = work / "target"
         target.mkdir()
@@ -47,6 +47,6 @@ def _both(work: Path, count: int, size: int) -> list[Cost]:
     return [push, pull]
 
 
-def _hole(path: Path, size: int) -> None:
+def _sparse_file(path: Path, size: int) -> None:
     with path.open("wb") as file:
         file.truncate(size)

@@ -1,4 +1,4 @@
-"""The tools that people use instead, with their own defaults unless a line says otherwise."""
+"""The tools that people use instead, with their own defaults unless noted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESTIC = {"RESTIC_PASSWORD": "benchmark"}
 
 
 def program(name: str) -> str | None:
-    """A program of this virtual environment, or of PATH; None where there is none."""
+    """A program of this virtual environment or on PATH; None if there is none."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 

@@ -1,6 +1,6 @@
-"""The answers, as tables in ``docs/benchmarks.md`` between the marks of their question.
+"""Writes results as tables into ``docs/benchmarks.md``, between the marks of their question.
 
-What stands outside the marks is written by people and stays.
+Text outside the marks is written by people and stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
 
 @dataclass
 class Table:
-    """One table and the sentences that say how to read it."""
+    """One table and the notes below it."""
 
     title: str
     header: Sequence[str]
@@ -52,7 +52,7 @@ def publish(question: str, tables: Sequence[Table], load: float) -> None:
 
 
 def versions() -> str:
-    """The machine and everything that took part."""
+    """The machine and the versions of all tools."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     parts = [
         f"{os.cpu_count()} cores, {memory:.0f} GiB",

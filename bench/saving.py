@@ -26,7 +26,7 @@ PATIENCE = timedelta(minutes=5)
 
 
 class Loop:
-    """Steps that take the same work each, and meet the other ranks like a training does."""
+    """Steps of equal work that synchronise the ranks like a training does."""
 
     def __init__(self) -> None:
         self._weights = torch.randn(640, 640)
@@ -46,7 +46,7 @@ class Loop:
 
 
 class Saves:
-    """The kinds of save. Each returns once training may go on; `finish` waits for the rest."""
+    """The kinds of save. Each returns when training may continue; `finish` waits for the rest."""
 
     def __init__(self, directory: Path, state: dict[str, Any], ranks: Ranks) -> None:
         self.directory, self.state, self.ranks = directory, state, ranks
@@ -69,7 +69,7 @@ class Saves:
         self._flight = cast("Future[Any]", flight)
 
     def raw_async_again(self) -> None:
-        """With the buffers of the save before, which is the quicker way."""
+        """With the buffers of the save before, which is faster."""
         self.raw_async(self._stager)
 
     def raw_sync(self) -> None:
@@ -154,7 +154,7 @@ def measure(
 
 
 def steps_for(loop: Loop, saves: Saves) -> int:
-    """As many steps between two saves as take three times as long as a save in the background."""
+    """How many steps take three times as long as one save in the background."""
     began = time.monotonic()
     saves.ours()
     saves.finish()

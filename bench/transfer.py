@@ -1,4 +1,4 @@
-"""Push and verified pull, beside what people use instead, over plain HTTP and over TLS."""
+"""Push and verified pull beside their peers, over plain HTTP and over TLS."""
 
 from __future__ import annotations
 
