@@ -19,6 +19,7 @@ from typing import Self
 from holdfast import durable
 from holdfast.errors import CommitRefused, InvalidBundle, InvalidManifest, UsageError
 from holdfast.failpoint import failpoint
+from holdfast.labels import label_problems, step_of
 from holdfast.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -61,9 +62,8 @@ class Bundle:
 
     @property
     def step(self) -> int | None:
-        """The training step that a checkpoint holds, from its label `step`."""
-        step = self.manifest.labels.get("step")
-        return step if isinstance(step, int) else None
+        """The training step that a checkpoint holds; see `holdfast.labels.step_of`."""
+        return step_of(self.name, self.manifest.labels)
 
 
 @dataclass
@@ -165,7 +165,7 @@ class BundleWriter:
         """
         with durable.no_space_named(self.path):
             tree = Tree.of(self.path)
-            if problems := tree.problems():
+            if problems := tree.problems() + label_problems(labels):
                 raise CommitRefused(problems)
             if files is None:
                 files = durable.in_threads(self.entry, list(tree.files), threads)
@@ -243,7 +243,7 @@ def commit_directory(
     if Path(parent).resolve().is_relative_to(source.resolve()):
         raise UsageError(f"'{parent}' lies inside '{source}': choose a place outside of it")
     tree = Tree.of(source)
-    if problems := tree.problems():
+    if problems := tree.problems() + label_problems(labels):
         raise CommitRefused(problems)
     with BundleWriter(parent, name, kind) as writer, durable.no_space_named(writer.path):
         for directory in tree.directories:

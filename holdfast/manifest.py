@@ -88,6 +88,7 @@ def _time_text(value: datetime) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
 Name = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
+Component = Annotated[str, Field(pattern=rf"^{_COMPONENT.pattern}$")]
 Time = Annotated[datetime, BeforeValidator(_time), PlainSerializer(_time_text)]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=128)]
 Text = Annotated[str, AfterValidator(_utf8)]
@@ -292,9 +293,13 @@ def _summary(error: ValidationError) -> str:
 
 def check_name(name: str, what: str = "name") -> str:
     """Return the name of a workload or run; raise UsageError if it is not a valid one."""
-    if not _COMPONENT.fullmatch(name):
-        raise UsageError(
-            f"invalid {what} {name!r}: use 1 to 63 characters of a-z, 0-9 and '-', with no '-' at"
-            " either end"
-        )
+    if problem := component_problem(name):
+        raise UsageError(f"invalid {what} {name!r}: {problem}")
     return name
+
+
+def component_problem(name: str) -> str | None:
+    """Why no workload or run can have this name; None if it is valid."""
+    if _COMPONENT.fullmatch(name):
+        return None
+    return "use 1 to 63 characters of a-z, 0-9 and '-', with no '-' at either end"

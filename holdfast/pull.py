@@ -30,6 +30,7 @@ from holdfast.errors import (
     StoreUnreachable,
 )
 from holdfast.failpoint import failpoint
+from holdfast.labels import newness
 from holdfast.manifest import MANIFEST, FileEntry, Manifest
 from holdfast.progress import SILENT, Progress
 from holdfast.recover import Action, Decision, Start, StoreState, VolumeState, decide
@@ -213,7 +214,7 @@ def _refill(
             progress.note(f"snapshot {snapshot.id} cannot be used: {error}; trying the one before")
             damaged.append(snapshot.id)
             continue
-        newest = max(pulled, key=lambda bundle: bundle.name.encode())
+        newest = max(pulled, key=lambda b: newness(b.name, b.manifest.labels))
         reason = f"{decision.reason}: pulled {snapshot.id}"
         if damaged:
             reason += f"; damaged in the store: {', '.join(damaged)}"

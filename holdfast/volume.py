@@ -4,20 +4,22 @@
                            /.quarantine/  .pins/  .tmp-… (being written)
                   /gen-0002/ …            .stage-…  .pull-… (a restore, a refill)
 
-Names order the bundles of a generation, so the greatest is the newest. One process at a time writes
+Steps order the bundles of a generation (`holdfast.labels.newness`). One process at a time writes
 to a run (its trainer, or what restores it while the trainer is stopped); only that one may call
 `keep` and `sweep`. Any number may read.
 """
 
 import logging
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
 from holdfast.errors import InvalidBundle, UsageError
+from holdfast.labels import is_healthy, newness
 from holdfast.manifest import check_name
 
 PINS = ".pins"
@@ -60,11 +62,23 @@ class Volume:
 
         Only manifests are read. A bundle without a readable manifest is left out: see `damaged`.
         """
-        return [found for found in self._read(generation) if isinstance(found, Bundle)]
+        return [found for found in self.scan(generation) if isinstance(found, Bundle)]
 
     def damaged(self, generation: int | None = None) -> list[InvalidBundle]:
         """The bundles of a generation (default: the present one) whose manifest is unreadable."""
-        return [found for found in self._read(generation) if isinstance(found, InvalidBundle)]
+        return [found for found in self.scan(generation) if isinstance(found, InvalidBundle)]
+
+    def scan(self, generation: int | None = None) -> list[Bundle | InvalidBundle]:
+        """`bundles` and `damaged` of a generation in one list, newest first."""
+        found: list[tuple[tuple[object, ...], Bundle | InvalidBundle]] = []
+        for path in self._candidates(generation):
+            try:
+                bundle = read_bundle(path)
+                found.append((newness(path.name, bundle.manifest.labels), bundle))
+            except InvalidBundle as error:
+                if os.path.lexists(path):  # else the writer's keep() just removed it
+                    found.append((newness(path.name, {}), error))
+        return [entry for _, entry in sorted(found, key=lambda item: item[0], reverse=True)]
 
     def history(self) -> list[tuple[int, Bundle]]:
         """The bundles of all generations as (generation, bundle), newest first."""
@@ -82,11 +96,11 @@ class Volume:
         (never deleted). Where it cannot be moved (a read-only volume) it is skipped all the same.
         Older generations are not searched: a restore left them behind on purpose.
         """
-        for path in self._candidates(None):
+        for found in self.scan():
             try:
-                return verify(path, threads=threads)
+                return verify(found.path, threads=threads)
             except InvalidBundle as error:
-                if path.exists() or path.is_symlink():  # else the writer's keep() just removed it
+                if os.path.lexists(found.path):  # else the writer's keep() just removed it
                     self._set_aside(error, quarantine)
         return None
 
@@ -107,21 +121,20 @@ class Volume:
     def keep(self, count: int, dry_run: bool = False) -> list[Path]:
         """Remove all but the newest `count` valid bundles of the run; return the removed ones.
 
-        Ordered by (generation, name), so older generations empty as the present one fills. Valid
-        means that the quick check passes and that no full check by this object failed. Pinned
-        bundles stay. Invalid ones stay too, for inspection. `count` is at least 1, so the last
-        valid bundle always stays. A crash leaves no partial bundle. `dry_run` removes nothing.
+        Ordered by (generation, step), so older generations empty as the present one fills. Valid
+        means that the quick check passes and that no full check by this object failed. `count` is
+        at least 1, so the last valid bundle always stays. So does the last good one: the newest
+        marked `healthy`, or without such a mark the newest that is not marked as bad. Pinned
+        bundles stay, and invalid ones for inspection. A crash leaves no partial bundle. `dry_run`
+        removes nothing.
         """
         if count < 1:
             raise UsageError(f"cannot keep {count} bundles: keep at least 1")
-        kept = 0
+        valid = [found for found in self.history() if self._passes_quick_check(found[1].path)]
+        good = _last_good([bundle for _, bundle in valid])
         removed = []
-        for generation, bundle in self.history():
-            if not self._passes_quick_check(bundle.path):
-                continue
-            if kept < count:
-                kept += 1
-            elif not self._pin(generation, bundle.name).exists():
+        for generation, bundle in valid[count:]:
+            if bundle is not good and not self._pin(generation, bundle.name).exists():
                 if not dry_run:
                     durable.remove_tree(bundle.path)
                 removed.append(bundle.path)
@@ -172,22 +185,13 @@ class Volume:
         return shutil.disk_usage(self.root).free
 
     def _candidates(self, generation: int | None) -> list[Path]:
-        """The paths that could be bundles, newest first: not hidden, and not plain files."""
+        """The paths that could be bundles, in no order: not hidden, and not plain files."""
         number = self.present() if generation is None else generation
         path = None if number is None else self.generation_path(number)
         if path is None or not _is_directory(path):
             return []
         found = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-        found = [entry for entry in found if entry.is_symlink() or entry.is_dir()]
-        return sorted(found, key=lambda entry: entry.name.encode(errors="surrogateescape"))[::-1]
-
-    def _read(self, generation: int | None) -> Iterator[Bundle | InvalidBundle]:
-        for path in self._candidates(generation):
-            try:
-                yield read_bundle(path)
-            except InvalidBundle as error:
-                if path.exists() or path.is_symlink():
-                    yield error
+        return [entry for entry in found if entry.is_symlink() or entry.is_dir()]
 
     def _set_aside(self, error: InvalidBundle, move: bool) -> None:
         self._failed[error.path] = error
@@ -210,6 +214,14 @@ class Volume:
 
     def _pin(self, generation: int, name: str) -> Path:
         return self.generation_path(generation) / PINS / name
+
+
+def _last_good(newest_first: Sequence[Bundle]) -> Bundle | None:
+    for marks in ((True,), (True, None)):
+        for bundle in newest_first:
+            if is_healthy(bundle.manifest.labels) in marks:
+                return bundle
+    return None
 
 
 def _is_directory(path: Path) -> bool:

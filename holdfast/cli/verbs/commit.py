@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,13 @@ from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, say
 from holdfast.errors import UsageError
 from holdfast.text import figures, plural
+
+if TYPE_CHECKING:
+    from holdfast.bundle import Bundle
+    from holdfast.volume import Volume
+
+#: written like this, a label's value becomes a number; longer ones are beyond what JSON can hold
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,15}")
 
 
 def commit(
@@ -29,8 +37,8 @@ def commit(
         typer.Option(
             "--name",
             envvar="HOLDFAST_NAME",
-            help="The bundle's name. Names order bundles: number them with leading zeros."
-            " Default with --step 100: step-00000100.",
+            help="The bundle's name. Default with --step 100: step-00000100. Names order only"
+            " bundles without a step.",
         ),
     ] = None,
     step: Annotated[
@@ -89,18 +97,23 @@ def commit(
     Example: holdfast commit ./out --step 100 --volume /mnt/checkpoints --run gpt
     """
     from holdfast.bundle import commit_directory
+    from holdfast.labels import label_problems
 
     labels = _labels(label or [])
     if step is not None:
-        labels["step"] = step
         name = name or f"step-{step:08d}"
+        _set(labels, "step", step)
     if not name:
         raise UsageError("the bundle needs a name: give --name or --step")
+    target = None
     if parent is None:
         target = open_volume(volume, run)
         generation = target.present() or 1
         parent = target.generation_path(generation)
-        labels = {"run": target.run, "generation": generation} | labels
+        _set(labels, "run", target.run)
+        _set(labels, "generation", generation)
+    if problems := label_problems(labels):
+        raise UsageError("; ".join(problems))
     say(f"commit {directory} as {parent / name}")
     start = time.monotonic()
     bundle = commit_directory(directory, parent, name, kind, labels, move=move)
@@ -109,6 +122,12 @@ def commit(
         f"committed {bundle.name}: {plural(len(manifest.files), 'file')},"
         f" {figures(manifest.size, time.monotonic() - start)}"
     )
+    newer = _newer(target, bundle)
+    if newer:
+        say(
+            f"{bundle.name} is not the newest bundle: {newer.name} is, because bundles are ordered"
+            " by step, and those without a step are older"
+        )
     if output is options.Format.JSON:
         emit(
             {
@@ -118,7 +137,22 @@ def commit(
                 "bytes": manifest.size,
                 "content": manifest.content,
                 "digest": manifest.digest,
+                "newest": newer is None,
             }
+        )
+
+
+def _newer(volume: Volume | None, bundle: Bundle) -> Bundle | None:
+    """The newest bundle of the volume's present generation, if it is not this one."""
+    newest = volume.bundles()[:1] if volume else []
+    return newest[0] if newest and newest[0].path != bundle.path else None
+
+
+def _set(labels: dict[str, str | int], key: str, value: str | int) -> None:
+    """Set a label that the command itself knows; refuse another value for it."""
+    if labels.setdefault(key, value) != value:
+        raise UsageError(
+            f"invalid label {key}={labels[key]!r}: it is {value!r} here; leave the label out"
         )
 
 
@@ -129,6 +163,7 @@ def _labels(texts: list[str]) -> dict[str, str | int]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UsageError(f"invalid label '{text}': expected KEY=VALUE, such as dataset=v3")
-        number = value.removeprefix("-").isascii() and value.removeprefix("-").isdecimal()
-        labels[key] = int(value) if number and str(int(value)) == value else value
+        if key in labels:
+            raise UsageError(f"label '{key}' is given twice: give it once")
+        labels[key] = int(value) if _INTEGER.fullmatch(value) else value
     return labels

@@ -36,6 +36,7 @@ def latest(
     """
     from holdfast.bundle import verify
     from holdfast.errors import InvalidBundle
+    from holdfast.labels import is_healthy
 
     target = open_volume(volume, run)
     if quick:
@@ -54,6 +55,8 @@ def latest(
             " `holdfast pull`"
         )
     manifest = bundle.manifest
+    if is_healthy(manifest.labels) is False:
+        say(f"{bundle.name} is marked as unhealthy (label healthy=0): see `holdfast list`")
     if output is options.Format.JSON:
         emit(
             {

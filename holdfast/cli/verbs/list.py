@@ -56,28 +56,34 @@ def list_(
 
 def _bundles(volume: Volume) -> list[dict[str, Any]]:
     """Rows of the volume, newest first, with what is wrong with those that cannot be read."""
+    from holdfast.errors import InvalidBundle
+    from holdfast.labels import is_healthy
+
     pins = volume.pins()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for generation in reversed(volume.generations()):
-        found = [
-            {
-                "bundle": bundle.name,
-                "generation": generation,
-                "kind": bundle.manifest.kind,
-                "created": when(bundle.manifest.created),
-                "bytes": bundle.manifest.size,
-                "state": "pinned" if (generation, bundle.name) in pins else "",
-                "digest": bundle.manifest.digest,
+        newest = generation == volume.present()
+        for found in volume.scan(generation):
+            if isinstance(found, InvalidBundle):
+                rows.append(_no_bundle(found.path.name, generation, "damaged"))
+                continue
+            states = {
+                "newest": newest,
+                "pinned": (generation, found.name) in pins,
+                "unhealthy": is_healthy(found.manifest.labels) is False,
             }
-            for bundle in volume.bundles(generation)
-        ]
-        if found and generation == volume.present():
-            found[0]["state"] = ", ".join(filter(None, ["newest", found[0]["state"]]))
-        damaged = [
-            _no_bundle(error.path.name, generation, "damaged")
-            for error in volume.damaged(generation)
-        ]
-        rows += sorted(found + damaged, key=lambda row: str(row["bundle"]), reverse=True)
+            newest = False
+            rows.append(
+                {
+                    "bundle": found.name,
+                    "generation": generation,
+                    "kind": found.manifest.kind,
+                    "created": when(found.manifest.created),
+                    "bytes": found.manifest.size,
+                    "state": ", ".join(state for state, holds in states.items() if holds),
+                    "digest": found.manifest.digest,
+                }
+            )
     for path in volume.quarantined():
         generation = int(path.parents[1].name.removeprefix("gen-"))
         rows.append(_no_bundle(path.name, generation, "quarantined"))

@@ -395,3 +395,74 @@ def test_the_installed_command_does_a_whole_round_in_processes_of_its_own(holdfa
     shutil.rmtree(holdfast.run_path)
     shutil.rmtree(holdfast.root / "store" / "team")
     assert run("pull", "--if-empty", "--start", "require").returncode == 76
+
+
+# --- which bundle is the newest ------------------------------------------------------------------
+
+
+def test_a_step_of_more_digits_is_the_newest_for_every_verb(holdfast: Shell) -> None:
+    for step in (99_999_999, 100_000_000):
+        holdfast.commit(step)
+    assert holdfast("latest").stdout.startswith("step-100000000 ")
+    assert "step-100000000" in holdfast("push").stderr
+    rows = holdfast.json("list", "--side", "volume")["bundles"]
+    assert [(row["bundle"], row["state"]) for row in rows] == [
+        ("step-100000000", "newest"),
+        ("step-99999999", ""),
+    ]
+    removed = holdfast.json("prune", "--side", "volume", "--keep", 1)["removed"]
+    assert [Path(path).name for path in removed] == ["step-99999999"]
+
+
+def test_names_without_a_step_are_ordered_by_their_numbers(holdfast: Shell) -> None:
+    for epoch in (9, 10):
+        (holdfast.root / "out").mkdir(exist_ok=True)
+        (holdfast.root / "out" / "f").write_text(f"{epoch}")
+        holdfast("commit", holdfast.root / "out", "--name", f"epoch-{epoch}")
+    assert holdfast("latest").stdout.startswith("epoch-10 ")
+
+
+def test_a_commit_says_that_its_bundle_is_not_the_newest(holdfast: Shell) -> None:
+    holdfast.commit(200)
+    source = holdfast.root / "out"
+    source.mkdir()
+    (source / "f").touch()
+    older = holdfast("commit", source, "--step", 100)
+    assert "step-00000100 is not the newest bundle: step-00000200 is" in older.stderr
+    unnumbered = holdfast.json("commit", source, "--name", "final")
+    assert unnumbered["newest"] is False
+    newest = holdfast("commit", source, "--step", 300)
+    assert "not the newest" not in newest.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--label", "generation=seven"], "invalid label generation='seven'"),
+        (["--label", "run=OTHER RUN"], "invalid label run='OTHER RUN'"),
+        (["--label", "run=other"], "invalid label run='other': it is 'gpt' here"),
+        (["--label", "generation=2"], "invalid label generation=2: it is 1 here"),
+        (["--label", "step=2"], "invalid label step=2: it is 1 here"),
+        (["--label", "world_size=0"], "invalid label world_size=0"),
+        (["--label", "healthy=yes"], "invalid label healthy='yes'"),
+        (["--label", "a=1", "--label", "a=2"], "label 'a' is given twice"),
+        (["--label", "a"], "expected KEY=VALUE"),
+    ],
+)
+def test_a_commit_refuses_labels_that_a_later_verb_cannot_use(
+    holdfast: Shell, words: list[str], said: str
+) -> None:
+    (holdfast.root / "out").mkdir()
+    (holdfast.root / "out" / "f").touch()
+    refused = holdfast("commit", holdfast.root / "out", "--step", 1, *words, code=2)
+    assert said in refused.stderr
+    assert not holdfast.run_path.exists()
+
+
+def test_a_step_beyond_what_json_can_hold_is_refused(holdfast: Shell) -> None:
+    (holdfast.root / "out").mkdir()
+    (holdfast.root / "out" / "f").touch()
+    refused = holdfast("commit", holdfast.root / "out", "--step", 2**53, code=2)
+    assert "invalid label step=9007199254740992" in refused.stderr
+    long = holdfast("commit", holdfast.root / "out", "--step", 1, "--label", f"n={'9' * 5000}")
+    assert "committed step-00000001" in long.stderr
