@@ -17,10 +17,10 @@ ACTIONLINT_MODULE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 CHECKERS := $(S3) $(ACTIONLINT) policy/.venv/.ready
 CONTAINER ?= docker
 PYTEST_ARGS ?=
-# One process per core of the smallest machine; a file stays in one process, with its fixtures.
+# One process per core of the smallest machine; all tests of a file share a process, and so its fixtures.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 BENCH_ARGS ?=
-# How often `make soak` kills a training: each time takes about ten seconds.
+# How often `make soak` kills a training; each kill takes about ten seconds.
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
@@ -32,9 +32,9 @@ CODE := bench holdfast infra policy sandbox testkit training tests __main__.py
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(BIN)/.training $(CHECKERS) ## Install all that demo and test need into .venv (torch included)
+setup: $(BIN)/.training $(CHECKERS) ## Install all that demo and test need into .venv, PyTorch included
 
-setup-light: $(BIN)/.dev ## Install what needs no PyTorch: infra, holdfast, the linters
+setup-light: $(BIN)/.dev ## Install what needs no PyTorch: holdfast, infra, the linters
 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
@@ -44,19 +44,19 @@ test: $(BIN)/.training lint $(CHECKERS) ## Lint, type-check and run every test
 
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch
 	$(PYTEST) -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
-	  tests/test_workflows.py $(PYTEST_ARGS)
+	  tests/test_docs.py tests/test_workflows.py $(PYTEST_ARGS)
 
-test-graph: $(BIN)/.dev ## The resource graph on mocks, without what is slow: for while you edit
+test-graph: $(BIN)/.dev ## Quick tests of the resource graph, on mocks: while you edit
 	$(PYTEST) -m "not slow" tests/infra tests/blueprints $(PYTEST_ARGS)
 
-soak: $(BIN)/.training ## Train, kill at random, go on, many times (about an hour): make soak CYCLES=300
+soak: $(BIN)/.training ## Kill a training at random, many times (about an hour): make soak CYCLES=300
 	$(BIN)/python -m tests.soak --cycles $(CYCLES)
 
-bench: $(BIN)/.training $(S3) ## Measure push, pull, memory and saves beside their peers (about an hour): docs/benchmarks.md
+bench: $(BIN)/.training $(S3) ## Compare push, pull, memory and saves with other tools (about an hour): docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-lint: $(BIN)/.dev ## ruff (lint and format), the directions of imports, and the type checker
+lint: $(BIN)/.dev ## Check style, format, the directions of imports, and types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/lint-imports --no-cache --no-logo
@@ -69,14 +69,14 @@ format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
 plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluster: make plan STACK=local
 	@$(BIN)/python -m infra.plan plan --stack $(STACK) --output $(OUTPUT)
 
-pictures: $(BIN)/.dev ## Draw docs/pictures anew from the plans of the three stacks
+pictures: $(BIN)/.dev ## Redraw docs/pictures from the plans of the three stacks
 	$(foreach stack,local dev prod,$(BIN)/python -m infra.plan plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
 
 images: ## Build the tools and training images (CONTAINER=docker|podman|"buildah")
 	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .
 	$(CONTAINER) build -f images/training/Containerfile -t holdfast-training:dev .
 
-lock: $(BIN)/.dev ## Resolve the dependencies of pyproject.toml anew into the lock files
+lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --group infra -o requirements.txt
 	$(COMPILE) --group policy -o policy/requirements.txt
@@ -85,7 +85,7 @@ lock: $(BIN)/.dev ## Resolve the dependencies of pyproject.toml anew into the lo
 	$(COMPILE) -c requirements-training.txt --extra bench -o requirements-bench.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
 
-clean: ## Remove what the commands above made, but not .venv
+clean: ## Remove what the commands above made, except .venv
 	-$(BIN)/python -m sandbox down
 	rm -rf .cache .sandbox report .pytest_cache .ruff_cache .hypothesis
 
@@ -100,13 +100,13 @@ $(BIN)/.dev: $(BIN)/.venv requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-# What `pulumi install` in policy/ makes too.
+# The same environment that `pulumi install` in policy/ makes.
 policy/.venv/.ready: policy/requirements.txt | $(BIN)/.venv
 	$(PYTHON) -m venv policy/.venv
 	policy/.venv/bin/python -m pip install --quiet -r policy/requirements.txt
 	@touch $@
 
-# The lock is a constraint here, not a list: a CPU build of the same torch needs none of its CUDA libraries.
+# The lock file is used as a constraint, not as a list: a CPU build of the same torch needs no CUDA libraries.
 $(BIN)/.training: $(BIN)/.dev requirements-training.txt
 ifeq ($(TORCH_INDEX),)
 	@echo "Installing PyTorch from the default index: on Linux this is the CUDA build, 5.4 GB installed."
