@@ -332,7 +332,7 @@ def test_another_bundle_of_the_same_name_is_never_replaced(
     assert verify(other.path).manifest == other.manifest
 
 
-def test_a_volume_without_room_is_told_before_anything_is_written(
+def test_a_volume_without_space_is_refused_before_anything_is_written(
     volume: Volume,
     catalog: Catalog,
     save: Callable[..., Bundle],

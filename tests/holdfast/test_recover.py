@@ -45,7 +45,7 @@ TABLE = [
 
 @pytest.mark.parametrize("start", Start)
 @pytest.mark.parametrize(("volume", "store", "action"), TABLE)
-def test_a_cell_of_the_table(
+def test_each_state_of_volume_and_store_leads_to_its_action(
     volume: VolumeState, store: StoreState, action: Action, start: Start
 ) -> None:
     assert decide(volume, store, start).decision is action

@@ -57,7 +57,7 @@ def test_a_snapshot_that_failed_verification_fills_no_place() -> None:
     assert list(kept) == ["s0", "s2", "s3"]
 
 
-def test_a_policy_of_nothing_keeps_the_newest_the_last_verified_and_the_pinned() -> None:
+def test_an_empty_policy_keeps_the_newest_the_last_verified_and_the_pinned() -> None:
     taken = every(9, timedelta(days=40))
 
     kept = select_keep(taken, only(), pinned=["s7"], verified={"s3": True, "s5": True, "s1": False})

@@ -19,7 +19,7 @@ def test_every_stack_keeps_every_rule(stack: str, preview: bool) -> None:
     assert not found, "\n".join(str(violation) for violation in found)
 
 
-def test_a_stack_that_breaks_a_rule_is_told_so() -> None:
+def test_a_stack_that_breaks_a_rule_is_reported() -> None:
     graph = collect(load("local"), "local")
     volume = next(iter(graph.find("PersistentVolume")))
     volume.inputs["spec"]["persistentVolumeReclaimPolicy"] = "Delete"

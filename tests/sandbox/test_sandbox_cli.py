@@ -34,7 +34,7 @@ def test_down_removes_the_folder_of_a_sandbox_whose_process_is_gone(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_down_touches_no_folder_that_no_sandbox_made(tmp_path: Path) -> None:
+def test_down_leaves_folders_alone_that_no_sandbox_made(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     result = run("down", "--state", tmp_path)
     assert result.exit_code == 1
@@ -55,7 +55,7 @@ def test_down_does_not_stop_a_process_that_only_has_the_recorded_number(tmp_path
         other.wait()
 
 
-def test_a_folder_with_other_things_in_it_is_never_taken(tmp_path: Path) -> None:
+def test_a_folder_that_holds_other_files_is_never_used(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     with pytest.raises(SandboxError, match="not empty"):
         claim(tmp_path)

@@ -84,7 +84,7 @@ def wait_for(file: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_node_that_never_comes_back_is_done_without_where_min_nodes_allow_it(
+def test_training_goes_on_without_a_node_that_never_comes_back_where_min_nodes_allows_it(
     nodes: Nodes, lab: Lab, tmp_path: Path
 ) -> None:
     lost = nodes.start(f"save.shard-written@2=hold:{tmp_path / 'held'}", min_nodes=2)

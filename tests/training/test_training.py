@@ -138,7 +138,7 @@ def test_a_training_that_always_dies_at_the_same_place_gives_up_for_good(lab: La
     assert lab.metrics.read_text() == before
 
 
-def test_only_bad_bundles_never_lead_to_step_0(lab: Lab, undisturbed: Lab) -> None:
+def test_a_volume_with_only_bad_bundles_never_starts_at_step_0(lab: Lab, undisturbed: Lab) -> None:
     lab.copy_of(undisturbed, 4)
     lab.flip_a_bit(4)
 

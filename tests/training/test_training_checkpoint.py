@@ -145,7 +145,9 @@ def test_a_bundle_is_never_written_twice(ranks: Ranks, volume: Volume) -> None:
     assert len(volume.bundles()) == 1
 
 
-def test_two_saves_at_once_are_a_mistake_of_the_caller(ranks: Ranks, volume: Volume) -> None:
+def test_a_second_save_while_one_is_in_flight_is_an_error_of_the_caller(
+    ranks: Ranks, volume: Volume
+) -> None:
     saver = Saver(volume, 1, ranks, keep=3)
     saver.begin(4, state(), {"step": 4})
 

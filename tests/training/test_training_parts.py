@@ -96,7 +96,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("bad", "start", "pulled", "expected"), CELLS)
-def test_without_a_sound_bundle(
+def test_what_a_start_does_without_a_valid_bundle(
     bad: bool, start: Start, pulled: Pulled, expected: Outcome | None
 ) -> None:
     recovery = without_a_bundle(VolumeState.BAD if bad else VolumeState.NONE, start, pulled)
@@ -263,7 +263,7 @@ def consumed(ranks: int, first: int, steps: int) -> list[list[int]]:
     return [sorted(index for order in orders for index in next(order)) for _ in range(steps)]
 
 
-def test_who_is_asked_to_stop_while_no_ranks_run_stops_at_once(tmp_path: Path) -> None:
+def test_a_stop_request_while_no_ranks_run_takes_effect_at_once(tmp_path: Path) -> None:
     with pytest.raises(StopRequested), forward_stop(tmp_path / "stop", 60, idle=lambda: True):
         signal.raise_signal(signal.SIGTERM)
     with forward_stop(tmp_path / "again", 60, idle=lambda: False):

@@ -117,7 +117,7 @@ def start_pod(volume: Volume, catalog: Catalog, answer: Path) -> tuple[int, Path
     return child, answer
 
 
-def test_an_owner_that_only_seemed_dead_does_not_free_the_lock_of_its_heir(
+def test_an_owner_that_was_only_slow_does_not_free_the_lock_of_its_successor(
     store_directory: Path,
 ) -> None:
     """Shown to fail: with a release in `store_lock` that does not say which lock it means."""
@@ -133,7 +133,7 @@ def test_an_owner_that_only_seemed_dead_does_not_free_the_lock_of_its_heir(
             assert not third
 
 
-def test_a_push_that_only_seemed_dead_is_still_right_when_it_goes_on(
+def test_a_push_that_was_frozen_is_still_correct_when_it_goes_on(
     volume: Volume,
     catalog: Catalog,
     save: Callable[..., Bundle],

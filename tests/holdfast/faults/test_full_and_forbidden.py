@@ -125,7 +125,7 @@ def write_and_fill(volume: Volume, write_bundle: Callable[..., Bundle], filler: 
     write_bundle(volume.generation_path(1), 200, Filling())
 
 
-def test_a_disk_without_room_is_told_before_a_pull_writes_and_one_that_fills_up_meanwhile_too(
+def test_a_full_disk_is_reported_before_a_pull_writes_and_also_if_it_fills_up_meanwhile(
     disk: Disk,
     volume: Volume,
     catalog: Catalog,

@@ -188,7 +188,7 @@ def test_the_search_finds_a_push_that_does_not_look_for_tombstones(
         every_cut(scene, range(9, 60), range(9, 60), dying=True)
 
 
-def test_the_search_finds_a_push_that_takes_its_time(
+def test_the_search_finds_a_push_without_a_time_limit(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_limit(self: _Push, began: datetime, now: datetime) -> None:

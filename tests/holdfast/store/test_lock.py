@@ -14,7 +14,9 @@ from holdfast.store.lock import HOLD, run_lock, store_lock
 from testkit.stores import WORKLOAD, age
 
 
-def test_one_holds_the_lock_of_a_workload_and_the_next_gets_it_afterwards(store: Store) -> None:
+def test_one_process_holds_the_lock_of_a_workload_and_the_next_gets_it_afterwards(
+    store: Store,
+) -> None:
     with store_lock(store, WORKLOAD, patience=0) as first:
         with store_lock(store, WORKLOAD, patience=0) as second:
             assert (first, second) == (True, False)
@@ -26,7 +28,7 @@ def test_one_holds_the_lock_of_a_workload_and_the_next_gets_it_afterwards(store:
         assert next_one
 
 
-def test_of_many_that_come_at_once_one_gets_the_lock(store: Store) -> None:
+def test_of_many_processes_that_ask_at_once_one_gets_the_lock(store: Store) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
 
         def take(_: int) -> bool:
@@ -46,7 +48,7 @@ def test_a_lock_that_was_left_behind_is_taken_over_by_one(store_directory: Path)
                 assert not late
 
 
-def test_a_run_is_locked_for_one_and_the_other_waits_no_longer_than_told(tmp_path: Path) -> None:
+def test_a_run_is_locked_by_one_process_and_others_wait_no_longer_than_told(tmp_path: Path) -> None:
     with run_lock(tmp_path / "run") as held:
         assert held
         with (

@@ -87,7 +87,9 @@ def test_an_upload_that_was_given_up_on_reads_no_further(
     monkeypatch.undo()
 
 
-def test_nobody_listening_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_where_nothing_listens_is_called_unreachable(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(StoreUnreachable, match="check the network"):
@@ -162,7 +164,7 @@ os._exit(0)  # as the command ends: a thread of obstore may still want the inter
     assert int(done.stdout) < 2 * memory, f"grew by {int(done.stdout) >> 20} MiB"
 
 
-def test_a_pods_own_identity_is_enough(
+def test_a_pod_without_keys_uses_its_own_identity(
     s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As EKS Pod Identity has it: an agent on loopback, and a token in a file."""

@@ -76,7 +76,7 @@ def assert_one_whole_copy(remote: Catalog, bundle: Bundle) -> None:
     ],
     ids=lambda rule: f"{rule.fault.name} {rule.method} {rule.part}".lower().replace("/", ""),
 )
-def test_a_fault_that_passes_is_ridden_out_and_leaves_one_whole_copy(
+def test_a_passing_fault_is_retried_and_leaves_one_complete_copy(
     volume: Volume, bundle: Bundle, remote: Catalog, faults: FaultProxy, rule: Rule
 ) -> None:
     """Shown to fail: with max_retries=0 in `S3._client`, and, for a lost answer to a creation,

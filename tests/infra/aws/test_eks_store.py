@@ -220,7 +220,7 @@ def test_no_identity_can_remove_a_version_or_weaken_the_bucket(identity: Identit
         assert not allows(policy, f"s3:{action}", PLACE.bucket_arn), action
 
 
-def test_who_pushes_cannot_delete_data_and_who_prunes_cannot_write_them():
+def test_a_push_may_not_delete_data_and_a_prune_may_not_write_it():
     keeper, pruner = (identity_policy(i, "gpt", PLACE) for i in ("keeper", "pruner"))
 
     for key in ("data/gpt/run/x", "manifests/gpt/run/x.json"):

@@ -53,7 +53,7 @@ def test_each_node_is_an_index_with_a_name_before_it_is_ready():
     schemas.check(job(declared))
 
 
-def test_the_ranks_meet_in_a_pod_of_its_own_by_the_name_that_the_trainer_reads():
+def test_the_rendezvous_is_a_pod_of_its_own_under_the_name_that_the_trainer_reads():
     declared = several()
     given = environment(trainer(declared))
     config = training_config([], {**given, "HOLDFAST_KEEP": "3"})
@@ -86,7 +86,7 @@ def test_no_user_code_no_volume_and_no_node_that_trains_holds_the_rendezvous():
     assert [list(volume) for volume in pod["spec"]["volumes"]] == [["name", "emptyDir"]]
 
 
-def test_min_nodes_is_what_the_ranks_and_the_job_can_do_without():
+def test_min_nodes_reaches_the_trainer_and_the_job():
     declared = several(nodes=5, min_nodes=3)
 
     assert environment(trainer(declared))["HOLDFAST_MIN_NODES"] == "3"
@@ -126,7 +126,7 @@ def test_one_node_stays_simple():
     )
 
 
-def test_nothing_hinders_a_drain(eks: Graph):
+def test_no_stack_has_a_disruption_budget_that_blocks_a_drain(eks: Graph):
     assert eks.find("PodDisruptionBudget") == []
 
 

@@ -96,7 +96,7 @@ def test_a_preview_asks_once_and_waits_for_nothing(cluster, monkeypatch):
     assert len(cluster.calls) == 2
 
 
-def test_the_question_goes_to_the_stacks_own_cluster(cluster):
+def test_the_hook_asks_the_stacks_own_cluster(cluster):
     run(KubernetesSettings(context="kind", kubeconfig="/home/me/kube"))
 
     for call in cluster.calls:

@@ -60,7 +60,7 @@ def test_every_pod_but_the_ones_that_prepare_directories_complies_with_restricte
     assert {name: restricted_violations(pod) for name, pod in pods} == {n: [] for n, _ in pods}
 
 
-def test_the_restricted_check_has_teeth(local: Graph):
+def test_the_restricted_check_finds_a_violation(local: Graph):
     prepare = [pod for name, pod in pod_specs(local) if name.startswith("Job prepare-")]
 
     assert len(prepare) == 2
@@ -266,7 +266,7 @@ def test_what_a_task_overrides_is_a_valid_part_of_a_pod(local: Graph):
         schemas.check(manifest)
 
 
-def test_the_schema_check_has_teeth(local: Graph):
+def test_the_schema_check_finds_a_violation(local: Graph):
     (job,) = local.find("Job", "gpt")
     wrong = json.loads(json.dumps(job.inputs))
     wrong["spec"]["template"]["spec"]["containers"][0]["restartPolicyRule"] = []

@@ -237,7 +237,7 @@ def test_the_json_output_is_the_whole_graph(local: Graph):
     assert document["outputs"] == local.outputs
 
 
-def test_the_picture_has_a_node_for_every_object_and_only_known_ends(local: Graph):
+def test_the_picture_has_a_node_for_every_object_and_no_arrow_to_anything_else(local: Graph):
     lines = render.mermaid(local).splitlines()
 
     nodes = {line.split("[")[0].replace("subgraph", "").strip() for line in lines if "[" in line}

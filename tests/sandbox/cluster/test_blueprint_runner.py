@@ -186,7 +186,7 @@ def test_an_output_that_is_not_two_strings_fails_the_phase(
     assert "phase output" in result(cluster)["error"]["message"]
 
 
-def test_waiting_for_a_job_that_does_not_exist_burns_the_whole_time_out(
+def test_waiting_for_a_job_that_does_not_exist_lasts_until_the_time_out(
     make_cluster: Factory,
 ) -> None:
     cluster = make_cluster(claim(), blueprint(wait("gone", "300ms")))
@@ -226,7 +226,7 @@ def test_a_request_that_cannot_be_launched_fails_with_its_reason(
         (task("{{ .x }}", "echo {{ .Time | date }}"), r"'\|'"),
     ],
 )
-def test_a_blueprint_with_more_than_the_sandbox_has_is_refused_by_name(
+def test_a_blueprint_that_needs_what_the_sandbox_lacks_is_refused_by_name(
     make_cluster: Factory, phase: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(Unsupported, match=named):
@@ -320,7 +320,7 @@ def test_kanister_watches_its_own_namespace_only(make_cluster: Factory) -> None:
     assert call(cluster, "POST", elsewhere, body)[0] == 404
 
 
-def test_a_finished_job_can_be_made_anew_from_its_own_spec_over_http(
+def test_a_finished_job_can_be_created_again_from_its_own_spec_over_http(
     make_cluster: Factory,
 ) -> None:
     cluster = make_cluster(job(container(python("pass"))), blueprint(task("up", "true")), claim())

@@ -218,7 +218,7 @@ def test_a_pod_gets_a_fault_only_under_its_own_name(make_cluster: Factory) -> No
     assert [pod.exit_codes["main"] for pod in work.pods] == [9, 0]
 
 
-def test_a_container_sees_nothing_of_this_shells_variables(
+def test_a_container_does_not_inherit_this_shells_variables(
     make_cluster: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOLDFAST_RUN", "not-the-graphs")
@@ -241,7 +241,7 @@ def test_a_container_sees_nothing_of_this_shells_variables(
         ({"managedBy": "someone"}, "managedBy"),
     ],
 )
-def test_a_job_that_needs_what_is_not_done_here_is_named_and_not_run(
+def test_a_job_that_needs_what_the_sandbox_lacks_is_named_and_not_run(
     make_cluster: Factory, change: dict[str, Any], named: str
 ) -> None:
     cluster = make_cluster(job(container(shell("true")), **change))

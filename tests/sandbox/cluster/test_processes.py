@@ -74,7 +74,7 @@ def test_env_overrides_configmaps_and_sees_what_came_before() -> None:
         ({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}, "fieldRef"),
     ],
 )
-def test_sources_of_values_that_are_not_there_are_refused_by_name(
+def test_a_missing_source_of_a_value_is_refused_by_name(
     entry: dict[str, object], named: str
 ) -> None:
     with pytest.raises(Unsupported, match=named):

@@ -28,7 +28,7 @@ def story(kept: bool = True) -> Story:
     )
 
 
-def test_the_page_needs_nothing_from_anywhere() -> None:
+def test_the_report_loads_nothing_from_elsewhere() -> None:
     page = report.render(story())
     assert not re.search(r"""(src|href|url)\s*[=(]|@import|https?://""", page)
 
