@@ -24,7 +24,7 @@ BENCH_ARGS ?=
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
-CODE := bench holdfast infra policy sandbox testkit training tests __main__.py
+CODE := bench holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan pictures images lock clean
@@ -72,9 +72,10 @@ plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluste
 pictures: $(BIN)/.dev ## Redraw docs/pictures from the plans of the three stacks
 	$(foreach stack,local dev prod,$(BIN)/python -m infra.plan plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
 
-images: ## Build the tools and training images (CONTAINER=docker|podman|"buildah")
+images: ## Build the tools, training and tracking images (CONTAINER=docker|podman|"buildah")
 	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .
 	$(CONTAINER) build -f images/training/Containerfile -t holdfast-training:dev .
+	$(CONTAINER) build -f images/tracking/Containerfile -t holdfast-tracking:dev .
 
 lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
@@ -84,6 +85,7 @@ lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.to
 	$(COMPILE) -c requirements-dev.txt --extra training -o requirements-training.txt pyproject.toml
 	$(COMPILE) -c requirements-training.txt --extra bench -o requirements-bench.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
+	$(COMPILE) --group tracking -o images/tracking/requirements.txt
 
 clean: ## Remove what the commands above made, except .venv
 	-$(BIN)/python -m sandbox down

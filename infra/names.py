@@ -17,6 +17,9 @@ PRIORITY_CLASS = "holdfast-training"
 #: Where the store's volume and the scratch directory appear in our containers.
 STORE_MOUNT = "/var/lib/holdfast/store"
 WORK_MOUNT = "/var/lib/holdfast/scratch"
+#: The MLflow server, its database, and the Secret that trainers log in with.
+TRACKING, TRACKING_DATABASE, TRACKING_CLIENT = "tracking", "tracking-database", "tracking-client"
+TRACKING_PORT = 5000
 
 
 def workload_labels(workload: str) -> dict[str, str]:

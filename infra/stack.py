@@ -1,5 +1,6 @@
 """The stack as a table of contents: settings in, outputs out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,8 +12,9 @@ from infra.kubernetes.placement import task_placement
 from infra.kubernetes.pods import PodSettings
 from infra.kubernetes.protection import Protection
 from infra.kubernetes.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
+from infra.kubernetes.tracking import TrackingServer
 from infra.kubernetes.training import Training, WorkloadNamespace
-from infra.names import Project, backup_account
+from infra.names import TRACKING_CLIENT, Project, backup_account
 from infra.options import after
 from infra.platform import Platform, on_kubernetes
 from infra.settings import (
@@ -40,6 +42,8 @@ class Outputs:
     services: dict[str, pulumi.Output[str]] | None = None
     backup_schedules: dict[str, pulumi.Output[str]] | None = None
     namespaces: dict[str, str] | None = None
+    tracking_url: str | None = None
+    tracking_service: pulumi.Output[str] | None = None
     platform: dict[str, pulumi.Input[Any]] = field(default_factory=dict)
     """What the target adds, by name: on EKS the kubeconfig, the cluster's name and more."""
 
@@ -72,8 +76,9 @@ def build(settings: Settings) -> Outputs:
     volumes: dict[str, ClaimedVolume] = {}
     trainings: dict[str, Training] = {}
     protections: dict[str, Protection] = {}
-    for namespace in settings.namespaces():
-        here = _in_namespace(namespace, settings, stack)
+    homes = {name: _in_namespace(name, settings, stack) for name in settings.namespaces()}
+    tracking = _tracking(settings, platform, homes, after(stack, *directories))
+    for namespace, here in homes.items():
         access = KanisterAccess(
             f"{namespace}-kanister", namespace, settings.kanister.namespace, here
         )
@@ -88,7 +93,7 @@ def build(settings: Settings) -> Outputs:
                 after(here, *directories),
                 source=platform.sources.get(workload.volume.claim),
             )
-            ready = after(here, volumes[name], *store_claim)
+            ready = after(here, volumes[name], *store_claim, *_client(tracking, namespace))
             trainings[name] = Training(
                 name,
                 workload,
@@ -97,6 +102,7 @@ def build(settings: Settings) -> Outputs:
                 workload_environment(name, workload, store, settings.kanister.namespace),
                 settings.access,
                 ready,
+                login=TRACKING_CLIENT if tracking is not None else None,
             )
             protections[name] = Protection(
                 name,
@@ -106,6 +112,10 @@ def build(settings: Settings) -> Outputs:
                 after(ready, kanister, access),
             )
     outputs = _outputs(list(settings.workloads), settings, volumes, trainings, protections)
+    if tracking is not None:
+        outputs = replace(
+            outputs, tracking_url=tracking.url, tracking_service=tracking.service_name
+        )
     return replace(outputs, platform=platform.exports)
 
 
@@ -169,6 +179,32 @@ def _store_claim(settings: Settings, namespace: str, opts: Options) -> list[pulu
     return [
         ClaimedVolume(name, volume, namespace, opts, volume_name=f"{volume.name}-{namespace}-vol")
     ]
+
+
+def _tracking(
+    settings: Settings, platform: Platform, homes: Mapping[str, Options], opts: Options
+) -> TrackingServer | None:
+    """The experiment tracking, with its volumes; None where the stack has none."""
+    tracking = settings.pipeline.tracking
+    if tracking is None:
+        return None
+    here = _in_namespace(tracking.namespace, settings, opts)
+    volumes = [
+        ClaimedVolume(
+            f"tracking-{volume.name}",
+            volume,
+            tracking.namespace,
+            here,
+            source=platform.sources.get(volume.claim),
+        )
+        for _, volume in tracking.volumes()
+    ]
+    return TrackingServer("tracking", tracking, settings.run_as, homes, after(here, *volumes))
+
+
+def _client(tracking: TrackingServer | None, namespace: str) -> list[pulumi.Resource]:
+    """What a trainer logs in with, where there is experiment tracking."""
+    return [] if tracking is None else [tracking.client_secrets[namespace]]
 
 
 def _outputs(

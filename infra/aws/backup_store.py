@@ -1,11 +1,12 @@
 """The backup bucket, and which pods may do what in it."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.iam import Role, json_of, pod_trust
+from infra.aws.iam import Document, Role, json_of, pod_trust
 from infra.aws.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.names import backup_account, task_account
 from infra.settings import Workload
@@ -17,7 +18,7 @@ ABORT_DAYS = 7
 
 
 class Bucket(pulumi.ComponentResource):
-    """A bucket for backups: versioned, encrypted, private, its accesses logged.
+    """A bucket for what must not be lost: versioned, encrypted, private, its accesses logged.
 
     Produces: the Bucket and one for its access logs, each with ownership, public access block,
     encryption, policy and lifecycle; versioning, logging, and Object Lock where it is asked for.
@@ -36,16 +37,18 @@ class Bucket(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions,
         *,
         keep: bool,
+        policy: Callable[[Place], Document] = bucket_policy,
     ) -> None:
         """
         Args:
             name: the Pulumi name.
             settings: its own.
             cloud: account and region.
-            prefix: where in it this stack's backups are.
-            key: encrypts the backups.
+            prefix: where in it this stack's objects are.
+            key: encrypts them.
             opts: the provider.
             keep: whether destroy must leave it, with all that is in it.
+            policy: what no one may do with it.
         """
         super().__init__("holdfast:store:Bucket", name, {}, opts)
         self._keep = keep
@@ -67,7 +70,7 @@ class Bucket(pulumi.ComponentResource):
         place = key.arn.apply(
             lambda arn: Place(cloud.partition, cloud.region, settings.name, prefix, arn)
         )
-        self._private(name, bucket, place.apply(bucket_policy), key)
+        self._private(name, bucket, place.apply(policy), key)
         aws.s3.BucketLifecycleConfiguration(
             f"{name}-lifecycle",
             bucket=bucket.id,

@@ -9,6 +9,7 @@ import pulumi_kubernetes as k8s
 from infra import versions
 from infra.aws import security_groups
 from infra.aws.addons import Addons, after_nodes
+from infra.aws.artifacts import ArtifactStore
 from infra.aws.backup_store import Bucket, StoreAccess
 from infra.aws.classes import Classes
 from infra.aws.cluster import Cluster
@@ -119,6 +120,7 @@ def build(settings: EksStack, project: Project) -> Platform:
             )
             for name, workload in settings.workloads.items()
         ]
+    ready += _artifacts(settings, keys, after(in_aws, cluster, first))
     provider = k8s.Provider(
         "kubernetes",
         kubeconfig=cluster.kubeconfig,
@@ -235,6 +237,27 @@ def _source(
                 keep=keep,
             ).source
     return None
+
+
+def _artifacts(settings: EksStack, keys: Keys, opts: Options) -> list[pulumi.Resource]:
+    """Where the experiment tracking keeps files in S3; nothing where it needs nothing of AWS."""
+    tracking = settings.pipeline.tracking
+    if tracking is None or tracking.artifacts.volume is not None:
+        return []
+    existing = tracking.artifacts.existing
+    if existing is not None and (existing.endpoint or existing.credentials_secret):
+        return []
+    return [
+        ArtifactStore(
+            "artifacts",
+            tracking,
+            settings.cluster.name,
+            settings.aws,
+            keys.data,
+            opts,
+            keep=settings.keeps_data,
+        )
+    ]
 
 
 def _store(

@@ -173,59 +173,70 @@ def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str
 
 
 def bucket_policy(place: Place) -> dict[str, Any]:
-    """What no one may do with the bucket, whatever else they are allowed."""
-    everything = [place.bucket_arn, f"{place.bucket_arn}/*"]
-    objects = f"{place.bucket_arn}/*"
-
-    def deny(sid: str, action: Any, resource: Any, condition: dict[str, Any]) -> Statement:
-        return {
-            "Sid": sid,
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": action,
-            "Resource": resource,
-            "Condition": condition,
-        }
-
+    """What no one may do with the backup bucket, whatever else they are allowed."""
+    objects = f"{place.bucket_arn}/{place.prefix}"
     return {
         "Version": "2012-10-17",
         "Statement": [
-            deny("OnlyTls", "s3:*", everything, {"Bool": {"aws:SecureTransport": "false"}}),
-            deny("OnlyTls12", "s3:*", everything, {"NumericLessThan": {"s3:TlsVersion": "1.2"}}),
-            # Without these headers the bucket's default encryption applies, which is right; a
-            # negated comparison alone would refuse that, hence the test that the header is there.
-            deny(
-                "OnlyKms",
-                "s3:PutObject",
-                objects,
-                {
-                    "Null": {"s3:x-amz-server-side-encryption": "false"},
-                    "StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"},
-                },
-            ),
-            deny(
-                "OnlyOurKey",
-                "s3:PutObject",
-                objects,
-                {
-                    "Null": {"s3:x-amz-server-side-encryption-aws-kms-key-id": "false"},
-                    "ArnNotEquals": {
-                        "s3:x-amz-server-side-encryption-aws-kms-key-id": place.key_arn
-                    },
-                },
-            ),
+            *_private(place),
             # Also refuses multipart uploads of these, which carry no such header: they are small.
-            deny(
+            _deny(
                 "CreateOnce",
                 "s3:PutObject",
-                [f"{place.bucket_arn}/{place.prefix}/{key}" for key in WRITE_ONCE],
+                [f"{objects}/{key}" for key in WRITE_ONCE],
                 {"Null": {"s3:if-none-match": "true"}},
             ),
-            deny(
+            _deny(
                 "ReplaceOnlyWhatWasSeen",
                 "s3:PutObject",
-                [f"{place.bucket_arn}/{place.prefix}/{key}" for key in WRITE_SEEN],
+                [f"{objects}/{key}" for key in WRITE_SEEN],
                 {"Null": {"s3:if-none-match": "true", "s3:if-match": "true"}},
             ),
         ],
     }
+
+
+def private_bucket_policy(place: Place) -> dict[str, Any]:
+    """What no one may do with a bucket of the stack's: reach it without TLS, or encrypt by another
+    key."""
+    return {"Version": "2012-10-17", "Statement": _private(place)}
+
+
+def _deny(sid: str, action: Any, resource: Any, condition: dict[str, Any]) -> Statement:
+    return {
+        "Sid": sid,
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": action,
+        "Resource": resource,
+        "Condition": condition,
+    }
+
+
+def _private(place: Place) -> list[Statement]:
+    everything = [place.bucket_arn, f"{place.bucket_arn}/*"]
+    objects = f"{place.bucket_arn}/*"
+    return [
+        _deny("OnlyTls", "s3:*", everything, {"Bool": {"aws:SecureTransport": "false"}}),
+        _deny("OnlyTls12", "s3:*", everything, {"NumericLessThan": {"s3:TlsVersion": "1.2"}}),
+        # Without these headers the bucket's default encryption applies, which is right; a
+        # negated comparison alone would refuse that, hence the test that the header is there.
+        _deny(
+            "OnlyKms",
+            "s3:PutObject",
+            objects,
+            {
+                "Null": {"s3:x-amz-server-side-encryption": "false"},
+                "StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"},
+            },
+        ),
+        _deny(
+            "OnlyOurKey",
+            "s3:PutObject",
+            objects,
+            {
+                "Null": {"s3:x-amz-server-side-encryption-aws-kms-key-id": "false"},
+                "ArnNotEquals": {"s3:x-amz-server-side-encryption-aws-kms-key-id": place.key_arn},
+            },
+        ),
+    ]

@@ -64,6 +64,8 @@ class Training(pulumi.ComponentResource):
         environment: Mapping[str, str],
         access: KubernetesSettings | EksAccess,
         opts: pulumi.ResourceOptions,
+        *,
+        login: str | None = None,
     ) -> None:
         """
         Args:
@@ -74,6 +76,7 @@ class Training(pulumi.ComponentResource):
             environment: of `holdfast` in all pods of the workload.
             access: how kubectl reaches the cluster.
             opts: the parent, and what the pods mount.
+            login: the Secret with the trainer's environment for the experiment tracking, if any.
         """
         super().__init__("holdfast:training:Training", name, {}, opts)
         labels = workload_labels(name)
@@ -110,7 +113,7 @@ class Training(pulumi.ComponentResource):
             before.append(register(f"{name}-rendezvous-service", its_service, options))
         self.job = register(
             f"{name}-job",
-            training_job(name, workload, pods, nodes),
+            training_job(name, workload, pods, nodes, login),
             pulumi.ResourceOptions(
                 parent=self,
                 depends_on=before,
@@ -150,9 +153,13 @@ def _replacement_hook(
 
 
 def training_job(
-    name: str, workload: Workload, pods: PodSettings, nodes: TrainingNodes | None
+    name: str,
+    workload: Workload,
+    pods: PodSettings,
+    nodes: TrainingNodes | None,
+    login: str | None = None,
 ) -> Manifest:
-    """The Job of one workload, complete."""
+    """The Job of one workload, complete. ``login``: a Secret that the trainer's environment has."""
     labels = {**workload_labels(name), CLAIM_LABEL: workload.volume.claim}
     source = [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}]
     mounts = [{"name": "volume", "mountPath": workload.mount_path}]
@@ -168,7 +175,7 @@ def training_job(
         "name": "trainer",
         "image": image,
         "command": list(workload.command),
-        "envFrom": source,
+        "envFrom": [*source, *([{"secretRef": {"name": login}}] if login else [])],
         "env": env(trainer_environment(name, workload, nodes, image)),
         "ports": [{"name": "metrics", "containerPort": workload.port}],
         "resources": _resources(workload, nodes),

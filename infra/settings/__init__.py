@@ -23,6 +23,7 @@ from infra.settings.network_volumes import (
     IscsiVolume,
     NfsVolume,
 )
+from infra.settings.pipeline import Pipeline, Tracking
 from infra.settings.problems import SettingsError, explain
 from infra.settings.stack import (
     EksAccess,
@@ -52,10 +53,12 @@ __all__ = [
     "KubernetesSettings",
     "KubernetesStack",
     "NfsVolume",
+    "Pipeline",
     "Resources",
     "Retention",
     "Settings",
     "SettingsError",
+    "Tracking",
     "Volume",
     "Workload",
     "from_config",

@@ -128,6 +128,7 @@ class EksStack(Settings):
         used = {f"workloads.{name}.image": w.image for name, w in self.workloads.items()}
         if self.deploys:
             used |= {"images.tools": self.images.tools, "images.training": self.images.training}
+        used |= self.pipeline.images()
         for where, image in used.items():
             if image is not None and "@sha256:" not in image:
                 raise ValueError(
@@ -237,6 +238,27 @@ class EksStack(Settings):
                     f"workloads.{name}: save_seconds + upload_seconds are {needed}, and spot nodes "
                     f"go {SPOT_NOTICE} s after EC2 says so: save faster, or use on-demand"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tracking_survives_its_node(self) -> "EksStack":
+        tracking = self.pipeline.tracking
+        if tracking is None:
+            return self
+        for where, volume in tracking.volumes():
+            if isinstance(volume, HostPathVolume | IscsiVolume):
+                raise ValueError(
+                    f"pipeline.tracking.{where}: {volume.kind} cannot follow a pod to another "
+                    "node on EKS: use ebs or efs"
+                )
+            if isinstance(volume, EbsVolume | FsxLustreVolume):
+                self._must_be_in_the_network(f"pipeline.tracking.{where}.zone", volume.zone)
+        url = tracking.artifacts.url
+        if url is not None and url.split("/")[2] == self.backup_store.bucket:
+            raise ValueError(
+                f"pipeline.tracking.artifacts: {url} is in the backup store's bucket: use another, "
+                "so that a backup is not lost with its original"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from infra import versions
 from infra.settings.fields import Image, Model, Name
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
 from infra.settings.node_groups import TrainingGroup, TrainingNodes
+from infra.settings.pipeline import Pipeline
 from infra.settings.store import BackupStore
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
 from infra.settings.workload import Workload
@@ -74,6 +75,8 @@ class Settings(Model):
     """Where backups live."""
     workloads: dict[Name, Workload] = Field(min_length=1)
     """Training jobs by name. The first one's names are the stack's plain exports."""
+    pipeline: Pipeline = Pipeline()
+    """Experiment tracking."""
 
     @field_validator("workloads")
     @classmethod
@@ -94,6 +97,19 @@ class Settings(Model):
                     f"workloads.{name}.namespace: {workload.namespace} belongs to Kanister: "
                     "use another, so that no workload can reach the operator"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tracking_is_apart(self) -> "Settings":
+        tracking = self.pipeline.tracking
+        if tracking is None:
+            return self
+        taken = {*self.namespaces(), self.kanister.namespace, *SYSTEM_NAMESPACES}
+        if tracking.namespace in taken:
+            raise ValueError(
+                f"pipeline.tracking.namespace {tracking.namespace} is used already: use one of its "
+                "own, such as pipeline, since its network policies close it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -126,6 +142,9 @@ class Settings(Model):
             yield f"workloads.{name}.volume", workload.namespace, workload.volume
         if self.backup_store.volume is not None:
             yield "backup_store.volume", "", self.backup_store.volume
+        if self.pipeline.tracking is not None:
+            for where, volume in self.pipeline.tracking.volumes():
+                yield f"pipeline.tracking.{where}", self.pipeline.tracking.namespace, volume
 
     def namespaces(self) -> list[str]:
         """The workloads' namespaces, each once, in the order of the settings."""
@@ -177,6 +196,12 @@ class KubernetesStack(Settings):
             raise ValueError(
                 "backup_store.create: only target eks makes buckets: make one yourself and name it "
                 "in backup_store.existing"
+            )
+        tracking = self.pipeline.tracking
+        if tracking is not None and tracking.artifacts.create is not None:
+            raise ValueError(
+                "pipeline.tracking.artifacts.create: only target eks makes buckets: make one "
+                "yourself and name it in pipeline.tracking.artifacts.existing"
             )
         for where, _, volume in self.volumes():
             if isinstance(volume, EbsVolume | EfsVolume | FsxLustreVolume):

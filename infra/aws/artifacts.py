@@ -1,0 +1,121 @@
+"""Where the experiment tracking keeps its files in S3, and how its server reaches them."""
+
+from functools import partial
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.aws.backup_store import Bucket
+from infra.aws.iam import Document, Role, document, pod_trust
+from infra.aws.store_policy import Place, Statement, private_bucket_policy
+from infra.names import TRACKING
+from infra.settings.eks import AwsSettings
+from infra.settings.pipeline import Tracking
+
+
+class ArtifactStore(pulumi.ComponentResource):
+    """A bucket for artifacts, and the right of the tracking server, and of no one else, to use it.
+
+    Produces: a Bucket where the settings ask for one; a Role and the PodIdentityAssociation of the
+    server's service account.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tracking: Tracking,
+        cluster: str,
+        cloud: AwsSettings,
+        key: aws.kms.Key,
+        opts: pulumi.ResourceOptions,
+        *,
+        keep: bool,
+    ) -> None:
+        """
+        Args:
+            name: the Pulumi name.
+            tracking: its settings, with artifacts in a bucket.
+            cluster: the cluster's name.
+            cloud: account and region.
+            key: encrypts a bucket that is made.
+            opts: the provider, and the cluster.
+            keep: whether destroy must leave the bucket.
+        """
+        super().__init__("holdfast:pipeline:ArtifactStore", name, {}, opts)
+        own = pulumi.ResourceOptions(parent=self)
+        made, existing = tracking.artifacts.create, tracking.artifacts.existing
+        place: pulumi.Output[Place]
+        if made is not None:
+            bucket = Bucket(
+                name, made, cloud, "", key, own, keep=keep, policy=private_bucket_policy
+            )
+            place = pulumi.Output.all(bucket.name, key.arn).apply(
+                lambda known: Place(cloud.partition, cloud.region, known[0], "", known[1])
+            )
+        else:
+            assert existing is not None
+            where, _, prefix = existing.url.removeprefix("s3://").partition("/")
+            region = existing.region or cloud.region
+            place = pulumi.Output.from_input(
+                Place(cloud.partition, region, where, prefix, existing.key_arn)
+            )
+        role = Role(
+            f"{name}-access",
+            pod_trust(cloud.cluster_arn(cluster), tracking.namespace, TRACKING),
+            own,
+            description=f"{cluster}: artifacts of the experiment tracking",
+            inline=place.apply(partial(_policy, made is None)),
+        )
+        aws.eks.PodIdentityAssociation(
+            f"{name}-access",
+            cluster_name=cluster,
+            namespace=tracking.namespace,
+            service_account=TRACKING,
+            role_arn=role.arn,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
+        )
+        self.register_outputs({})
+
+
+def _policy(shared: bool, place: Place) -> Document:
+    """List, read, write and delete below the prefix, and use the bucket's key for that.
+
+    Args:
+        shared: whether others use the bucket too, so that only the prefix may be listed.
+        place: where the artifacts are.
+    """
+    below = f"{place.prefix}/*" if place.prefix else "*"
+    listing: Statement = {
+        "Sid": "List",
+        "Effect": "Allow",
+        "Action": "s3:ListBucket",
+        "Resource": place.bucket_arn,
+    }
+    if shared and place.prefix:
+        listing["Condition"] = {"StringLike": {"s3:prefix": [place.prefix, below]}}
+    actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+    statements: list[Statement] = [
+        listing,
+        {
+            "Sid": "Objects",
+            "Effect": "Allow",
+            "Action": actions,
+            "Resource": f"{place.bucket_arn}/{below}",
+        },
+    ]
+    if place.key_arn is not None:
+        context = "kms:EncryptionContext:aws:s3:arn"
+        statements.append(
+            {
+                "Sid": "Key",
+                "Effect": "Allow",
+                "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+                "Resource": place.key_arn,
+                "Condition": {
+                    "StringEquals": {"kms:ViaService": f"s3.{place.region}.amazonaws.com"},
+                    # With a bucket key the context is the bucket, without one it is the object.
+                    "StringLike": {context: [place.bucket_arn, f"{place.bucket_arn}/{below}"]},
+                },
+            }
+        )
+    return document(*statements)
