@@ -1,8 +1,8 @@
-"""A test double of the Kubernetes API: HTTP as it is spoken, states as a test scripts them.
+"""A test double of the Kubernetes API: real HTTP, with states that a test scripts.
 
 It checks nothing that Kanister checks and runs no phase. Each created ActionSet takes the next
-script; each GET of it moves one status further and stays at the last one. A deleted Job stays for
-as many GETs as `leaving` says, as one whose pods have not ended.
+script; each GET of it advances one status and stays at the last one. A deleted Job remains for
+`leaving` GETs, like a Job whose pods have not ended yet.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def failed(message: str, *, defer: str | None = None, phase: str = "") -> Status
 
 
 def job(*conditions: str, **annotations: str) -> dict[str, Any]:
-    """The Job gpt as the API server shows it, with what its controller made up."""
-    made_up = {"batch.kubernetes.io/controller-uid": "uid-1", "controller-uid": "uid-1",
+    """The Job gpt as the API server shows it, with the labels that its controller adds."""
+    generated = {"batch.kubernetes.io/controller-uid": "uid-1", "controller-uid": "uid-1",
                "batch.kubernetes.io/job-name": "gpt", "job-name": "gpt"}  # fmt: skip
     return {
         "apiVersion": "batch/v1",
@@ -76,7 +76,7 @@ def job(*conditions: str, **annotations: str) -> dict[str, Any]:
             "generation": 3,
             "creationTimestamp": "2026-05-01T12:00:00Z",
             "ownerReferences": [{"kind": "Holder", "uid": "x"}],
-            "labels": {"holdfast.dev/workload": "gpt", **made_up},
+            "labels": {"holdfast.dev/workload": "gpt", **generated},
             "annotations": {"pulumi.com/skipAwait": "true"}
             | {f"holdfast.dev/{key}": value for key, value in annotations.items()},
             "managedFields": [
@@ -91,7 +91,7 @@ def job(*conditions: str, **annotations: str) -> dict[str, Any]:
             "template": {
                 "metadata": {
                     "creationTimestamp": None,
-                    "labels": {"holdfast.dev/claim": "checkpoints-pvc", **made_up},
+                    "labels": {"holdfast.dev/claim": "checkpoints-pvc", **generated},
                 },
                 "spec": {"restartPolicy": "Never"},
             },
@@ -101,7 +101,7 @@ def job(*conditions: str, **annotations: str) -> dict[str, Any]:
 
 
 class ActionSetApi:
-    """The objects, the scripts and what was asked."""
+    """The objects, the scripts of their states, and the requests that came."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -118,8 +118,8 @@ class ActionSetApi:
         #: answered with 403
         self.hidden: tuple[str, ...] = ()
         self.bodies: list[tuple[str, str, Any]] = []
-        #: answers to give instead of the real one: (method, status, message); 0 = cut the line
-        #: after the request was carried out
+        #: answers to give instead of the real one: (method, status, message); status 0: carry the
+        #: request out, then cut the connection
         self.faults: list[tuple[str, int, str]] = []
 
     def add(
@@ -132,7 +132,7 @@ class ActionSetApi:
         action: str = "backup",
         **options: str,
     ) -> None:
-        """An ActionSet that exists before the test starts, ``due`` in so many seconds."""
+        """An ActionSet that exists before the test starts, its deadline ``due`` seconds ahead."""
         deadline = datetime.now(UTC) + timedelta(seconds=due or 0)
         created = datetime.now(UTC) - timedelta(seconds=age)
         self.objects[name] = {

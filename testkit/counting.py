@@ -1,4 +1,4 @@
-"""A store that counts what is asked of it."""
+"""A store that counts the requests made to it."""
 
 from __future__ import annotations
 

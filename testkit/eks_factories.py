@@ -1,4 +1,4 @@
-"""Settings of an EKS stack for tests, and readings of its graph."""
+"""Settings of an EKS stack for tests, and questions about its graph."""
 
 import json
 from fnmatch import fnmatchcase
@@ -80,7 +80,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def allows(document: dict[str, Any], action: str, arn: str, **context: str) -> bool:
-    """Whether IAM would allow the call: a statement that fits, and none that denies it."""
+    """Whether IAM would allow the call: one statement allows it, and none denies it."""
     effects = [
         statement["Effect"]
         for statement in document["Statement"]

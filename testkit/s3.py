@@ -1,4 +1,4 @@
-"""A real S3 server (versitygw) on loopback, and a proxy that loses things on the way to it."""
+"""A real S3 server (versitygw) on loopback, and a proxy that loses answers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class S3Server:
 
 @contextmanager
 def serve(work: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
-    """A versitygw of its own below ``work``, over https if it gets a certificate and its key."""
+    """A new versitygw with its files below ``work``; over https, given certificate and key."""
     program = binary()
     for name in ("root", "sidecar"):
         (work / name).mkdir()
@@ -144,7 +144,7 @@ def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @dataclass
 class Proxy:
-    """Forwards connections to a port of this machine, and does harm when told.
+    """Forwards connections to a port of this machine, and loses what a test asks it to lose.
 
     ``lose_answer_to``: the next request that begins with these bytes reaches the server, but the
     client's connection is cut before the answer. ``silent``: requests are taken and never answered.

@@ -1,4 +1,4 @@
-"""A proxy in front of the S3 server that understands requests, and breaks those it is told to."""
+"""A proxy in front of the S3 server that understands requests, and breaks those a test chooses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIECE = 64 * 1024
 class Fault(StrEnum):
     BUSY = "503 instead of an answer"
     EXPIRED = "the credentials are said to have expired"
-    FORBIDDEN = "403, which S3 also says of a missing key to who may not list"
+    FORBIDDEN = "403, which S3 also returns for a missing key where listing is not allowed"
     ELSEWHERE = "301: the bucket is in another region"
     LOST = "the request is carried out, and its answer is lost"
     CUT_REQUEST = "the connection breaks in the middle of the request's body"
@@ -31,7 +31,7 @@ class Fault(StrEnum):
     SLOW = "the answer's body comes in small pieces, with pauses"
 
 
-#: Answers that the server never saw a request for.
+#: Answers that the proxy gives itself: the request never reaches the server.
 REFUSALS = {
     Fault.BUSY: (503, "SlowDown"),
     Fault.EXPIRED: (400, "ExpiredToken"),
@@ -52,7 +52,7 @@ class Rule:
 
 @dataclass
 class FaultProxy:
-    """``rules`` may change at any time; ``done`` are the faults that happened, and to what."""
+    """``rules`` may change at any time; ``done`` lists each injected fault and its request."""
 
     target: tuple[str, int]
     rules: list[Rule] = field(default_factory=list)

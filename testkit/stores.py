@@ -1,4 +1,4 @@
-"""What tests of the store share: a store of either kind, time travel, and a look inside."""
+"""What tests of the store share: a store of each kind, moving its clock, and listing its keys."""
 
 from __future__ import annotations
 

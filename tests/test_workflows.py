@@ -1,4 +1,4 @@
-"""The pipelines: correct for their own linter, and giving away nothing that they need not."""
+"""The pipelines: valid to their linter, and with no more rights than they need."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A restore's dealings with the training Job: there or not, finished, and created anew."""
+"""What a restore does with the training Job: missing, finished, and created again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do some work again and again in processes of its own, each killed one moment later.
+"""Do some work repeatedly, each time in a new process that is killed one moment later than before.
 
 A moment is a system call that makes something durable, visible or gone (`CALLS`), or a named
 failpoint. Nothing sleeps: the n-th moment is found by counting. Between two moments a process only
@@ -28,7 +28,7 @@ from holdfast.volume import Volume
 from testkit.stores import OWNER, WORKLOAD
 
 CALLS = ("fsync", "rename", "replace", "link", "unlink", "mkdir", "rmdir")
-NEVER = "commit.files-written@1000000=raise"  # arms the counting and nothing else
+NEVER = "commit.files-written@1000000=raise"  # switches the counting on, and never strikes
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Place:
         return Place(root)
 
     def check(self) -> None:
-        """Nothing half-done is taken for whole: what has a name has all its bytes."""
+        """Nothing incomplete passes for complete: what has its final name has all its bytes."""
         for number in self.volume.generations():
             assert self.volume.damaged(number) == []
             for bundle in self.volume.bundles(number):
@@ -67,7 +67,7 @@ class Place:
                 assert verify_snapshot(self.catalog, snapshot, record=False).ok
 
     def has(self) -> dict[str, list[str]]:
-        """The names of the bundles of each generation, and of those that have a snapshot."""
+        """The names of the bundles in each generation, and of those in snapshots."""
         found = {
             str(number): [bundle.name for bundle in self.volume.bundles(number)]
             for number in self.volume.generations()

@@ -1,6 +1,6 @@
-"""Several at once, for real: pushes, pulls, a push beside keep-K, and locks whose owner was slow.
+"""Several real processes at once: pushes, pulls, a push beside keep-K, locks with a slow owner.
 
-Push beside prune is searched in test_push_beside_prune.py, where any order can be had.
+Push beside prune is in test_push_beside_prune.py, which searches through orders of operations.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def test_an_owner_that_was_only_slow_does_not_free_the_lock_of_its_successor(
     assert slow.__enter__()
     age(store_directory, HOLD + timedelta(seconds=1))
 
-    with store_lock(store, WORKLOAD, patience=0) as heir:
-        assert heir
+    with store_lock(store, WORKLOAD, patience=0) as successor:
+        assert successor
         slow.__exit__(None, None, None)  # it goes on, and finishes
         with store_lock(store, WORKLOAD, patience=0) as third:
             assert not third

@@ -53,7 +53,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A file system of 4 MiB; skips, with the reason, for who may not mount one."""
+    """A file system of 4 MiB; skips, with the reason, where mounting is not allowed."""
     (tmp_path / "disk").mkdir()
     made = Disk(tmp_path / "disk")
     made.mount("-o", f"size={SMALL}")
@@ -63,8 +63,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def as_nobody() -> Callable[[Callable[[], object]], None]:
-    """`as_nobody(work)` runs it in a process without any right; skips, with the reason, when this
-    one is not root and so cannot give its rights up."""
+    """`as_nobody(work)` runs it in a process without any rights; skips, with the reason, unless
+    this process is root and can become another user."""
     if os.geteuid():
         pytest.skip("only root can become another user: run as root to see this")
 

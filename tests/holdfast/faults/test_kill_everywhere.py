@@ -1,7 +1,7 @@
 """SIGKILL at every boundary of save, push, pull, stage, switch, undo, keep-K, quarantine and prune:
 before every system call that matters, and at every failpoint as often as it is passed.
 
-After each kill: nothing half-done is taken for whole, the next run ends where an undisturbed one
+After each kill: nothing incomplete passes for complete, the next run ends where an undisturbed one
 does, and nothing is left over.
 
 Shown to fail: with `shutil.rmtree` for `remove_tree` in `Volume.keep` (a half bundle under its own
@@ -138,8 +138,8 @@ def tidy_volume(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is there, what is killed, who tidies up in time, and how many calls there are at least
-    (so that a harness that counts nothing is found)."""
+    """What exists before, what is killed, what tidies up later, and the least number of calls (so
+    that a harness that counts nothing is noticed)."""
 
     prepare: Act
     work: Act

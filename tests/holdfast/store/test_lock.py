@@ -23,7 +23,7 @@ def test_one_process_holds_the_lock_of_a_workload_and_the_next_gets_it_afterward
         with store_lock(store, "other", patience=0) as other:
             assert other
         with store_lock(store, WORKLOAD, patience=0) as still:
-            assert not still  # who did not get it does not free it
+            assert not still  # a process that did not get the lock does not free it
     with store_lock(store, WORKLOAD, patience=0) as next_one:
         assert next_one
 
@@ -42,8 +42,8 @@ def test_a_lock_that_was_left_behind_is_taken_over_by_one(store_directory: Path)
     with store_lock(store, WORKLOAD, patience=0) as killed:
         assert killed
         age(store_directory, HOLD + timedelta(seconds=1))
-        with store_lock(store, WORKLOAD, patience=0) as heir:
-            assert heir
+        with store_lock(store, WORKLOAD, patience=0) as successor:
+            assert successor
             with store_lock(store, WORKLOAD, patience=0) as late:
                 assert not late
 

@@ -1,4 +1,4 @@
-"""The bucket and who may do what in it, held against the calls that the data plane makes."""
+"""The bucket and who may do what in it, compared with the calls that the data plane makes."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The hook against a kubectl that plays a cluster: a script on the PATH, answering from a file."""
+"""The hook against a fake kubectl: a script on the PATH that answers from a file."""
 
 import stat
 from pathlib import Path
