@@ -25,8 +25,8 @@ NO_STORE = {"switch"}
 class Kanister(pulumi.ComponentResource):
     """The operator in its namespace, with the Blueprints and the policy on ActionSets.
 
-    Produces: Namespace, helm Release (with the CRDs), Blueprint ``checkpoints``,
-    ValidatingAdmissionPolicy and its binding.
+    Produces: Namespace, helm Release (with the CRDs), Blueprint ``checkpoints``, two
+    ValidatingAdmissionPolicies with their bindings: on ActionSets and on the pods of tasks.
     """
 
     def __init__(
@@ -56,17 +56,8 @@ class Kanister(pulumi.ComponentResource):
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=[self.namespace])
         self.release = _release(f"{name}-release", kanister, in_namespace)
 
-        policy, binding = _actionset_policy(kanister.namespace, accounts)
-        self.policy = register(
-            f"{name}-policy",
-            policy,
-            pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
-        )
-        self.binding = register(
-            f"{name}-policy-binding",
-            binding,
-            pulumi.ResourceOptions(parent=self, depends_on=[self.policy]),
-        )
+        self._guard(f"{name}-policy", *_actionset_policy(kanister.namespace, accounts))
+        self._guard(f"{name}-pods-policy", *_policy("task-pods-policy", accounts))
         # After the release, which brings the kind; so destroyed before it.
         self.blueprint = register(
             f"{name}-blueprint-{BLUEPRINT}",
@@ -74,6 +65,15 @@ class Kanister(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
         )
         self.register_outputs({})
+
+    def _guard(self, name: str, policy: Manifest, binding: Manifest) -> None:
+        """An admission policy, and the binding that puts it into force."""
+        declared = register(
+            name, policy, pulumi.ResourceOptions(parent=self, depends_on=[self.release])
+        )
+        register(
+            f"{name}-binding", binding, pulumi.ResourceOptions(parent=self, depends_on=[declared])
+        )
 
 
 class KanisterAccess(pulumi.ComponentResource):
@@ -107,8 +107,16 @@ class KanisterAccess(pulumi.ComponentResource):
 def _actionset_policy(
     kanister_namespace: str, accounts: Mapping[str, str]
 ) -> tuple[Manifest, Manifest]:
-    """The policy and its binding. JSON of plain names is what CEL calls a list and a map."""
-    objects = load_all("actionset-policy")
+    """The policy on ActionSets and its binding."""
+    policy, binding = _policy("actionset-policy", accounts)
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": kanister_namespace}}
+    return policy, merge(binding, {"spec": {"matchResources": {"namespaceSelector": selector}}})
+
+
+def _policy(name: str, accounts: Mapping[str, str]) -> tuple[Manifest, Manifest]:
+    """A policy on what the accounts do, and its binding. JSON of plain names is what CEL calls a
+    list and a map."""
+    objects = load_all(name)
     namespaces = list(dict.fromkeys(account.partition(".")[0] for account in accounts))
     condition = f"request.userInfo.username.split(':')[2] in {json.dumps(namespaces)}"
     policy = {
@@ -117,11 +125,9 @@ def _actionset_policy(
             "variables": [{"name": "claims", "expression": json.dumps(dict(accounts))}],
         }
     }
-    selector = {"matchLabels": {"kubernetes.io/metadata.name": kanister_namespace}}
-    binding = {"spec": {"matchResources": {"namespaceSelector": selector}}}
     return (
         merge(objects["ValidatingAdmissionPolicy"], policy),
-        merge(objects["ValidatingAdmissionPolicyBinding"], binding),
+        objects["ValidatingAdmissionPolicyBinding"],
     )
 
 

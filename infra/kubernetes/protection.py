@@ -14,7 +14,8 @@ class Protection(pulumi.ComponentResource):
 
     Produces: ServiceAccount and CronJob ``<workload>-backup``, ServiceAccount ``holdfast-<claim>``
     of Kanister's tasks; in Kanister's namespace a Role and RoleBinding that let the first create
-    ActionSets, within the admission policy; in its own those that let it see the training Job.
+    ActionSets, within the admission policy; in its own those that let it see the training Job and
+    remove pods of Kanister's tasks, within another policy.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -74,10 +75,11 @@ class Protection(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=[self.role, self.account]),
         )
         objects = load_all("backup-job-role")
-        rule = {**objects["Role"]["rules"][0], "resourceNames": [name]}
+        its_job, task_pods = objects["Role"]["rules"]
+        rules = [{**its_job, "resourceNames": [name]}, task_pods]
         self.job_role = register(
             f"{account}-job-role",
-            merge(objects["Role"], {"metadata": metadata, "rules": [rule]}),
+            merge(objects["Role"], {"metadata": metadata, "rules": rules}),
             options,
         )
         binding = {"metadata": metadata, "roleRef": {"name": account}, "subjects": [subject]}

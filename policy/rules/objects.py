@@ -63,24 +63,47 @@ def actionsets(resource: Resource, _: Config) -> Iterator[str]:
     "may run any command on any volume that Kanister reaches.",
 )
 def guarded(resources: Sequence[Resource], _: Config) -> Iterator[tuple[Resource, str]]:
+    if not _guarded(resources, "actionsets"):
+        for role, verbs in _verbs_on(resources, "actionsets"):
+            if {"create", "update", "patch", "*"} & verbs:
+                yield role, "may create any ActionSet: add the admission policy and its binding"
+
+
+@stack_rule(
+    "pod-deletion-is-guarded",
+    "Where a role may delete pods and not create them, an admission policy must say which pods: "
+    "RBAC knows no labels, and one of the pods is the trainer.",
+)
+def deletion(resources: Sequence[Resource], _: Config) -> Iterator[tuple[Resource, str]]:
+    if not _guarded(resources, "pods"):
+        for role, verbs in _verbs_on(resources, "pods"):
+            creates = {"create", "*"} & verbs or not known(role.inputs)
+            if {"delete", "deletecollection"} & verbs and not creates:
+                yield role, "may delete any pod: add the admission policy and its binding"
+
+
+def _guarded(resources: Sequence[Resource], kind: str) -> bool:
+    """Whether an admission policy on ``kind`` is in force, or may be: some of it is not known."""
     policies = [r for r in resources if r.kind == "ValidatingAdmissionPolicy"]
     bindings = [r for r in resources if r.kind == "ValidatingAdmissionPolicyBinding"]
     if not all(known(r.inputs) for r in [*policies, *bindings]):
-        return
-    names = [at(policy.inputs, "metadata", "name") for policy in policies if _guards(policy)]
-    if any(_enforces(binding, names) for binding in bindings):
-        return
+        return True
+    names = [at(policy.inputs, "metadata", "name") for policy in policies if _guards(policy, kind)]
+    return any(_enforces(binding, names) for binding in bindings)
+
+
+def _verbs_on(resources: Sequence[Resource], kind: str) -> Iterator[tuple[Resource, set[str]]]:
+    """Each rule of a role that is about ``kind``: the role, and what it may do."""
     for role in resources:
         if role.kind in ("Role", "ClusterRole"):
             for each in items(at(role.inputs, "rules")):
-                creates = {"create", "update", "patch", "*"} & set(items(at(each, "verbs")))
-                if creates and {"actionsets", "*"} & set(items(at(each, "resources"))):
-                    yield role, "may create any ActionSet: add the admission policy and its binding"
+                if {kind, "*"} & set(items(at(each, "resources"))):
+                    yield role, set(items(at(each, "verbs")))
 
 
-def _guards(policy: Resource) -> bool:
+def _guards(policy: Resource, kind: str) -> bool:
     rules = items(at(policy.inputs, "spec", "matchConstraints", "resourceRules"))
-    covered = any("actionsets" in items(at(rule, "resources")) for rule in rules)
+    covered = any(kind in items(at(rule, "resources")) for rule in rules)
     return covered and at(policy.inputs, "spec", "failurePolicy") in (None, "Fail")
 
 

@@ -188,11 +188,16 @@ ALL_BLOCKED = {
 SECURE = json.dumps({"Condition": {"Bool": {"aws:SecureTransport": "false"}}})
 CREATES = {"apiGroups": ["cr.kanister.io"], "resources": ["actionsets"], "verbs": ["create"]}
 CREATOR = kubernetes("Role", rules=[CREATES])
-GUARD = kubernetes(
-    "ValidatingAdmissionPolicy",
-    namespace=None,
-    spec={"matchConstraints": {"resourceRules": [{"resources": ["actionsets"]}]}},
-)
+DELETER = kubernetes("Role", rules=[{"resources": ["pods"], "verbs": ["list", "delete"]}])
+
+
+def guard(what: str) -> Resource:
+    """An admission policy on one kind."""
+    rules = {"matchConstraints": {"resourceRules": [{"resources": [what]}]}}
+    return kubernetes("ValidatingAdmissionPolicy", namespace=None, spec=rules)
+
+
+GUARD, POD_GUARD = guard("actionsets"), guard("pods")
 BINDING = kubernetes(
     "ValidatingAdmissionPolicyBinding",
     namespace=None,

@@ -13,6 +13,7 @@ from tests.policy.scenes import (
     BINDING,
     BUCKET,
     CREATOR,
+    DELETER,
     DISK,
     FILE_SYSTEM,
     GUARD,
@@ -20,6 +21,7 @@ from tests.policy.scenes import (
     LOGS,
     LUSTRE,
     OPEN,
+    POD_GUARD,
     RESTRICTED,
     ROOT,
     SECURE,
@@ -486,6 +488,13 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
             [CREATOR, GUARD, replace(BINDING, inputs={"spec": {"policyName": "it"}})],
         ],
         [[CREATOR, GUARD, BINDING], kubernetes("Role", rules=[{"resources": ["pods"]}])],
+    ),
+    "pod-deletion-is-guarded": (
+        [DELETER, [DELETER, GUARD, BINDING]],
+        [
+            [DELETER, POD_GUARD, BINDING],
+            kubernetes("Role", rules=[{"resources": ["pods"], "verbs": ["create", "delete"]}]),
+        ],
     ),
     "no-secret-in-plain-sight": (
         [

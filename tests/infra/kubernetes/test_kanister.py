@@ -4,7 +4,9 @@ import re
 import pytest
 
 from infra.plan.graph import Graph
-from testkit.factories import graph
+from testkit.factories import graph, tasks
+
+ACTIONSETS, TASK_PODS = "holdfast-actionsets", "holdfast-task-pods"
 
 
 def test_the_blueprint_keeps_its_actions(local: Graph):
@@ -93,13 +95,14 @@ def test_the_backup_account_may_only_handle_actionsets(local: Graph):
     ]
 
 
-def test_the_policy_on_actionsets_denies_and_fails_closed(local: Graph):
-    (policy,) = local.find("ValidatingAdmissionPolicy")
-    (binding,) = local.find("ValidatingAdmissionPolicyBinding")
+@pytest.mark.parametrize(("name", "guarded"), [(ACTIONSETS, ["actionsets"]), (TASK_PODS, ["pods"])])
+def test_an_admission_policy_denies_and_fails_closed(local: Graph, name: str, guarded: list[str]):
+    (policy,) = local.find("ValidatingAdmissionPolicy", name)
+    (binding,) = local.find("ValidatingAdmissionPolicyBinding", name)
 
     assert policy.inputs["spec"]["failurePolicy"] == "Fail"
     (rule,) = policy.inputs["spec"]["matchConstraints"]["resourceRules"]
-    assert rule["resources"] == ["actionsets"]
+    assert rule["resources"] == guarded
     assert binding.inputs["spec"]["validationActions"] == ["Deny"]
     assert binding.inputs["spec"]["policyName"] == policy.inputs["metadata"]["name"]
 
@@ -107,8 +110,8 @@ def test_the_policy_on_actionsets_denies_and_fails_closed(local: Graph):
 @pytest.mark.parametrize("kanister", ["kanister", "backup-operator"])
 def test_the_policy_holds_each_account_to_its_claim_in_our_operators_namespace(kanister):
     declared = graph(kanister={"namespace": kanister})
-    (policy,) = declared.find("ValidatingAdmissionPolicy")
-    (binding,) = declared.find("ValidatingAdmissionPolicyBinding")
+    (policy,) = declared.find("ValidatingAdmissionPolicy", ACTIONSETS)
+    (binding,) = declared.find("ValidatingAdmissionPolicyBinding", ACTIONSETS)
     conditions = {c["name"]: c["expression"] for c in policy.inputs["spec"]["matchConditions"]}
     variables = {v["name"]: v["expression"] for v in policy.inputs["spec"]["variables"]}
 
@@ -121,15 +124,15 @@ def test_the_policy_holds_each_account_to_its_claim_in_our_operators_namespace(k
 
 def test_the_policy_has_no_parameters_that_an_api_server_would_read_stale(local: Graph):
     """kubernetes#130887: after destroy and up, ConfigMap parameters are those of before."""
-    (policy,) = local.find("ValidatingAdmissionPolicy")
-    (binding,) = local.find("ValidatingAdmissionPolicyBinding")
+    (policy,) = local.find("ValidatingAdmissionPolicy", ACTIONSETS)
+    (binding,) = local.find("ValidatingAdmissionPolicyBinding", ACTIONSETS)
 
     assert "paramKind" not in policy.inputs["spec"]
     assert "paramRef" not in binding.inputs["spec"]
 
 
 def test_the_policy_forbids_every_field_that_could_change_what_a_task_does(local: Graph):
-    (policy,) = local.find("ValidatingAdmissionPolicy")
+    (policy,) = local.find("ValidatingAdmissionPolicy", ACTIONSETS)
     text = " ".join(rule["expression"] for rule in policy.inputs["spec"]["validations"])
 
     for field in ("podOverride", "profile", "secrets", "configMaps", "artifacts",
@@ -139,7 +142,7 @@ def test_the_policy_forbids_every_field_that_could_change_what_a_task_does(local
 
 
 def test_a_workloads_account_resumes_its_own_job_and_nothing_else(local: Graph):
-    (policy,) = local.find("ValidatingAdmissionPolicy")
+    (policy,) = local.find("ValidatingAdmissionPolicy", ACTIONSETS)
     (rule,) = [r for r in policy.inputs["spec"]["validations"] if "own Job" in r["message"]]
     accounts = {account for role in local.find("RoleBinding") if "gpt-backup" in role.name
                 for account in [s["name"] for s in role.inputs["subjects"]]}  # fmt: skip
@@ -150,24 +153,49 @@ def test_a_workloads_account_resumes_its_own_job_and_nothing_else(local: Graph):
     assert accounts == {f"{job.inputs['metadata']['name']}-backup"}
 
 
+def test_a_backup_account_deletes_pods_of_tasks_on_its_own_claim_and_no_others(local: Graph):
+    """RBAC knows no labels: without the policy it could delete the trainer."""
+    (policy,) = local.find("ValidatingAdmissionPolicy", TASK_PODS)
+    spec = policy.inputs["spec"]
+    (rule,) = spec["validations"]
+    (task_account,) = local.find("ServiceAccount", "holdfast-checkpoints-pvc")
+    (blueprint,) = local.find("Blueprint")
+
+    assert spec["matchConstraints"]["resourceRules"][0]["operations"] == ["DELETE"]
+    assert {"name": "claims", "expression": '{"training.gpt-backup": "checkpoints-pvc"}'} in (
+        spec["variables"]
+    )
+    assert "oldObject.metadata.labels['createdBy'] == 'kanister'" in rule["expression"]
+    assert "request.namespace == request.userInfo.username.split(':')[2]" in rule["expression"]
+    # Of all pods of a namespace, only a workload's own tasks run as this account.
+    assert "serviceAccountName == 'holdfast-' + variables.claims" in rule["expression"]
+    assert task_account.inputs["metadata"]["name"] == "holdfast-checkpoints-pvc"
+    assert all(
+        task["args"]["podOverride"]["serviceAccountName"] == "holdfast-{{ .PVC.Name }}"
+        for task in tasks(blueprint.inputs)
+    )
+
+
 def test_the_backup_account_sees_its_own_job_and_changes_none(local: Graph):
     (role,) = local.find("Role", "gpt-backup")
     (binding,) = local.find("RoleBinding", "gpt-backup")
 
     assert role.inputs["metadata"]["namespace"] == "training"
     assert role.inputs["rules"] == [
-        {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": ["gpt"], "verbs": ["get"]}
+        {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": ["gpt"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "delete"]},
     ]
     (subject,) = binding.inputs["subjects"]
     assert subject["name"] == "gpt-backup"
 
 
-def test_variables_of_the_policy_are_no_reserved_words(local: Graph):
+@pytest.mark.parametrize("name", [ACTIONSETS, TASK_PODS])
+def test_variables_of_a_policy_are_no_reserved_words(local: Graph, name: str):
     """The API server refuses `namespace` and the other words that CEL keeps for itself."""
     reserved = {"as", "break", "const", "continue", "else", "false", "for", "function", "if",
                 "import", "in", "let", "loop", "namespace", "null", "package", "return", "true",
                 "var", "void", "while"}  # fmt: skip
-    (policy,) = local.find("ValidatingAdmissionPolicy")
+    (policy,) = local.find("ValidatingAdmissionPolicy", name)
     names = {variable["name"] for variable in policy.inputs["spec"]["variables"]}
 
     assert names.isdisjoint(reserved)

@@ -114,6 +114,7 @@ def test_objects_wait_for_what_they_need_and_go_before_it(local: Graph):
     assert waits_for("CronJob gpt-backup", "Blueprint checkpoints")
     assert waits_for("CronJob gpt-backup", "RoleBinding holdfast-kanister")
     assert waits_for("CronJob gpt-backup", "ValidatingAdmissionPolicyBinding holdfast-actionsets")
+    assert waits_for("CronJob gpt-backup", "ValidatingAdmissionPolicyBinding holdfast-task-pods")
     assert not waits_for("Job gpt", "Release kanister")
 
 
@@ -198,7 +199,7 @@ def test_several_namespaces_each_get_what_they_need_once():
     }
     stores = [v for v in declared.find("PersistentVolume") if "store" in v.name]
     assert {v.inputs["spec"]["hostPath"]["path"] for v in stores} == {"/data/store"}
-    (policy,) = declared.find("ValidatingAdmissionPolicy")
+    (policy,) = declared.find("ValidatingAdmissionPolicy", "holdfast-actionsets")
     variables = {v["name"]: v["expression"] for v in policy.inputs["spec"]["variables"]}
     assert json.loads(variables["claims"]) == {
         "team-1.one-backup": "a-pvc",
