@@ -32,6 +32,7 @@ from holdfast.bundle import Bundle, BundleWriter
 from holdfast.failpoint import failpoint
 from holdfast.manifest import FileEntry
 from holdfast.volume import Volume
+from training.cleanup import Cleanup
 from training.ranks import Ranks
 from training.state import canonical_pickle
 
@@ -51,7 +52,6 @@ class Saved:
     stall: float  # seconds that training waited
     size: int = 0  # bytes, known to rank 0
     problem: str | None = None
-    not_kept: str | None = None  # why older bundles could not be removed
 
 
 @dataclass(frozen=True)
@@ -191,19 +191,18 @@ class Saver:
     """
 
     def __init__(self, volume: Volume, generation: int, ranks: Ranks, keep: int) -> None:
-        self._volume = volume
+        self.cleanup = Cleanup(volume, keep)
         self._parent = volume.generation_path(generation)
         self._ranks = ranks
-        self._keep = keep
         self._stager = Stager(ranks.device)
         self._flight: _InFlight | None = None
         self._size = 0
-        self._not_kept: str | None = None
         self.saved_step: int | None = None
 
     @property
     def busy(self) -> bool:
-        return self._flight is not None
+        """Whether a save is in flight, or its removal of older bundles is not yet complete."""
+        return self._flight is not None or self.cleanup.busy
 
     def begin(self, step: int, state: dict[str, Any], labels: Mapping[str, str | int]) -> None:
         """Copy the state; from the return on it may change. The rest happens in the background."""
@@ -239,20 +238,16 @@ class Saver:
         seconds = (flight.ended or time.monotonic()) - flight.started
         if problem is None:
             self.saved_step = flight.step
-            return Saved(flight.step, seconds, flight.stall, self._size, not_kept=self._not_kept)
+            return Saved(flight.step, seconds, flight.stall, self._size)
         if not isinstance(problem, CheckpointException):
             raise problem  # the group is broken: a rank is dead or silent
         flight.writer.abort()
         return Saved(flight.step, seconds, flight.stall, problem=_reason(problem))
 
     def _committed(self, bundle: Bundle) -> None:
-        """On rank 0's writing thread. What goes wrong here does not undo the bundle."""
+        """On rank 0's writing thread."""
         self._size = sum(entry.size for entry in bundle.manifest.files)
-        try:
-            self._volume.keep(self._keep)
-            self._not_kept = None
-        except OSError as error:
-            self._not_kept = str(error)
+        self.cleanup.start()
 
 
 class _HashingFileSystem(FileSystem):

@@ -63,6 +63,7 @@ class Trainer:
         while state.step < config.steps:
             loss = state.train_step()
             self._report(saver.poll())
+            self._report_cleanup()
             due = self._minutes_are_over()
             agreed = self.ranks.agree(stop=stop.asked, busy=saver.busy, due=due, loss=loss)
             self._report_step(agreed.loss)
@@ -75,8 +76,12 @@ class Trainer:
                     self._skip()
                 else:
                     self._report(saver.wait())
+                    saver.cleanup.wait(config.save_timeout / 2, lambda: stop.asked)
                     self._save()
-        return self._end(Outcome.DONE)
+        outcome = self._end(Outcome.DONE)
+        saver.cleanup.wait(config.save_timeout, lambda: stop.asked)
+        self._report_cleanup()
+        return outcome
 
     def _save(self) -> None:
         self._last_save = time.monotonic()
@@ -181,6 +186,10 @@ class Trainer:
         self.metrics.add("saves_skipped_total")
         self.metrics.event("save-skipped", step=self.state.step)
 
+    def _report_cleanup(self) -> None:
+        if problem := self.saver.cleanup.problem():
+            self.metrics.say(f"older bundles could not be removed: {problem}")
+
     def _report(self, saved: Saved | None) -> None:
         if saved is None:
             return
@@ -197,8 +206,6 @@ class Trainer:
             f"saved step {saved.step}: {saved.size / 2**20:.1f} MiB in {saved.seconds:.2f} s, "
             f"training waited {saved.stall * 1000:.0f} ms"
         )
-        if saved.not_kept:
-            self.metrics.say(f"older bundles could not be removed: {saved.not_kept}")
         self.metrics.add("saves_total")
         self.metrics.set(saved_step=saved.step, save_seconds=saved.seconds)
         if self.ranks.first:

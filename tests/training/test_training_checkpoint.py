@@ -1,5 +1,6 @@
 """Saving as a bundle, with one rank in this process."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,7 +165,71 @@ def test_only_the_newest_bundles_are_kept_and_those_that_are_pinned(
     for step in range(1, 6):
         saver.begin(step, state(), {"step": step})
         saver.wait()
+        cleaned(saver)
         if step == 1:
             volume.pin("step-00000001")
 
     assert [bundle.step for bundle in volume.bundles()] == [5, 4, 1]
+
+
+class SlowVolume(Volume):
+    """Its bundles are removed only when `removed` is set."""
+
+    def __init__(self, root: Path, run: str) -> None:
+        super().__init__(root, run)
+        self.removed = threading.Event()
+        self.at_once = 0
+        self.most = 0
+
+    def keep(self, count: int, dry_run: bool = False) -> list[Path]:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        assert self.removed.wait(30)
+        self.at_once -= 1
+        return super().keep(count, dry_run)
+
+
+def test_a_save_is_done_while_older_bundles_are_still_being_removed(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    volume = SlowVolume(tmp_path, "lab")
+    saver = Saver(volume, 1, ranks, keep=1)
+
+    for step in (1, 2, 3):
+        saver.begin(step, state(), {"step": step})
+        saved = saver.wait()
+        assert saved is not None
+        assert saved.problem is None
+        assert saver.saved_step == step
+        assert saver.busy  # so that a volume needs no space for yet another bundle
+
+    assert [bundle.step for bundle in volume.bundles()] == [3, 2, 1]
+    volume.removed.set()
+    cleaned(saver)
+    assert [bundle.step for bundle in volume.bundles()] == [3]
+    assert volume.most == 1
+    assert not saver.busy
+
+
+def test_a_removal_that_fails_is_reported_once_and_fails_no_save(
+    ranks: Ranks, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(volume, "keep", refuse)
+    saver = Saver(volume, 1, ranks, keep=1)
+    saver.begin(1, state(), {"step": 1})
+
+    saved = saver.wait()
+    cleaned(saver)
+
+    assert saved is not None
+    assert saved.problem is None
+    assert saver.cleanup.problem() == "read-only file system"
+    assert saver.cleanup.problem() is None
+
+
+def cleaned(saver: Saver) -> None:
+    saver.cleanup.wait(30, lambda: False)
+    assert not saver.cleanup.busy
