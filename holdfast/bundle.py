@@ -6,6 +6,7 @@ Each is synced before the next begins. A crash leaves either no bundle or a comp
 """
 
 import errno
+import logging
 import os
 import shutil
 import stat
@@ -31,22 +32,14 @@ from holdfast.manifest import (
 )
 
 QUARANTINE = ".quarantine"
+QUARANTINED = 3  # bad bundles of a run that are kept for inspection
 
-# Errors that mean that the file itself is bad. Any other error (no permission, too many open files,
-# a stale mount) is a fault of this process or its system, and says nothing about the bundle.
-_FILE_IS_BAD = frozenset(
-    {
-        errno.EBADMSG,
-        errno.EIO,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENODATA,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ENXIO,
-        getattr(errno, "EUCLEAN", errno.EIO),
-    }
-)
+# Errors that say what lies there instead of a file. Any other (no permission, a stale mount, a bad
+# sector, too many open files) is a fault of the system and must not condemn a bundle.
+_NOT_A_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENXIO})
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -204,7 +197,7 @@ class BundleWriter:
 
     def abort(self) -> None:
         """Remove the hidden directory. Does nothing after a commit."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        durable.discard(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -233,9 +226,10 @@ def commit_directory(
 ) -> Bundle:
     """Make a bundle of a finished directory. Nothing may still be writing to it.
 
-    The source is copied and not changed. With `move`, its files are hard-linked where the file
-    system supports it (which needs no extra space) and the source is removed after the commit.
-    Raises CommitRefused with every problem before anything is written.
+    The source is copied and not changed. With `move`, its files become those of the bundle, which
+    needs no extra space, and the source is removed after the commit; files with other hard links
+    are copied, as are all where the file system has no links. Raises CommitRefused with every
+    problem, or NoSpace, before anything is written.
     """
     source = Path(source)
     if not source.is_dir():
@@ -246,12 +240,14 @@ def commit_directory(
     if problems := tree.problems() + label_problems(labels):
         raise CommitRefused(problems)
     with BundleWriter(parent, name, kind) as writer, durable.no_space_named(writer.path):
+        if not move:
+            durable.check_space(writer.path, sum(tree.files.values()), spare=0)
         for directory in tree.directories:
             (writer.path / directory).mkdir()
         transfer = partial(_link_or_copy, source, writer, move)
         bundle = writer.commit(labels, durable.in_threads(transfer, list(tree.files), threads))
     if move:
-        shutil.rmtree(source)
+        durable.discard(source)
     return bundle
 
 
@@ -265,7 +261,7 @@ def read_bundle(path: Path) -> Bundle:
             data = file.read(MAX_MANIFEST_BYTES + 1)
         manifest = Manifest.parse(data)
     except OSError as error:
-        raise InvalidBundle(path, [_unreadable(MANIFEST, error)]) from error
+        raise InvalidBundle(path, [unreadable(MANIFEST, error)]) from error
     except InvalidManifest as error:
         raise InvalidBundle(path, [f"{MANIFEST}: {error}"]) from error
     if manifest.name != path.name:
@@ -277,13 +273,13 @@ def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundl
     """Check a bundle against its manifest: existence and sizes when `quick`, else every byte.
 
     Raises InvalidBundle with every problem: missing and extra files, wrong sizes and hashes, links,
-    special files. Raises OSError when a file cannot be read for a reason outside of the bundle.
+    special files. Raises OSError when a file cannot be read because of a fault of the system.
     """
     bundle = read_bundle(path)
     try:
         tree = Tree.of(bundle.path)
     except OSError as error:
-        raise InvalidBundle(bundle.path, [_unreadable("directory", error)]) from error
+        raise InvalidBundle(bundle.path, [unreadable("directory", error)]) from error
     tree.files.pop(MANIFEST, None)
     entries = bundle.manifest.files
     problems = tree.special + [f"{printable(name)}: is an empty directory" for name in tree.empty]
@@ -309,32 +305,62 @@ def check_files(path: Path, entries: Iterable[FileEntry], threads: int | None = 
 def quarantine(path: Path, reason: str) -> Path:
     """Move a bad bundle to `.quarantine/<name>-<id>/` beside it, where no reader looks for bundles.
 
-    It is kept for inspection, with the reason in a `.txt` file of the same name. Raises OSError
-    when it cannot be moved (a read-only volume) or when another process moved it first.
+    It is kept for inspection, with the reason in a `.txt` file of the same name. A run keeps its
+    newest three, and fewer where the volume lacks room for another bundle; the newest always stays.
+    Raises OSError when it cannot be moved (a read-only volume) or when another process moved it
+    first.
     """
     path = Path(path)
     directory = path.parent / QUARANTINE
     durable.make_directories(directory)
-    kept = directory / f"{path.name}-{durable.unique()}"
+    if not durable.is_directory(directory):
+        raise NotADirectoryError(errno.ENOTDIR, "a link instead of a directory", str(directory))
+    kept = directory / f"{path.name[:200]}-{durable.unique()}"
     note = directory / f"{kept.name}.txt"
-    durable.write_durably(note, f"{reason}\n".encode("utf-8", "backslashreplace"))
+    try:
+        durable.write_durably(note, f"{reason}\n".encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        if error.errno not in durable.NO_SPACE:  # on a full disk the move matters more
+            raise
     try:
         durable.rename_durably(path, kept)
     except BaseException:
-        note.unlink(missing_ok=True)
+        durable.discard(note)
         raise
+    _bound_quarantine(kept)
     return kept
 
 
+def _bound_quarantine(newest: Path) -> None:
+    """Delete what was quarantined before, the oldest first, as far as there is too much of it."""
+    generation = newest.parents[1]
+    places = [newest.parent]
+    if generation.name.startswith("gen-"):
+        siblings = generation.parent.glob("gen-*")
+        places = [path / QUARANTINE for path in siblings if durable.is_directory(path)]
+    try:
+        found = [
+            p for place in places if durable.is_directory(place) for p in durable.entries(place)
+        ]
+        older = [path for path in found if durable.is_directory(path) and path != newest]
+        older.sort(key=lambda path: path.lstat().st_ctime_ns, reverse=True)
+        size = sum(Tree.of(newest).files.values()) if durable.is_directory(newest) else 0
+        while older and (len(older) >= QUARANTINED or shutil.disk_usage(newest).free < size):
+            gone = older.pop()
+            durable.discard(gone)
+            durable.discard(gone.with_name(f"{gone.name}.txt"))
+    except OSError as error:
+        logger.warning("could not look through '%s' (%s)", newest.parent, error)
+
+
 def _link_or_copy(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntry:
-    if move:
-        try:
-            os.link(source / path, writer.path / path, follow_symlinks=False)
+    old, new = source / path, writer.path / path
+    # A file with another link somewhere could be changed through it after the commit.
+    if move and old.lstat().st_nlink == 1 and durable.try_link(old, new):
+        if new.lstat().st_nlink == 2:
             return writer.entry(path)
-        except OSError as error:
-            if error.errno not in durable.NO_LINKS:
-                raise
-    digest, size = durable.copy_file(source / path, writer.path / path)
+        new.unlink()
+    digest, size = durable.copy_file(old, new)
     return FileEntry(path=path, size=size, sha256=digest)
 
 
@@ -356,15 +382,16 @@ def _check_file(root: Path, entry: FileEntry) -> str | None:
     try:
         digest, _ = durable.hash_file(root / entry.path)
     except OSError as error:
-        return _unreadable(entry.path, error)
+        return unreadable(entry.path, error)
     if digest != entry.sha256:
         return f"{printable(entry.path)}: has other bytes than its SHA-256 says"
     return None
 
 
-def _unreadable(path: str, error: OSError) -> str:
+def unreadable(path: str, error: OSError) -> str:
+    """What is wrong with a file that cannot be opened or read. Raises a fault of the system."""
     if error.errno == errno.ENOENT:
         return f"{printable(path)}: is missing"
-    if error.errno in _FILE_IS_BAD:
+    if error.errno in _NOT_A_FILE:
         return f"{printable(path)}: cannot be read: {error.strerror}"
     raise error

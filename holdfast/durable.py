@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import logging
 import os
 import shutil
 import stat
@@ -23,8 +24,18 @@ from holdfast.errors import NoSpace
 
 TEMPORARY = ".tmp-"
 BLOCK = 1 << 20  # bytes per read: small enough to stay in the cache while it is hashed
-#: errors of a file system that cannot link these two names: copy instead
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+#: errors of a file system that cannot sync a directory, where nothing more can be done
+NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+#: errors of a disk that is full, or full for this user
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: errors of one file or directory on a damaged medium, beside which others may still be readable
+UNREADABLE = frozenset(
+    {errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO)}
+)
+
+logger = logging.getLogger(__name__)
+
+SPARE = 16 << 20  # bytes to leave free, for directories and the journal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,8 +57,16 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Make a directory's entries durable: files created, renamed and removed in it."""
-    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Make a directory's entries durable: files created, renamed and removed in it.
+
+    Some network and FUSE file systems cannot sync a directory. That is not an error: on these it
+    depends on the server which names survive a power cut.
+    """
+    try:
+        _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in NO_DIRECTORY_SYNC:
+            raise
 
 
 def make_directories(path: Path) -> None:
@@ -80,48 +99,108 @@ def create_file(path: Path, data: bytes) -> None:
 
 
 def rename_durably(src: Path, dst: Path) -> None:
-    """Move a file or directory within one file system. Never replaces: raises FileExistsError.
+    """Move a directory within one file system. Never replaces: raises FileExistsError.
 
     For a directory that is not empty this is also safe when another process takes the name at the
     same moment: POSIX refuses to rename onto a directory that is not empty.
     """
     if os.path.lexists(dst):
         raise FileExistsError(errno.EEXIST, "the name is taken", str(dst))
-    if stat.S_ISREG(os.lstat(src).st_mode):
-        os.link(src, dst)
-        os.unlink(src)  # noqa: PTH108
-    else:
-        try:
-            os.rename(src, dst)  # noqa: PTH104
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise FileExistsError(errno.EEXIST, "the name is taken", str(dst)) from error
-            raise
+    try:
+        os.rename(src, dst)  # noqa: PTH104 (all system calls of this module in one style)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, "the name is taken", str(dst)) from error
+        raise
     fsync_directory(dst.parent)
     if src.parent != dst.parent:
         fsync_directory(src.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory. A crash never leaves a part of it under its own name."""
+    """Remove a directory. A crash never leaves a part of it under its own name.
+
+    Raises OSError when it cannot be renamed. What cannot be deleted after that is only left over.
+    """
     hidden = path.with_name(f"{TEMPORARY}delete-{unique()}")
     rename_durably(path, hidden)
-    shutil.rmtree(hidden)
+    discard(hidden)
+
+
+def discard(path: Path) -> bool:
+    """Delete a file, a link or a directory as far as possible; return whether it is gone.
+
+    Never raises OSError, because no clean-up may stop the work that it follows. What cannot be
+    deleted now (a file that NFS keeps while someone reads it, a missing permission, a read-only
+    file system) is logged and left for the next clean-up.
+    """
+    left: list[tuple[str, OSError]] = []
+
+    def note(_: object, name: str, info: tuple[type, BaseException, object]) -> None:
+        error = info[1]
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            left.append((name, error))
+
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path, onerror=note)
+        else:
+            os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        left.append((str(path), error))
+    if left:
+        name, error = left[0]
+        more = f", nor {len(left) - 1} more below '{path}'" if left[1:] else ""
+        logger.warning(
+            "could not delete '%s' (%s)%s: left there, to be tried again later",
+            name, error.strerror, more,
+        )  # fmt: skip
+    return not left
 
 
 def sweep_temporaries(directory: Path) -> list[Path]:
     """Remove the leftovers of killed writers in a directory (`.tmp-…`); return what was removed.
 
     Only the directory's single writer may call this: the unfinished work of another writer looks
-    the same.
+    the same. What cannot be removed is logged and left, see `discard`.
     """
-    leftovers = sorted(directory.glob(f"{TEMPORARY}*")) if directory.is_dir() else []
-    for path in leftovers:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    return leftovers
+    try:
+        leftovers = [path for path in entries(directory) if path.name.startswith(TEMPORARY)]
+    except OSError as error:
+        logger.warning("could not look for leftovers in '%s' (%s)", directory, error.strerror)
+        return []
+    return [path for path in leftovers if discard(path)]
+
+
+def entries(directory: Path) -> list[Path]:
+    """What lies in a directory, by the bytes of the names; nothing if it is not there.
+
+    Raises OSError when it cannot be listed, where `Path.glob` finds nothing in it.
+    """
+    try:
+        names = os.listdir(directory)  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return [directory / name for name in sorted(names, key=os.fsencode)]
+
+
+def is_directory(path: Path) -> bool:
+    """Whether this is a directory and not a link to one. Raises OSError when nobody can tell."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Whether this name is taken, by a link too. Raises OSError when nobody can tell."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def hash_file(path: Path) -> tuple[str, int]:
@@ -150,8 +229,25 @@ def copy_file(src: Path, dst: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
+def try_link(src: Path, dst: Path) -> bool:
+    """Hard-link a file where the file system can; else return False, and the caller copies it."""
+    try:
+        os.link(src, dst, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # file systems refuse in many ways; the copy fails too if it is another fault
+        return False
+    return True
+
+
 def open_regular(path: Path) -> io.FileIO:
-    """Open a regular file for unbuffered reading; raises OSError for a link, pipe or device."""
+    """Open a regular file for unbuffered reading; raises OSError for a link, pipe or device.
+
+    Nothing else is ever opened, since that alone can block or move a device; a file that is
+    replaced at that moment is noticed afterwards, and opening it does not block.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.ENXIO, "not a regular file", str(path))
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -173,13 +269,27 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None =
         return list(pool.map(work, items))
 
 
+def check_space(directory: Path, size: int, spare: int | None = None) -> None:
+    """Raise NoSpace unless `size` bytes, and `spare` ones (default: 16 MiB), are free there.
+
+    A sparse file counts with all of its bytes: no copy of it keeps its holes.
+    """
+    needed = size + (SPARE if spare is None else spare)
+    free = shutil.disk_usage(directory).free
+    if size and free < needed:
+        raise NoSpace(
+            f"'{directory}' has {free} bytes free, {needed} are needed: keep fewer bundles"
+            " or enlarge the volume"
+        )
+
+
 @contextlib.contextmanager
 def no_space_named(path: Path) -> Iterator[None]:
     """Translate the errors 'no space left' and 'over quota' into NoSpace, with the remedy."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE:
             raise
         raise NoSpace(
             f"no space for '{path}' ({error.strerror}): keep fewer bundles or enlarge the volume"

@@ -8,7 +8,6 @@ rename finds that a valid bundle is already there.
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +22,6 @@ from holdfast.errors import (
     InvalidBundle,
     Mismatch,
     NoSnapshot,
-    NoSpace,
     OwnerMismatch,
     RecoveryStopped,
     StoreDenied,
@@ -41,7 +39,6 @@ from holdfast.transfer import each_file, read_remote, write_local
 from holdfast.volume import Volume
 
 PULLING = ".pull-"
-SPARE = 16 * 1024 * 1024  # bytes to leave free, for directories and the journal
 
 #: seconds within which a starting pod knows whether the store answers
 ANSWER = 15.0
@@ -84,18 +81,13 @@ def pull_locked(
 def remove_leftovers(scratch: Path) -> None:
     """Remove what killed pulls left. The caller must hold the lock."""
     for leftover in scratch.glob(f"{PULLING}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        durable.discard(leftover)
 
 
 def check_space(directory: Path, size: int) -> None:
-    """Raise NoSpace unless ``size`` bytes fit on the file system of ``directory``."""
+    """Create ``directory``; raise NoSpace unless ``size`` bytes fit on its file system."""
     durable.make_directories(directory)
-    free = shutil.disk_usage(directory).free
-    if size and free < size + SPARE:
-        raise NoSpace(
-            f"'{directory}' has {free} bytes free, {size + SPARE} are needed: keep fewer bundles"
-            " or enlarge the volume"
-        )
+    durable.check_space(directory, size)
 
 
 def pull_if_empty(
@@ -121,7 +113,7 @@ def pull_if_empty(
     newest = volume.bundles()[:1]
     try:
         valid = bundles.verify(newest[0].path) if newest else None
-    except (InvalidBundle, FileNotFoundError):
+    except (InvalidBundle, OSError):
         valid = None  # checked again, and quarantined, under the lock
     if valid is not None:
         soon = catalog and catalog.within(min(answer, ANSWER_WHEN_VALID))
@@ -288,5 +280,5 @@ def _pull_bundle(
                 return found
             failpoint("pull.after-rename")
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            durable.discard(draft)
     return Bundle(into / ref.name, manifest)

@@ -13,6 +13,7 @@ nothing is deleted that a snapshot names.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -221,8 +222,8 @@ class _Push:
                 missing,
                 self.store.parallel,
             )
-        except InvalidBundle:
-            if not bundle.path.exists():
+        except (InvalidBundle, OSError):
+            if not os.path.lexists(bundle.path):
                 raise _Vanished from None
             raise
         try:

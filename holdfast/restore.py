@@ -8,8 +8,6 @@ a restore, switch again: to a new generation made of hard links to the files of 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +65,7 @@ def stage(
             pulled = pull_locked(snapshot, catalog, draft, volume.run_path, progress)
             return _finish(volume, draft, snapshot.id, pulled)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            durable.discard(draft)
 
 
 def switch(volume: Volume, stage_id: str) -> int:
@@ -127,7 +125,7 @@ def switch_to_generation(volume: Volume, number: int) -> int:
                 )
             made = _finish(volume, draft, f"generation {number}", linked)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            durable.discard(draft)
     return switch(volume, made.id)
 
 
@@ -183,11 +181,7 @@ def _link_bundle(bundle: Bundle, parent: Path) -> Bundle:
         if new.parent not in directories:
             new.parent.mkdir(parents=True, exist_ok=True)
             directories.update(p for p in new.parents if p.is_relative_to(target))
-        try:
-            os.link(bundle.path / path, new, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in durable.NO_LINKS:
-                raise
+        if not durable.try_link(bundle.path / path, new):
             durable.copy_file(bundle.path / path, new)
     for directory in sorted(directories, reverse=True):
         durable.fsync_directory(directory)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from holdfast.bundle import Bundle
+from holdfast.bundle import Bundle, unreadable
 from holdfast.durable import open_regular, write_all
 from holdfast.errors import InvalidBundle, Mismatch, NotFound
 from holdfast.manifest import FileEntry, printable
@@ -104,8 +104,7 @@ def read_local(
                 progress.advance(len(chunk))
                 yield chunk
     except OSError as error:
-        problem = f"{printable(entry.path)}: cannot be read: {error.strerror}"
-        raise InvalidBundle(bundle.path, [problem]) from error
+        raise InvalidBundle(bundle.path, [unreadable(entry.path, error)]) from error
     if problem := _problem(entry, size, digest.hexdigest()):
         raise InvalidBundle(bundle.path, [f"{printable(entry.path)}: {problem}"])
 

@@ -10,17 +10,16 @@ to a run (its trainer, or what restores it while the trainer is stopped); only t
 """
 
 import logging
-import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
 from holdfast.errors import InvalidBundle, UsageError
 from holdfast.labels import is_healthy, newness
-from holdfast.manifest import check_name
+from holdfast.manifest import MAX_INTEGER, check_name
 
 PINS = ".pins"
 
@@ -37,13 +36,14 @@ class Volume:
         self.run = check_name(run, "run name")
         self.run_path = self.root / run
         self._failed: dict[Path, InvalidBundle] = {}
+        self._unreadable: dict[Path, OSError] = {}
 
     def generations(self) -> list[int]:
         """The numbers of all generations, ascending."""
         numbers = []
-        for path in self.run_path.glob("gen-*"):
+        for path in durable.entries(self.run_path):
             match = _GENERATION.fullmatch(path.name)
-            if match and _is_directory(path):
+            if match and int(match[1]) <= MAX_INTEGER and durable.is_directory(path):
                 numbers.append(int(match[1]))
         return sorted(numbers)
 
@@ -69,15 +69,26 @@ class Volume:
         return [found for found in self.scan(generation) if isinstance(found, InvalidBundle)]
 
     def scan(self, generation: int | None = None) -> list[Bundle | InvalidBundle]:
-        """`bundles` and `damaged` of a generation in one list, newest first."""
+        """`bundles` and `damaged` of a generation in one list, newest first.
+
+        A manifest on a bad sector says nothing about its bundle: it is logged and passed over where
+        it lies, as long as there is a bundle that can be read. Otherwise, and at every other fault
+        of the system, the OSError is raised, so that nobody takes the run for an empty one.
+        """
         found: list[tuple[tuple[object, ...], Bundle | InvalidBundle]] = []
+        unreadable = []
         for path in self._candidates(generation):
             try:
                 bundle = read_bundle(path)
                 found.append((newness(path.name, bundle.manifest.labels), bundle))
             except InvalidBundle as error:
-                if os.path.lexists(path):  # else the writer's keep() just removed it
+                if durable.exists(path):  # else the writer's keep() just removed it
                     found.append((newness(path.name, {}), error))
+            except OSError as error:
+                self._pass_over(path, error)
+                unreadable.append(error)
+        if unreadable and not any(isinstance(entry, Bundle) for _, entry in found):
+            raise unreadable[0]
         return [entry for _, entry in sorted(found, key=lambda item: item[0], reverse=True)]
 
     def history(self) -> list[tuple[int, Bundle]]:
@@ -86,37 +97,51 @@ class Volume:
 
     def quarantined(self) -> list[Path]:
         """The quarantined directories of all generations."""
-        directories = [self.generation_path(n) / QUARANTINE for n in self.generations()]
-        return [path for d in directories for path in sorted(d.glob("*")) if _is_directory(path)]
+        places = [self.generation_path(n) / QUARANTINE for n in self.generations()]
+        found = [path for place in places for path in _entries_of(place)]
+        return [path for path in found if durable.is_directory(path)]
 
     def newest_valid(self, quarantine: bool, threads: int | None = None) -> Bundle | None:
         """The newest bundle of the present generation that passes the full check; None without one.
 
         A bundle that fails is logged and, if `quarantine` is set, moved aside with the reason
         (never deleted). Where it cannot be moved (a read-only volume) it is skipped all the same.
-        Older generations are not searched: a restore left them behind on purpose.
+        One on a bad sector is skipped too, but stays where it is; without any other bundle, and at
+        every other fault of the system, the OSError is raised. Older generations are not searched:
+        a restore left them behind on purpose.
         """
         for found in self.scan():
             try:
                 return verify(found.path, threads=threads)
             except InvalidBundle as error:
-                if os.path.lexists(found.path):  # else the writer's keep() just removed it
+                if durable.exists(found.path):  # else the writer's keep() just removed it
                     self._set_aside(error, quarantine)
+            except OSError as error:
+                self._pass_over(found.path, error)
+        for path, error in self._unreadable.items():
+            if path.parent == self.generation_path(self.present() or 1):
+                raise error
         return None
 
     def has_bad(self) -> bool:
         """Whether the run has state that newest_valid() cannot use.
 
-        That is: a bundle that is damaged, quarantined or found bad by this object, or bundles in an
-        older generation while the present one has none. When newest_valid() is None, this tells
-        "only bad bundles" from "no bundle at all", so that no run restarts at step 0 by accident.
+        That is: a bundle that is damaged, unreadable, quarantined or found bad by this object, or
+        bundles in an older generation while the present one has none. When newest_valid() is None,
+        this tells "only bad bundles" from "no bundle at all", so that no run restarts at step 0 by
+        accident.
         """
         if self._failed or self.quarantined():
             return True
         generations = self.generations()
-        if any(self.damaged(n) for n in generations):
+        try:
+            if any(self.damaged(n) for n in generations):
+                return True
+            return not self.bundles() and any(self.bundles(n) for n in generations)
+        except OSError as error:
+            if error.errno not in durable.UNREADABLE:
+                raise
             return True
-        return not self.bundles() and any(self.bundles(n) for n in generations)
 
     def keep(self, count: int, dry_run: bool = False) -> list[Path]:
         """Remove all but the newest `count` valid bundles of the run; return the removed ones.
@@ -125,19 +150,24 @@ class Volume:
         means that the quick check passes and that no full check by this object failed. `count` is
         at least 1, so the last valid bundle always stays. So does the last good one: the newest
         marked `healthy`, or without such a mark the newest that is not marked as bad. Pinned
-        bundles stay, and invalid ones for inspection. A crash leaves no partial bundle. `dry_run`
-        removes nothing.
+        bundles stay, and invalid ones for inspection. A crash leaves no partial bundle. What cannot
+        be read or removed because of a fault of the system is logged and stays too: this never
+        raises OSError for a bundle. `dry_run` removes nothing.
         """
         if count < 1:
             raise UsageError(f"cannot keep {count} bundles: keep at least 1")
-        valid = [found for found in self.history() if self._passes_quick_check(found[1].path)]
+        valid = list(self._valid_history())
         good = _last_good([bundle for _, bundle in valid])
         removed = []
         for generation, bundle in valid[count:]:
-            if bundle is not good and not self._pin(generation, bundle.name).exists():
+            try:
+                if bundle is good or durable.exists(self._pin(generation, bundle.name)):
+                    continue
                 if not dry_run:
                     durable.remove_tree(bundle.path)
                 removed.append(bundle.path)
+            except OSError as error:
+                logger.warning("could not remove bundle '%s' (%s): it stays", bundle.path, error)
         return removed
 
     def pin(self, name: str, generation: int | None = None) -> None:
@@ -164,7 +194,7 @@ class Volume:
         return frozenset(
             (number, pin.name)
             for number in self.generations()
-            for pin in (self.generation_path(number) / PINS).glob("*")
+            for pin in _entries_of(self.generation_path(number) / PINS)
             if not pin.name.startswith(".")
         )
 
@@ -172,12 +202,14 @@ class Volume:
         """Remove the leftovers of killed writers (`.tmp-…`); return what was removed.
 
         Only the run's single writer may call this, while it writes nothing. Restores in progress
-        (`.stage-…`, `.pull-…`) are not touched.
+        (`.stage-…`, `.pull-…`) are not touched. What cannot be removed now, such as a file that NFS
+        keeps for a reader, is logged and left: this never raises OSError for a leftover.
         """
         directories = [self.run_path]
         for number in self.generations():
             path = self.generation_path(number)
-            directories += [path, path / PINS, path / QUARANTINE]
+            inside = (path / PINS, path / QUARANTINE)
+            directories += [path, *(each for each in inside if durable.is_directory(each))]
         return [gone for path in directories for gone in durable.sweep_temporaries(path)]
 
     def free(self) -> int:
@@ -188,10 +220,37 @@ class Volume:
         """The paths that could be bundles, in no order: not hidden, and not plain files."""
         number = self.present() if generation is None else generation
         path = None if number is None else self.generation_path(number)
-        if path is None or not _is_directory(path):
+        if path is None or not durable.is_directory(path):
             return []
-        found = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-        return [entry for entry in found if entry.is_symlink() or entry.is_dir()]
+        found = [entry for entry in durable.entries(path) if not entry.name.startswith(".")]
+        return [entry for entry in found if durable.is_directory(entry) or entry.is_symlink()]
+
+    def _valid_history(self) -> Iterator[tuple[int, Bundle]]:
+        """`history`, without what fails the quick check or cannot be read."""
+        for number in reversed(self.generations()):
+            try:
+                found = self.bundles(number)
+            except OSError as error:
+                logger.warning(
+                    "could not read generation %d (%s): it stays as it is", number, error
+                )
+                continue
+            for bundle in found:
+                try:
+                    if self._passes_quick_check(bundle.path):
+                        yield number, bundle
+                except OSError as error:
+                    logger.warning("could not check bundle '%s' (%s): it stays", bundle.path, error)
+
+    def _pass_over(self, path: Path, error: OSError) -> None:
+        """Note a bundle that cannot be read; raise the error unless only this one is affected."""
+        if error.errno not in durable.UNREADABLE:
+            raise error
+        if path not in self._unreadable:
+            self._unreadable[path] = error
+            logger.warning(
+                "could not read bundle '%s' (%s): passed over; it stays where it is", path, error
+            )
 
     def _set_aside(self, error: InvalidBundle, move: bool) -> None:
         self._failed[error.path] = error
@@ -204,7 +263,7 @@ class Volume:
             logger.warning("could not move it aside (%s): it stays and is not used", refused)
 
     def _passes_quick_check(self, path: Path) -> bool:
-        if path in self._failed:
+        if path in self._failed or path in self._unreadable:
             return False
         try:
             verify(path, quick=True)
@@ -224,5 +283,6 @@ def _last_good(newest_first: Sequence[Bundle]) -> Bundle | None:
     return None
 
 
-def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+def _entries_of(directory: Path) -> list[Path]:
+    """What lies in one of our own directories; nothing where it is missing, or a link."""
+    return durable.entries(directory) if durable.is_directory(directory) else []

@@ -238,7 +238,7 @@ def test_committing_a_directory_copies_it_and_leaves_it(tmp_path, source):
 def test_moving_a_directory_removes_the_source_and_copies_only_where_it_cannot_link(
     tmp_path, source, monkeypatch, links
 ):
-    before, inode = contents(source), (source / "a").stat().st_ino
+    before, inode = contents(source), (source / "d/b").stat().st_ino
     if not links:
 
         def across_devices(*_, **__):
@@ -250,7 +250,44 @@ def test_moving_a_directory_removes_the_source_and_copies_only_where_it_cannot_l
     after.pop(MANIFEST)
     assert after == before
     assert not source.exists()
-    assert ((bundle.path / "a").stat().st_ino == inode) == links
+    assert ((bundle.path / "d/b").stat().st_ino == inode) == links
+    assert {path.stat().st_nlink for path in bundle.path.rglob("*") if path.is_file()} == {1}
+
+
+def test_a_moved_file_with_a_link_elsewhere_is_copied_so_that_nobody_can_change_it(
+    tmp_path, source
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.link(source / "d/b", elsewhere / "b")
+    bundle = commit_directory(source, tmp_path / "out", "x", "files", {}, move=True)
+    (elsewhere / "b").write_bytes(b"changed later")
+    assert verify(bundle.path) == bundle
+
+
+def test_a_file_that_gets_another_link_while_it_is_moved_is_copied(tmp_path, source, monkeypatch):
+    link = os.link
+
+    def raced(src, dst, **options):
+        if not (tmp_path / "elsewhere").exists():
+            link(src, tmp_path / "elsewhere")
+        link(src, dst, **options)
+
+    monkeypatch.setattr(os, "link", raced)
+    bundle = commit_directory(source, tmp_path / "out", "x", "files", {}, move=True)
+    (tmp_path / "elsewhere").write_bytes(b"changed later")
+    assert verify(bundle.path) == bundle
+
+
+def test_a_sparse_file_without_room_for_its_whole_size_is_refused_before_anything_is_written(
+    tmp_path, source
+):
+    with (source / "sparse").open("wb") as file:
+        file.truncate(shutil.disk_usage(tmp_path).free + (1 << 30))
+    with pytest.raises(NoSpace, match="bytes free"):
+        commit_directory(source, tmp_path / "out", "x", "files", {})
+    assert list((tmp_path / "out").iterdir()) == []
+    assert (source / "sparse").exists()
 
 
 def test_a_move_that_fails_keeps_the_source(tmp_path, source, monkeypatch):
@@ -399,23 +436,26 @@ def test_a_link_to_a_bundle_is_not_a_bundle(tmp_path, write_bundle):
     assert problems(link) == ["is not a directory"]
 
 
-def test_a_bad_sector_condemns_the_file_but_a_missing_permission_does_not(
-    tmp_path, monkeypatch, write_bundle
-):
+SYSTEM_FAULTS = (
+    errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+    errno.EREMOTEIO, errno.EUCLEAN, errno.ENOTCONN, errno.EINTR,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", SYSTEM_FAULTS, ids=errno.errorcode.get)
+def test_a_fault_of_the_system_condemns_no_bundle(tmp_path, monkeypatch, write_bundle, number):
     bundle = write_bundle(tmp_path, 100, {"a": b"1"})
 
-    def fails_with(number):
-        def hash_file(path):
-            raise OSError(number, os.strerror(number))
+    def faulty(*_):
+        raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(durable, "hash_file", hash_file)
-
-    fails_with(errno.EIO)
-    assert problems(bundle.path) == ["a: cannot be read: Input/output error"]
-    for number in (errno.EACCES, errno.EMFILE, errno.ESTALE):
-        fails_with(number)
-        with pytest.raises(OSError, match=os.strerror(number)):
-            verify(bundle.path)
+    places = [(durable, "hash_file"), (Tree, "of"), (durable, "open_regular"), (os, "lstat")]
+    for where, name in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, faulty)
+            with pytest.raises(OSError, match=os.strerror(number)):
+                verify(bundle.path)
+    assert verify(bundle.path) == bundle
 
 
 def test_a_bundle_that_is_removed_while_it_is_checked_is_invalid_and_not_a_crash(
@@ -432,24 +472,6 @@ def test_a_bundle_that_is_removed_while_it_is_checked_is_invalid_and_not_a_crash
         with monkeypatch.context() as patch:
             patch.setattr(Tree, "of", too_late)
             assert problems(path, quick) == ["directory: is missing"]
-
-
-def test_a_directory_that_the_disk_cannot_list_condemns_the_bundle(
-    tmp_path, monkeypatch, write_bundle
-):
-    path = write_bundle(tmp_path, 100).path
-
-    def fails_with(number):
-        def listing(root):
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(Tree, "of", listing)
-
-    fails_with(errno.EIO)
-    assert problems(path) == ["directory: cannot be read: Input/output error"]
-    fails_with(errno.EACCES)
-    with pytest.raises(PermissionError):
-        verify(path)
 
 
 def test_processes_can_share_the_reading(tmp_path, write_bundle, flip):

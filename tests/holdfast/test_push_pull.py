@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import durable
 from holdfast import pull as pull_module
 from holdfast.bundle import Bundle, verify
 from holdfast.defaults import Select
@@ -341,7 +342,7 @@ def test_a_volume_without_space_is_refused_before_anything_is_written(
 ) -> None:
     save(100)
     snapshot = catalog.read(WORKLOAD, push(volume, catalog, WORKLOAD).snapshot)
-    monkeypatch.setattr(pull_module, "SPARE", 1 << 60)
+    monkeypatch.setattr(durable, "SPARE", 1 << 60)
 
     with pytest.raises(NoSpace, match="bytes free"):
         pull(snapshot, catalog, tmp_path / "into")

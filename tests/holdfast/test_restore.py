@@ -1,11 +1,11 @@
 """Stage, switch, and back again."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from holdfast import restore as restore_module
 from holdfast.bundle import Bundle, verify
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, UsageError
 from holdfast.push import push
@@ -136,7 +136,7 @@ def test_undoing_a_restore_brings_the_old_history_back_as_a_new_generation(
 ) -> None:
     restored(volume, catalog, trained[0])
     if not links:
-        monkeypatch.setattr(restore_module.os, "link", refuse_links)
+        monkeypatch.setattr(os, "link", refuse_links)
 
     assert switch_to_generation(volume, 1) == 3
 

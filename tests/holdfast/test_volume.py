@@ -274,7 +274,7 @@ def test_a_removal_cut_short_never_leaves_half_a_bundle(
     for step in (100, 200):
         write_bundle(generation, step)
 
-    def cut_short(path):
+    def cut_short(path, **_):
         (path / ".metadata").unlink()
         raise KeyboardInterrupt
 
