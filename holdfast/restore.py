@@ -157,7 +157,7 @@ def _remove_stages(volume: Volume) -> None:
 def _marker(directory: Path) -> dict[str, object]:
     try:
         found = json.loads((directory / MARKER).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

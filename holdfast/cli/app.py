@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from holdfast import __version__
+from holdfast.cli import output
+from holdfast.cli.failure import catch_stray_messages, fail, json_wanted, name_of
 from holdfast.cli.verbs.adopt import adopt
 from holdfast.cli.verbs.backup import backup
 from holdfast.cli.verbs.commit import commit
@@ -27,36 +31,63 @@ from holdfast.cli.verbs.stage import stage
 from holdfast.cli.verbs.switch import switch
 from holdfast.cli.verbs.unpin import unpin
 from holdfast.cli.verbs.verify import verify
-from holdfast.errors import ExitCode, HoldfastError
-
-#: click's UsageError, which Typer vendors without a public name
-_Misuse: Any = typer.BadParameter.__base__
+from holdfast.errors import ExitCode, UsageError
+from holdfast.printable import learn_secrets
 
 
-def fail(message: str) -> None:
-    """One line on stderr, whatever the message contains."""
-    print("holdfast: " + " ".join(message.split()), file=sys.stderr)
+class Verb(TyperCommand):
+    """One verb: refuses values that are empty, as of a shell variable that is not set."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        typed, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.get_params(ctx):
+            value = typed.get(param.name)
+            if "" in value if isinstance(value, list | tuple) else value == "":
+                raise UsageError(
+                    f"{name_of(None, param)} is empty: give it a value, or leave it out; is a shell"
+                    " variable not set?"
+                )
+        return super().parse_args(ctx, args)
 
 
 class HoldfastGroup(TyperGroup):
-    """The command group: maps errors to one line and an exit code (`ExitCode`)."""
+    """The command group: whatever happens, an error is one line and an exit code (`ExitCode`)."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        learn_secrets(words)
+        output.start()
+        self._verb: str | None = None
+        self._json = json_wanted(words)
+        try:
+            ended = super().main(
+                words, prog_name, complete_var, False, windows_expand_args, **extra
+            )
+            sys.stdout.flush()
+        except BrokenPipeError:  # `holdfast list | head`: nobody reads on
+            sys.exit(ExitCode.FAILED)
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed by now
+                sys.exit(ExitCode.MISUSE)
+            sys.exit(fail(error, self._json, self._verb))
+        sys.exit(ended if isinstance(ended, int) else ExitCode.DONE)
 
     def invoke(self, ctx: Any) -> Any:
+        self._verb = next(iter(ctx._protected_args), None)
         try:
             return super().invoke(ctx)
-        except HoldfastError as error:
-            fail(str(error))
-            raise typer.Exit(error.exit_code) from None
-        except _Misuse as error:
-            command = error.ctx.command_path if error.ctx else "holdfast"
-            fail(f"{error.format_message().rstrip('.')}: see `{command} --help`")
-            raise typer.Exit(ExitCode.MISUSE) from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            fail(f"{where}{error.strerror or error}: check that it exists and may be used")
-            raise typer.Exit(ExitCode.FAILED) from None
+        except KeyboardInterrupt as error:  # or Typer would end without a word
+            raise typer.Exit(fail(error, self._json, self._verb)) from None
 
 
 class App(typer.Typer):
@@ -70,17 +101,17 @@ class App(typer.Typer):
         (SIGABRT, no longer exit code 0). Nothing of ours is left to do then: what must last was
         synced by the verb, and no thread or atexit handler has work.
         """
+        output.open_streams()
+        catch_stray_messages()
         try:
             super().__call__(*args, **options)
         except SystemExit as end:
-            if not isinstance(end.code, int | None):
-                raise
-            try:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            with suppress(OSError):  # `main` has said so if the result was not written
                 sys.stdout.flush()
+            with suppress(OSError):
                 sys.stderr.flush()
-            except OSError:
-                raise end from None  # Python itself says what could not be written
-            os._exit(end.code or 0)
+            os._exit(code)
 
 
 app = App(
@@ -96,7 +127,7 @@ app = App(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"holdfast {__version__}")
+        output.result(f"holdfast {__version__}")
         raise typer.Exit
 
 
@@ -131,4 +162,4 @@ for _panel, _verbs in {
     "Cluster": (backup, restore),
 }.items():
     for _verb in _verbs:
-        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)
+        app.command(_verb.__name__.rstrip("_"), cls=Verb, rich_help_panel=_panel)(_verb)

@@ -14,6 +14,13 @@ import typer
 
 from holdfast.errors import UsageError
 
+#: ten years, in seconds: the longest time that an option takes
+LONGEST = 315_360_000
+#: the largest integer that JSON keeps exactly
+LARGEST = 2**53 - 1
+#: more than anyone keeps
+MANY = 1_000_000
+
 _WHERE = "Where"
 _CLUSTER = "Cluster"
 _RETENTION = "Retention"
@@ -44,7 +51,7 @@ def parse_bytes(text: str | int) -> int:
     except ValidationError:
         size = 0
     if size <= 0:
-        raise typer.BadParameter(f"invalid size '{text}': expected bytes or a unit, such as 256MiB")
+        raise UsageError(f"invalid size '{text}': expected bytes or a unit, such as 256MiB")
     return size
 
 
@@ -116,6 +123,7 @@ Deadline = Annotated[
         "--deadline",
         envvar="HOLDFAST_DEADLINE",
         min=1,
+        max=LONGEST,
         help="Seconds the verb may take in all. Past it, it fails; nothing half done is visible.",
         metavar="SECONDS",
         rich_help_panel=_WHERE,
@@ -172,6 +180,7 @@ Keep = Annotated[
         "--keep",
         envvar="HOLDFAST_KEEP",
         min=1,
+        max=MANY,
         help="How many valid bundles of the run the volume keeps.",
         metavar="N",
     ),
@@ -190,6 +199,7 @@ KeepLast = Annotated[
         "--keep-last",
         envvar="HOLDFAST_RETENTION_KEEP_LAST",
         min=0,
+        max=MANY,
         help="Keep the newest N snapshots.",
         metavar="N",
         rich_help_panel=_RETENTION,
@@ -201,6 +211,7 @@ Hourly = Annotated[
         "--hourly",
         envvar="HOLDFAST_RETENTION_HOURLY",
         min=0,
+        max=MANY,
         help="Keep the newest snapshot of each of the last N hours that have one.",
         metavar="N",
         rich_help_panel=_RETENTION,
@@ -212,6 +223,7 @@ Daily = Annotated[
         "--daily",
         envvar="HOLDFAST_RETENTION_DAILY",
         min=0,
+        max=MANY,
         help="The same for days (UTC).",
         metavar="N",
         rich_help_panel=_RETENTION,
@@ -223,6 +235,7 @@ Weekly = Annotated[
         "--weekly",
         envvar="HOLDFAST_RETENTION_WEEKLY",
         min=0,
+        max=MANY,
         help="The same for ISO weeks.",
         metavar="N",
         rich_help_panel=_RETENTION,
@@ -234,6 +247,7 @@ Monthly = Annotated[
         "--monthly",
         envvar="HOLDFAST_RETENTION_MONTHLY",
         min=0,
+        max=MANY,
         help="The same for months.",
         metavar="N",
         rich_help_panel=_RETENTION,
@@ -245,6 +259,7 @@ Grace = Annotated[
         "--grace",
         envvar="HOLDFAST_GRACE",
         min=0,
+        max=LONGEST,
         help="Seconds between marking data as unused and deleting it. A push must finish its"
         " snapshot within half of it.",
         metavar="SECONDS",
@@ -318,6 +333,7 @@ Timeout = Annotated[
         "--timeout",
         envvar="HOLDFAST_TIMEOUT",
         min=1,
+        max=LONGEST,
         help="Seconds that one ActionSet may take before it counts as orphaned.",
         metavar="SECONDS",
         rich_help_panel=_CLUSTER,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from holdfast.cli.output import say
+from holdfast.cli.output import plain, said_above_bar, say
+from holdfast.printable import printable
 from holdfast.text import figures, size
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Bars:
     def start(self, what: str, files: int, size: int) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(what, total=size or None)
+        self._task = self._bars.add_task(printable(what), total=size or None)
 
     def advance(self, size: int) -> None:
         if self._task is not None:
@@ -100,14 +101,14 @@ class Bars:
         pass
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
     """What fits where stderr goes."""
-    if sys.stderr.isatty():
-        with Bars() as bars:
+    if sys.stderr.isatty() and not plain():
+        with Bars() as bars, said_above_bar(bars.note):
             yield bars
     else:
         yield Lines()

@@ -56,11 +56,7 @@ class KubernetesAPI:
     def __init__(self, url: str | None = None, service_account: Path = SERVICE_ACCOUNT) -> None:
         self._service_account = None if url else service_account
         self.url = (url or _in_cluster_url(service_account)).rstrip("/")
-        if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
-            raise UsageError(
-                f"invalid Kubernetes API '{url}': expected an http(s) URL: run `kubectl proxy` and"
-                " give --api http://127.0.0.1:8001"
-            )
+        _check(self.url)
         #: Time by the server's clock at its last answer; this machine's before the first one.
         self.server_time: datetime = datetime.now(UTC)
 
@@ -141,6 +137,20 @@ class KubernetesAPI:
             self.server_time = parsedate_to_datetime(date or "").astimezone(UTC)
         except ValueError:
             self.server_time = datetime.now(UTC)
+
+
+def _check(url: str) -> None:
+    """Refuse what is not the address of a server, and one that names a user."""
+    remedy = "run `kubectl proxy` and give --api http://127.0.0.1:8001"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if "@" in url:
+        raise UsageError(f"the URL of the Kubernetes API may hold no user or password: {remedy}")
+    if not valid or not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError(f"invalid Kubernetes API '{url}': expected an http(s) URL: {remedy}")
 
 
 def _in_cluster_url(service_account: Path) -> str:

@@ -115,7 +115,7 @@ class Catalog:
             return f"{found['project']}/{found['stack']}"
         except NotFound:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise OwnerMismatch(
                 f"store {self.store.url}: invalid {OWNER} ({error}): this prefix is not a Holdfast"
                 " store; use another prefix"

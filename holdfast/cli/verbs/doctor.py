@@ -24,6 +24,7 @@ def doctor(
             "--max-age",
             envvar="HOLDFAST_MAX_AGE",
             min=1,
+            max=options.LONGEST,
             help="Warn when the latest snapshot is older than so many seconds.",
             metavar="SECONDS",
         ),
@@ -115,4 +116,4 @@ def _report(checks: list, output: options.Format) -> None:
         )
         for check in checks
     ]
-    table(("", "check", "found"), rows)
+    table(("", "check", "~found"), rows)

@@ -8,7 +8,7 @@ import typer
 
 from holdfast.cli import options
 from holdfast.cli.context import open_volume
-from holdfast.cli.output import emit, say
+from holdfast.cli.output import emit, result, say
 from holdfast.errors import NoSnapshot
 from holdfast.text import size, when
 
@@ -72,9 +72,9 @@ def latest(
             }
         )
     elif path:
-        print(bundle.path.absolute())
+        result(str(bundle.path.absolute()))
     else:
-        print(
+        result(
             f"{bundle.name}  generation {target.present()}  {size(manifest.size)}"
             f"  created {when(manifest.created)}"
         )

@@ -10,7 +10,7 @@ from holdfast.cli.context import (
     open_volume,
     sides,
 )
-from holdfast.cli.output import emit, say, table
+from holdfast.cli.output import emit, result, say, table
 from holdfast.defaults import MEMORY
 from holdfast.text import size, when
 
@@ -47,7 +47,7 @@ def list_(
         document["snapshots"] = _snapshots(catalog, name, run)
         if table_wanted:
             if on_volume:
-                print()
+                result()
             title = f"Snapshots of workload {name} in {catalog.store.url}"
             _snapshot_table(document["snapshots"], title)
     if not table_wanted:
@@ -111,7 +111,7 @@ def _bundle_table(rows: list[dict[str, Any]], title: str) -> None:
         )
         for row in rows
     ]
-    table(("bundle", ">generation", "kind", "created", ">size", "state"), cells, title)
+    table(("bundle", ">generation", "~kind", "created", ">size", "~state"), cells, title)
 
 
 def _snapshots(catalog: Any, workload: str, run: str | None) -> list[dict[str, Any]]:
@@ -165,4 +165,4 @@ def _snapshot_table(rows: list[dict[str, Any]], title: str) -> None:
                 ", ".join(filter(None, ["pinned" if row["pinned"] else "", verified])),
             )
         )
-    table(("snapshot", "run", ">generation", "bundles", ">size", "state"), cells, title)
+    table(("snapshot", "run", ">generation", "~bundles", ">size", "~state"), cells, title)

@@ -93,7 +93,7 @@ def _report(report: PruneReport) -> None:
     rows = [("keep", key, ", ".join(why)) for key, why in report.kept.items()]
     rows += [("drop", key, "no rule keeps it") for key in report.dropped]
     if rows:
-        table(("", "snapshot", "why"), sorted(rows, key=lambda row: row[1], reverse=True))
+        table(("", "snapshot", "~why"), sorted(rows, key=lambda row: row[1], reverse=True))
 
 
 def _prune_volume(

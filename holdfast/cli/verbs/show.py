@@ -12,7 +12,7 @@ from holdfast.cli.context import (
     is_snapshot,
     open_snapshot,
 )
-from holdfast.cli.output import emit, pairs, table
+from holdfast.cli.output import emit, pairs, result, table
 from holdfast.defaults import MEMORY
 from holdfast.text import size, when
 
@@ -50,7 +50,7 @@ def show(
             }
         )
         for ref in snapshot.bundles:
-            print()
+            result()
             pairs(
                 {
                     "bundle": f"{ref.name} ({ref.kind}, {size(ref.size)})",
@@ -80,7 +80,7 @@ def _show_manifest(path: Path, manifest: Manifest) -> None:
             "digest": manifest.digest,
         }
     )
-    print()
+    result()
     table(
         (">size", "sha256", "file"),
         [(size(entry.size), entry.sha256, entry.path) for entry in manifest.files],

@@ -28,6 +28,7 @@ def switch(
             "--generation",
             envvar="HOLDFAST_GENERATION",
             min=1,
+            max=options.LARGEST,
             help="Go back to this older generation instead: the undo of a restore.",
             metavar="N",
         ),
