@@ -37,6 +37,7 @@ def copies(places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A copy of the volume and the store, to spoil."""
     for name in [name for name in os.environ if name.startswith(("HOLDFAST_", "AWS_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)  # `pull --into NAME` and others write there
     volume, store = tmp_path / "volume", tmp_path / "store"
     shutil.copytree(places["HOLDFAST_VOLUME"], volume)
     shutil.copytree(Path(urlsplit(places["HOLDFAST_STORE"]).path).parents[1], store)
