@@ -134,15 +134,13 @@ def _policy(name: str, accounts: Mapping[str, str]) -> tuple[Manifest, Manifest]
 def _release(
     name: str, kanister: KanisterSettings, opts: pulumi.ResourceOptions
 ) -> k8s.helm.v3.Release:
-    repository = (
-        k8s.helm.v3.RepositoryOptsArgs(repo=kanister.repository) if kanister.repository else None
-    )
+    repository = kanister.chart_repository
     return k8s.helm.v3.Release(
         name,
         name=RELEASE,
         chart=kanister.chart,
         version=kanister.version,
-        repository_opts=repository,
+        repository_opts=k8s.helm.v3.RepositoryOptsArgs(repo=repository) if repository else None,
         namespace=kanister.namespace,
         values=merge(load("kanister-values"), kanister.values),
         # A release that fails half-way is taken back, so that the next `up` starts clean.

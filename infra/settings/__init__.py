@@ -8,7 +8,7 @@ resource exists. ``target`` says which model it is.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pulumi
 import yaml
@@ -102,13 +102,14 @@ def load(stack: str, directory: Path = PROJECT_DIRECTORY) -> Settings:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise SettingsError([f"{path.name}: is not valid YAML ({reason}): correct it"]) from None
-    return parse(_of_project(document.get("config") or {}))
+    values = _of_project(document.get("config") or {})
+    return parse({key: _decoded(key, value) for key, value in values.items()})
 
 
 def from_config(config: pulumi.Config) -> Settings:
     """The settings of the running stack, as the engine hands them over."""
     values = {**pulumi.runtime.get_config_env(), **runtime_config.CONFIG.get()}
-    return parse(with_values({key: _decoded(config, key) for key in _of_project(values)}))
+    return parse(with_values({key: _decoded(key, config.get(key)) for key in _of_project(values)}))
 
 
 def with_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,10 +125,18 @@ def _of_project(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decoded(config: pulumi.Config, key: str) -> Any:
-    """Structured values, numbers and booleans are JSON in the engine's hands, plain text is not."""
-    value = config.get(key)
+def _decoded(key: str, value: Any) -> Any:
+    """The engine hands everything over as text, and `pulumi config set` without --path stores it as
+    text: JSON, except for a setting that is text itself."""
+    if not isinstance(value, str) or _is_text(key):
+        return value
     try:
-        return json.loads(value) if value is not None else None
+        return json.loads(value)
     except json.JSONDecodeError:
         return value
+
+
+def _is_text(key: str) -> bool:
+    fields = [model.model_fields[key] for model in TARGETS.values() if key in model.model_fields]
+    kinds = [each for field in fields for each in get_args(field.annotation) or [field.annotation]]
+    return all(kind is str or isinstance(kind, str) for kind in kinds) and bool(kinds)

@@ -5,10 +5,13 @@ Each refuses a wrong value with ``rule: remedy``; the settings loader puts the p
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, get_args
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+#: What people and tools write for "no value", and no setting can mean.
+NO_VALUE = ("", "null", "none", "nil", "undefined", "~")
 
 UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 
@@ -39,6 +42,18 @@ class Model(BaseModel):
         validate_default=True,
         use_attribute_docstrings=True,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _text_is_not_no_value(cls, value: object, info: ValidationInfo) -> object:
+        """`pulumi config set … null` stores the text "null", which is a value."""
+        if not isinstance(value, str) or value.strip().lower() not in NO_VALUE:
+            return value
+        field = cls.model_fields[info.field_name or ""]
+        if value in get_args(field.annotation):
+            return value
+        remedy = "give a value" if field.is_required() else "leave it out for the default"
+        raise ValueError(f"{value!r} is a text that stands for no value: {remedy}")
 
 
 def size_bytes(size: str) -> int:

@@ -74,10 +74,13 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
         return (
             f"{where}: {given!r} is {_NAMES.get(type(given), 'something else')}: "
             f"write {_TYPES[kind]}"
+            + (f" in quotes, '{given}'" if kind == "string_type" and _is_number(given) else "")
         )
     if kind in ("literal_error", "union_tag_invalid"):
         expected = context.get("expected") or context.get("expected_tags")
         tag = context.get("tag", given)
+        if not isinstance(tag, str) and f"'{tag}'" in str(expected):
+            return f"{where}: {tag} is {_NAMES.get(type(tag))}: write it in quotes, '{tag}'"
         where = f"{where}.kind" if kind == "union_tag_invalid" else where
         return f"{where}: {tag!r} is not known: use one of {_choices(str(expected))}"
     if kind == "union_tag_not_found":
@@ -94,6 +97,11 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     if kind in ("too_short", "string_too_short"):
         return f"{where}: is empty: give {_describe(parents[-1], path[-1])}"
     return f"{where}: {details['msg'].lower()}: see docs/settings.md"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it was text before YAML, or `pulumi config set --path`, made a number of it."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _choices(expected: str) -> str:

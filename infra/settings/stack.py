@@ -50,14 +50,33 @@ class KanisterSettings(Model):
 
     namespace: Name = "kanister"
     """Its namespace, which holds Blueprints and ActionSets too."""
-    chart: str = Field(default=versions.KANISTER[1], min_length=1)
-    """The chart's name in the repository, or the path of a chart on disk."""
+    chart: str = versions.KANISTER[1]
+    """The chart's name in the repository; or a chart that needs none: a path on disk that begins
+    with ``./``, ``../`` or ``/``, or ``oci://…``."""
     version: str = Field(default=versions.KANISTER[2], pattern=r"^\d+\.\d+\.\d+$")
     """The chart's version, equal to Kanister's."""
-    repository: str | None = versions.KANISTER[0]
-    """The chart repository; null for a chart on disk."""
+    repository: str | None = None
+    """The chart repository. Default: Kanister's own; none for a chart that needs none."""
     values: dict[str, Any] = Field(default_factory=dict)
     """Further Helm values, merged over Holdfast's: an image mirror, node selectors, tolerations."""
+
+    @property
+    def chart_repository(self) -> str | None:
+        """Where the chart comes from; None where its name says that."""
+        return None if self._is_complete else self.repository or versions.KANISTER[0]
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.chart.startswith(("./", "../", "/", "oci://"))
+
+    @model_validator(mode="after")
+    def _one_place_for_the_chart(self) -> "KanisterSettings":
+        if self._is_complete and self.repository is not None:
+            raise ValueError(
+                f"repository {self.repository} is not used for chart {self.chart}: leave it out, "
+                f"or name a chart in it, such as {versions.KANISTER[1]}"
+            )
+        return self
 
 
 class Settings(Model):

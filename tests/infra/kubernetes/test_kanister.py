@@ -44,10 +44,11 @@ def test_helm_values_of_the_settings_are_merged_over_ours():
     }
 
 
-def test_a_chart_on_disk_needs_no_repository():
-    (release,) = graph(kanister={"chart": "./charts/kanister", "repository": None}).find("Release")
+@pytest.mark.parametrize("chart", ["./charts/kanister", "/charts/kanister.tgz", "oci://a/kanister"])
+def test_a_chart_on_disk_or_in_an_image_registry_needs_no_repository(chart: str):
+    (release,) = graph(kanister={"chart": chart}).find("Release")
 
-    assert release.inputs["chart"] == "./charts/kanister"
+    assert release.inputs["chart"] == chart
     assert "repositoryOpts" not in release.inputs
 
 

@@ -38,7 +38,8 @@ W = "workloads__gpt__"
          "use a positive size, such as 10Gi"),
         ({f"{W}volume__size": "10GB"}, "workloads.gpt.volume.size: '10GB' is not a size: "
          "write a whole number and a unit, such as 10Gi"),
-        ({f"{W}volume__size": -1}, "workloads.gpt.volume.size: -1 is a number: write text"),
+        ({f"{W}volume__size": -1}, "workloads.gpt.volume.size: -1 is a number: "
+         "write text in quotes, '-1'"),
         ({f"{W}min_nodes": 2}, "workloads.gpt: min_nodes 2 is more than nodes 1: "
                                "use 1 at most"),
         ({f"{W}nodes": 2}, "workloads.gpt: volume 'host-path' cannot be shared by 2 nodes: "
@@ -118,6 +119,39 @@ def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(changes, 
     assert problems(**changes) == [line]
 
 
+@pytest.mark.parametrize("word", ["null", "None", "none", "~", ""])
+@pytest.mark.parametrize(
+    "place", ["kanister.repository", "kubernetes.context", "workloads.gpt.run",
+              "workloads.gpt.namespace", "workloads.gpt.volume.node", "cluster_identifier",
+              "backup_store.prefix", "workloads.gpt.bundle_size"],
+)  # fmt: skip
+def test_a_text_that_means_no_value_is_no_value_of_a_setting(place: str, word: str):
+    """`pulumi config set … null` stores the text."""
+    (line,) = problems(**{place: word})
+
+    assert line.startswith(f"{place}: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"kanister__repository": "null"}, "kanister.repository: 'null' is a text that stands for "
+         "no value: leave it out for the default"),
+        ({f"{W}run": 2024},
+         "workloads.gpt.run: 2024 is a number: write text in quotes, '2024'"),
+        ({"kanister": {"chart": "./chart", "repository": "https://charts.example"}}, "kanister: "
+         "repository https://charts.example is not used for chart ./chart: leave it out, or name "
+         "a chart in it, such as kanister-operator"),
+    ],
+)  # fmt: skip
+def test_what_the_command_line_made_of_a_value_is_said_with_the_remedy(changes, line):
+    assert problems(**changes) == [line]
+
+
+def test_an_environment_variable_may_be_empty_or_none():
+    assert problems(workloads__gpt__env={"A": "none", "B": ""}) == []
+
+
 def test_every_wrong_setting_of_a_file_is_reported_at_once():
     found = problems(workloads__gpt__nodes="2", workloads__gpt__keep=0, runas=1)
 
@@ -182,6 +216,28 @@ def test_the_engine_and_the_file_give_the_same_settings():
     pulumi.runtime.set_all_config({**handed_over, "aws:region": "eu-central-1"})
     try:
         assert from_config(pulumi.Config("holdfast")) == load("local")
+    finally:
+        pulumi.runtime.set_all_config({})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [("run_as", "2000", 2000), ("cluster_identifier", "2024", "2024"),
+     ("kubernetes", '{"context": "kind"}', {"context": "kind"})],
+)  # fmt: skip
+def test_a_value_stored_as_text_means_the_same_to_the_engine_and_from_the_file(
+    tmp_path: Path, key: str, text: str, value: object
+):
+    """`pulumi config set holdfast:run_as 2000` writes "2000" into the file."""
+    config = {f"holdfast:{name}": given for name, given in valid().items()}
+    stored = {**config, f"holdfast:{key}": text}
+    (tmp_path / "Pulumi.one.yaml").write_text(yaml.safe_dump({"config": stored}))
+    pulumi.runtime.set_all_config(
+        {name: v if isinstance(v, str) else json.dumps(v) for name, v in stored.items()}
+    )
+    try:
+        expected = parse(valid(**{key: value}))
+        assert from_config(pulumi.Config("holdfast")) == load("one", tmp_path) == expected
     finally:
         pulumi.runtime.set_all_config({})
 
