@@ -75,6 +75,7 @@ class Tree:
     @classmethod
     def of(cls, root: Path) -> Self:
         """Walk `root` without following links."""
+        durable.require_utf8()
         tree = cls()
         pending = [""]
         while pending:
@@ -276,20 +277,35 @@ def verify(path: Path, quick: bool = False, threads: int | None = None) -> Bundl
     special files. Raises OSError when a file cannot be read because of a fault of the system.
     """
     bundle = read_bundle(path)
-    try:
-        tree = Tree.of(bundle.path)
-    except OSError as error:
-        raise InvalidBundle(bundle.path, [unreadable("directory", error)]) from error
-    tree.files.pop(MANIFEST, None)
-    entries = bundle.manifest.files
-    problems = tree.special + [f"{printable(name)}: is an empty directory" for name in tree.empty]
-    problems += _differences(tree, entries)
+    tree, problems = _compare(bundle.path, bundle.manifest)
     if not quick:
+        entries = bundle.manifest.files
         sound = [entry for entry in entries if tree.files.get(entry.path) == entry.size]
         problems += check_files(bundle.path, sound, threads)
     if problems:
         raise InvalidBundle(bundle.path, problems)
     return bundle
+
+
+def check_tree(path: Path, manifest: Manifest) -> None:
+    """Raise InvalidBundle unless exactly these files lie below `path`, in these sizes.
+
+    For a bundle that has no name yet: it finds what somebody put there while it was written.
+    """
+    _, problems = _compare(Path(path), manifest)
+    if problems:
+        raise InvalidBundle(path, problems)
+
+
+def _compare(path: Path, manifest: Manifest) -> tuple[Tree, list[str]]:
+    """What lies in a bundle's directory, and how it differs from the manifest."""
+    try:
+        tree = Tree.of(path)
+    except OSError as error:
+        raise InvalidBundle(path, [unreadable("directory", error)]) from error
+    tree.files.pop(MANIFEST, None)
+    problems = tree.special + [f"{printable(name)}: is an empty directory" for name in tree.empty]
+    return tree, problems + _differences(tree, manifest.files)
 
 
 def check_files(path: Path, entries: Iterable[FileEntry], threads: int | None = None) -> list[str]:

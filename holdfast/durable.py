@@ -14,13 +14,14 @@ import logging
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from holdfast.errors import NoSpace
+from holdfast.errors import NoSpace, UsageError
 
 TEMPORARY = ".tmp-"
 BLOCK = 1 << 20  # bytes per read: small enough to stay in the cache while it is hashed
@@ -39,6 +40,20 @@ SPARE = 16 << 20  # bytes to leave free, for directories and the journal
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def require_utf8() -> None:
+    """Raise UsageError unless this process takes file names as UTF-8, as our formats do.
+
+    Python takes the encoding of file names from the locale. In another one, a name in a bundle
+    means another file: a good bundle would look as if files were missing, and others too many.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8":
+        raise UsageError(
+            f"file names are '{encoding}' in this process, not UTF-8: set PYTHONUTF8=1, or a UTF-8"
+            " locale such as LC_ALL=C.UTF-8"
+        )
 
 
 def unique() -> str:

@@ -270,6 +270,7 @@ def _pull_bundle(
             durable.create_file(draft / MANIFEST, manifest.to_bytes())
             durable.fsync_directory(draft)
             durable.make_directories(into)
+            bundles.check_tree(draft, manifest)
             failpoint("pull.before-rename")
             try:
                 durable.rename_durably(draft, into / ref.name)

@@ -79,7 +79,7 @@ def switch(volume: Volume, stage_id: str) -> int:
         )
     with run_lock(volume.run_path):
         staged = volume.run_path / f"{STAGE}{stage_id}"
-        if not staged.is_dir():
+        if not durable.is_directory(staged):
             for number in reversed(volume.generations()):
                 if _marker(volume.generation_path(number)).get("id") == stage_id:
                     return number
@@ -94,8 +94,13 @@ def switch(volume: Volume, stage_id: str) -> int:
                 bundles.verify(path, quick=True)
         number = (volume.present() or 0) + 1
         failpoint("switch.before-rename")
-        durable.rename_durably(staged, volume.generation_path(number))
+        made = volume.generation_path(number)
+        durable.rename_durably(staged, made)
         failpoint("switch.after-rename")
+        if not durable.is_directory(made):
+            raise HoldfastError(
+                f"'{made}' is a link now: someone replaced the stage; stage the snapshot again"
+            )
         return number
 
 
@@ -150,7 +155,10 @@ def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> St
 
 def _remove_stages(volume: Volume) -> None:
     for stale in volume.run_path.glob(f"{STAGE}*"):
-        durable.rename_durably(stale, stale.with_name(f"{PULLING}old-{durable.unique()}"))
+        try:
+            durable.rename_durably(stale, stale.with_name(f"{PULLING}old-{durable.unique()}"))
+        except OSError:  # no clean-up stops a stage; this says what it is
+            durable.discard(stale)
     remove_leftovers(volume.run_path)
 
 

@@ -32,11 +32,12 @@ class Volume:
     """The bundles of one run under `root`. The constructor neither reads nor creates anything."""
 
     def __init__(self, root: Path, run: str) -> None:
+        durable.require_utf8()
         self.root = Path(root)
         self.run = check_name(run, "run name")
         self.run_path = self.root / run
         self._failed: dict[Path, InvalidBundle] = {}
-        self._unreadable: dict[Path, OSError] = {}
+        self._unreadable: dict[Path, OSError] = {}  # because of a fault of the system
 
     def generations(self) -> list[int]:
         """The numbers of all generations, ascending."""
@@ -85,7 +86,7 @@ class Volume:
                 if durable.exists(path):  # else the writer's keep() just removed it
                     found.append((newness(path.name, {}), error))
             except OSError as error:
-                self._pass_over(path, error)
+                self.pass_over(path, error)
                 unreadable.append(error)
         if unreadable and not any(isinstance(entry, Bundle) for _, entry in found):
             raise unreadable[0]
@@ -115,13 +116,48 @@ class Volume:
                 return verify(found.path, threads=threads)
             except InvalidBundle as error:
                 if durable.exists(found.path):  # else the writer's keep() just removed it
-                    self._set_aside(error, quarantine)
+                    logger.warning("%s", error)
+                    logger.warning("%s", self.set_aside(error, quarantine))
             except OSError as error:
-                self._pass_over(found.path, error)
+                self.pass_over(found.path, error)
+        self.raise_unreadable()
+        return None
+
+    def set_aside(self, error: InvalidBundle, move: bool = True) -> str:
+        """Use this bundle no more, and quarantine it if `move`; return what was done, for a log."""
+        self._failed[error.path] = error
+        if not move:
+            return "it stays where it is and is not used"
+        try:
+            return f"moved it to '{quarantine(error.path, str(error))}'"
+        except OSError as refused:
+            return f"could not move it aside ({refused}): it stays and is not used"
+
+    def pass_over(self, path: Path, error: OSError) -> None:
+        """Use this bundle no more, but leave it as it is: a fault of the system hides its state.
+
+        Raises the error again unless it is one that leaves other bundles readable: a bad sector.
+        """
+        if error.errno not in durable.UNREADABLE:
+            raise error
+        if path not in self._unreadable:
+            self._unreadable[path] = error
+            logger.warning(
+                "could not read bundle '%s' (%s): passed over; it stays where it is", path, error
+            )
+
+    def usable(self, path: Path) -> bool:
+        """Whether this bundle was neither set aside nor passed over by this object."""
+        return path not in self._failed and path not in self._unreadable
+
+    def raise_unreadable(self) -> None:
+        """Raise the OSError of a bundle of the present generation that was passed over, if any.
+
+        For who found no valid bundle: it cannot be said that there is none.
+        """
         for path, error in self._unreadable.items():
             if path.parent == self.generation_path(self.present() or 1):
                 raise error
-        return None
 
     def has_bad(self) -> bool:
         """Whether the run has state that newest_valid() cannot use.
@@ -242,28 +278,8 @@ class Volume:
                 except OSError as error:
                     logger.warning("could not check bundle '%s' (%s): it stays", bundle.path, error)
 
-    def _pass_over(self, path: Path, error: OSError) -> None:
-        """Note a bundle that cannot be read; raise the error unless only this one is affected."""
-        if error.errno not in durable.UNREADABLE:
-            raise error
-        if path not in self._unreadable:
-            self._unreadable[path] = error
-            logger.warning(
-                "could not read bundle '%s' (%s): passed over; it stays where it is", path, error
-            )
-
-    def _set_aside(self, error: InvalidBundle, move: bool) -> None:
-        self._failed[error.path] = error
-        logger.warning("%s", error)
-        if not move:
-            return
-        try:
-            logger.warning("moved it to '%s'", quarantine(error.path, str(error)))
-        except OSError as refused:
-            logger.warning("could not move it aside (%s): it stays and is not used", refused)
-
     def _passes_quick_check(self, path: Path) -> bool:
-        if path in self._failed or path in self._unreadable:
+        if not self.usable(path):
             return False
         try:
             verify(path, quick=True)

@@ -9,10 +9,11 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.bundle import Bundle, check_files, quarantine, verify
+from holdfast.bundle import Bundle, check_files, verify
 from holdfast.errors import InvalidBundle
 from holdfast.manifest import FileEntry, canonical
 from holdfast.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
@@ -81,29 +82,50 @@ def split_files(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]
 def _newest_valid(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | None:
     while bundle := ranks.broadcast_from_rank0(lambda: _newest_complete(volume, metrics)):
         mine = split_files(bundle.manifest.files, ranks.world_size)[ranks.rank]
-        problems = [p for found in ranks.gather(check_files(bundle.path, mine)) for p in found]
+        found = ranks.gather(_check(bundle, mine))
+        faults = [fault for _, fault in found if fault]
+        if faults:
+            ranks.broadcast_from_rank0(partial(volume.pass_over, bundle.path, faults[0]))
+            continue
+        problems = [problem for of_rank, _ in found for problem in of_rank]
         if not problems:
             return bundle
         damage = InvalidBundle(bundle.path, problems)
-        ranks.broadcast_from_rank0(lambda damage=damage: _quarantine(damage, metrics))
+        ranks.broadcast_from_rank0(partial(_set_aside, volume, damage, metrics))
     return None
+
+
+def _check(bundle: Bundle, mine: Sequence[FileEntry]) -> tuple[list[str], OSError | None]:
+    """What is wrong with these files, and the fault of the system that kept them from being read.
+
+    A rank that raises here would leave the others waiting for its part.
+    """
+    try:
+        return check_files(bundle.path, mine), None
+    except OSError as error:
+        return [], error
 
 
 def _newest_complete(volume: Volume, metrics: Metrics) -> Bundle | None:
     """The newest bundle whose manifest, files and sizes look right. On rank 0."""
     for damage in volume.damaged():
-        _quarantine(damage, metrics)
+        if volume.usable(damage.path):
+            _set_aside(volume, damage, metrics)
     for bundle in volume.bundles():
+        if not volume.usable(bundle.path):
+            continue
         try:
             return verify(bundle.path, quick=True)
         except InvalidBundle as damage:
-            _quarantine(damage, metrics)
+            _set_aside(volume, damage, metrics)
+        except OSError as fault:
+            volume.pass_over(bundle.path, fault)
+    volume.raise_unreadable()
     return None
 
 
-def _quarantine(damage: InvalidBundle, metrics: Metrics) -> None:
-    kept = quarantine(damage.path, str(damage))
-    metrics.say(f"{damage}: moved to {kept.parent.name}/{kept.name}")
+def _set_aside(volume: Volume, damage: InvalidBundle, metrics: Metrics) -> None:
+    metrics.say(f"{damage}: {volume.set_aside(damage)}")
     metrics.add("quarantined_total")
     metrics.event("quarantine", bundle=damage.path.name, reason="; ".join(damage.problems))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Self
@@ -13,7 +15,7 @@ from typing import Self
 import pytest
 
 from holdfast import manifest
-from holdfast.bundle import Bundle, verify
+from holdfast.bundle import QUARANTINE, Bundle, quarantine, verify
 from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, NoSpace, StoreDenied
 from holdfast.prune import prune
@@ -363,3 +365,70 @@ def test_a_lock_is_judged_by_the_stores_clock_and_not_by_ours(
         clock(timedelta(days=1))
         with store_lock(catalog.store, WORKLOAD, patience=0) as second:
             assert (first, second) == (True, False)
+
+
+# --- a quarantine, a locale -----------------------------------------------------------------------
+
+
+def test_a_quarantine_makes_room_for_the_next_save_and_keeps_the_newest(
+    disk: Disk, write_bundle: Callable[..., Bundle]
+) -> None:
+    """Shown to fail: without the look at the free space the third save finds the disk full."""
+    volume, size = Volume(disk.path, "run-a"), SMALL // 4 + 1
+    for step in (1, 2, 3, 4, 5):
+        bundle = write_bundle(volume.generation_path(1), step, {"weights": bytes(size)})
+        quarantine(bundle.path, "bad")
+    kept = [path.name.rsplit("-", 1)[0] for path in volume.quarantined()]
+    assert kept[-1] == "step-00000005"
+    assert len(kept) < 3
+    notes = [path.stem for path in (volume.generation_path(1) / QUARANTINE).glob("*.txt")]
+    assert sorted(notes) == sorted(path.name for path in volume.quarantined())
+
+
+def test_a_bundle_is_quarantined_on_a_full_disk_too(
+    disk: Disk, write_bundle: Callable[..., Bundle]
+) -> None:
+    volume = Volume(disk.path, "run-a")
+    bundle = write_bundle(volume.generation_path(1), 1)
+    (volume.generation_path(1) / QUARANTINE).mkdir()
+    with (disk.path / "filler").open("wb") as file, suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            file.flush()
+    assert quarantine(bundle.path, "bad " * 2000).is_dir()
+    assert volume.bundles() == []
+
+
+LOCALES = {
+    "ascii": {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    "latin-1": {"LC_ALL": "de_DE.ISO-8859-1", "PYTHONUTF8": "0"},
+}
+
+
+@pytest.fixture(params=LOCALES)
+def odd_locale(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment of a process whose locale is not UTF-8."""
+    if request.param == "latin-1":
+        made = tmp_path / "de_DE.ISO-8859-1"
+        command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(made)]
+        if not shutil.which("localedef") or subprocess.run(command, check=False).returncode:
+            pytest.skip("this machine cannot make a locale")
+    return LOCALES[request.param] | {"LOCPATH": str(tmp_path)}
+
+
+def test_under_another_locale_no_bundle_is_condemned(
+    volume: Volume,
+    write_bundle: Callable[..., Bundle],
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+    odd_locale: dict[str, str],
+) -> None:
+    """Shown to fail: without `require_utf8` the bundle has a file too many and one too few."""
+    bundle = write_bundle(volume.generation_path(1), 100, {"modèle.pt": b"1"})
+    for code in (
+        "import sys; from holdfast.volume import Volume\n"
+        "Volume(sys.argv[1], 'run-a').newest_valid(quarantine=True)",
+        "import sys; from pathlib import Path; from holdfast.bundle import verify\n"
+        "verify(Path(sys.argv[1]) / 'run-a/gen-0001/step-00000100')",
+    ):
+        refused = run_python(code, volume.root, **odd_locale)
+        assert "not UTF-8: set PYTHONUTF8=1" in refused.stderr.splitlines()[-1]
+    assert volume.newest_valid(quarantine=True) == bundle
