@@ -251,7 +251,7 @@ class StoreAccess(pulumi.ComponentResource):
         }
         for identity, account in accounts.items():
             role = Role(
-                f"{name}-store-{identity}",
+                f"{name}-{identity}",
                 pod_trust(cloud.cluster_arn(cluster), workload.namespace, account),
                 pulumi.ResourceOptions(parent=self),
                 description=f"{cluster}: {identity} of {name}'s backups",
@@ -260,7 +260,7 @@ class StoreAccess(pulumi.ComponentResource):
                 ),
             )
             aws.eks.PodIdentityAssociation(
-                f"{name}-store-{identity}",
+                f"{name}-{identity}",
                 cluster_name=cluster,
                 namespace=workload.namespace,
                 service_account=account,

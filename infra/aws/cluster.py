@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
-from infra.aws.iam import Role, managed, service_trust
+from infra.aws.iam import Role, document, managed, service_trust
 from infra.aws.network import Network
 from infra.settings.cluster import ClusterSettings
 from infra.settings.eks import AwsSettings
@@ -58,6 +58,18 @@ class Cluster(pulumi.ComponentResource):
             own,
             description=f"{settings.name}: EKS control plane",
             policies=[managed(cloud.partition, policy) for policy in CLUSTER_POLICIES],
+            # EKS writes logs until after the cluster is deleted, and would make the group again
+            # that destroy removes (terraform-aws-modules/terraform-aws-eks issue 920).
+            inline=document(
+                {
+                    "Effect": "Deny",
+                    "Action": "logs:CreateLogGroup",
+                    "Resource": (
+                        f"arn:{cloud.partition}:logs:{cloud.region}:{cloud.account}:log-group:"
+                        f"/aws/eks/{settings.name}/cluster*"
+                    ),
+                },
+            ),
         )
         # Before the cluster: EKS would make the group itself, to be kept for ever, unencrypted.
         logs = aws.cloudwatch.LogGroup(

@@ -40,9 +40,8 @@ class Devices(pulumi.ComponentResource):
                 f"{name}-nvidia",
                 versions.NVIDIA_DEVICE_PLUGIN,
                 {
+                    # One of the alternatives in the chart's own node affinity, too.
                     "nodeSelector": {f"{GPU}.present": "true"},
-                    # The chart's own affinity wants labels that another component would set.
-                    "affinity": {},
                     "tolerations": TOLERATIONS,
                 },
             )

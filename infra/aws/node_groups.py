@@ -9,9 +9,11 @@ default tags nor those of the node group reach what Auto Scaling starts.
 """
 
 import base64
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import yaml
 
 from infra import versions
 from infra.aws.iam import Role, managed, service_trust
@@ -31,25 +33,39 @@ BOUNDARY = "holdfast-node-config"
 #: What EC2 makes from a launch template, in its words.
 LAUNCHED = ("instance", "volume", "network-interface")
 
-#: Local NVMe disks, where a node has any, become one fast disk for images, pods' scratch and logs.
-NODE_CONFIG = """\
-apiVersion: node.eks.aws/v1alpha1
-kind: NodeConfig
-spec:
-  instance:
-    localStorage:
-      strategy: RAID0
-"""
+#: What a process may lock, in bytes: more than any node has. libfabric locks the memory that EFA
+#: reads and writes, pods have no IPC_LOCK, and the default is 8 MiB. Not "unlimited" (2**64 - 1):
+#: nodeadm merges numbers as floating-point ones, which would make it 2**64, and containerd refuses
+#: that (amazon-eks-ami, nodeadm/internal/util/merge.go). A power of two stays what it is.
+MEMLOCK = 2**50
+#: The limits that nodeadm gives containers by itself. Ours replace the whole list, so they must be
+#: in it (amazon-eks-ami, nodeadm/internal/containerd/base-runtime-spec.json, release v20260714).
+DEFAULT_LIMITS = [{"type": "RLIMIT_NOFILE", "soft": 65536, "hard": 1048576}]
 
 
-def user_data() -> str:
+def node_config(*, efa: bool) -> dict[str, Any]:
+    """The part of the node's configuration that is ours; EKS adds the cluster's.
+
+    Local NVMe disks, where a node has any, become one fast disk for images, pods' scratch and logs.
+    With EFA, containers may lock memory.
+    """
+    spec: dict[str, Any] = {"instance": {"localStorage": {"strategy": "RAID0"}}}
+    if efa:
+        locked = {"type": "RLIMIT_MEMLOCK", "soft": MEMLOCK, "hard": MEMLOCK}
+        limits = {"rlimits": [*DEFAULT_LIMITS, locked]}
+        spec["containerd"] = {"baseRuntimeSpec": {"process": limits}}
+    return {"apiVersion": "node.eks.aws/v1alpha1", "kind": "NodeConfig", "spec": spec}
+
+
+def user_data(group: TrainingGroup) -> str:
     """A part of the node's configuration, as nodeadm reads it, in base64."""
+    config = yaml.safe_dump(node_config(efa=group.efa), sort_keys=False)
     text = (
         "MIME-Version: 1.0\n"
         f'Content-Type: multipart/mixed; boundary="{BOUNDARY}"\n\n'
         f"--{BOUNDARY}\n"
         "Content-Type: application/node.eks.aws\n\n"
-        f"{NODE_CONFIG}\n"
+        f"{config}\n"
         f"--{BOUNDARY}--\n"
     )
     return base64.b64encode(text.encode()).decode()
@@ -143,8 +159,13 @@ class ManagedNodes(pulumi.ComponentResource):
                 "max_size": group.scaling.max,
             },
             # A training group has few nodes and each carries a run: one at a time.
-            update_config={"max_unavailable": 1},
-            node_repair_config={"enabled": True},
+            update_config={
+                "max_unavailable": 1,
+                # In a reservation that is used up there is no room for a new node before an old one
+                # goes (EKS API reference, NodegroupUpdateConfig).
+                "update_strategy": "MINIMAL" if training and training.reserved else None,
+            },
+            node_repair_config=_repair(training),
             labels=training.labels(name) if training else {GROUP_LABEL: name},
             taints=[
                 {"key": key, "value": value, "effect": "NO_SCHEDULE"}
@@ -170,7 +191,7 @@ class ManagedNodes(pulumi.ComponentResource):
             f"{name}-nodes",
             description=f"{cluster}: nodes of group {name}",
             update_default_version=True,
-            user_data=user_data() if training else None,
+            user_data=user_data(training) if training else None,
             instance_type=group.instance_types[0] if _in_block(training) else None,
             block_device_mappings=[
                 {
@@ -207,8 +228,27 @@ class ManagedNodes(pulumi.ComponentResource):
     ) -> aws.ec2.LaunchTemplatePlacementArgsDict | None:
         if training is None or not training.placement_group:
             return None
+        if isinstance(training.placement_group, str):
+            return {"group_name": training.placement_group}
         together = aws.ec2.PlacementGroup(f"{name}-nodes", strategy="cluster", opts=self._own)
         return {"group_name": together.name}
+
+
+def _repair(training: TrainingGroup | None) -> aws.eks.NodeGroupNodeRepairConfigArgsDict:
+    if training is None or not training.repair:
+        return {"enabled": True}
+    return {
+        "enabled": True,
+        "node_repair_config_overrides": [
+            {
+                "node_monitoring_condition": rule.condition,
+                "node_unhealthy_reason": rule.reason,
+                "min_repair_wait_time_mins": rule.wait_minutes,
+                "repair_action": rule.action,
+            }
+            for rule in training.repair
+        ],
+    }
 
 
 def _capacity_type(training: TrainingGroup | None) -> str:
@@ -242,14 +282,16 @@ def _reservation(
 def _fabric(
     instance_type: str, groups: list[pulumi.Output[str]]
 ) -> list[aws.ec2.LaunchTemplateNetworkInterfaceArgsDict]:
-    """One EFA on each network card; only the first carries IP too."""
+    """One EFA on each network card that has it; only the first card carries IP too."""
+    facts = INSTANCES[instance_type]
+    first = "interface" if facts.first_efa_card else "efa"
     return [
         {
             "network_card_index": card,
             "device_index": 0 if card == 0 else 1,
-            "interface_type": "efa" if card == 0 else "efa-only",
+            "interface_type": first if card == 0 else "efa-only",
             "security_groups": groups,
             "delete_on_termination": "true",
         }
-        for card in range(INSTANCES[instance_type].efa)
+        for card in range(facts.first_efa_card + facts.efa)
     ]

@@ -161,11 +161,15 @@ def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str
                 "Action": actions,
                 "Resource": place.key_arn,
                 "Condition": {
-                    "StringEquals": {
-                        "kms:ViaService": f"s3.{place.region}.amazonaws.com",
-                        # With a bucket key the context is the bucket, not the object.
-                        "kms:EncryptionContext:aws:s3:arn": place.bucket_arn,
-                    }
+                    "StringEquals": {"kms:ViaService": f"s3.{place.region}.amazonaws.com"},
+                    # The bucket with a bucket key, which our own bucket has, else the object (S3
+                    # user guide, "Using SSE-KMS", encryption context).
+                    "StringLike": {
+                        "kms:EncryptionContext:aws:s3:arn": [
+                            place.bucket_arn,
+                            f"{place.bucket_arn}/{place.prefix}/*",
+                        ],
+                    },
                 },
             }
         )

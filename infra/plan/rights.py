@@ -18,7 +18,8 @@ _READ = {
     "kms": ("kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListAliases",
             "kms:ListResourceTags"),
     "s3": ("s3:GetAccelerateConfiguration", "s3:GetBucket*", "s3:GetEncryptionConfiguration",
-           "s3:GetLifecycleConfiguration", "s3:GetReplicationConfiguration", "s3:ListBucket"),
+           "s3:GetLifecycleConfiguration", "s3:GetReplicationConfiguration", "s3:ListBucket",
+           "s3:ListTagsForResource"),
     "ecr": ("ecr:DescribeRepositories", "ecr:GetLifecyclePolicy", "ecr:ListTagsForResource"),
     "logs": ("logs:DescribeLogGroups", "logs:ListTagsForResource"),
     "elasticfilesystem": ("elasticfilesystem:Describe*", "elasticfilesystem:ListTagsForResource"),
@@ -143,7 +144,8 @@ _WRITE = {
         "kms:TagResource kms:UntagResource kms:UpdateKeyDescription"
     ),
     "aws:s3/bucket:Bucket": (
-        "s3:CreateBucket s3:DeleteBucket s3:ListBucketVersions s3:PutBucketTagging"
+        "s3:CreateBucket s3:DeleteBucket s3:ListBucketVersions s3:PutBucketTagging "
+        "s3:TagResource s3:UntagResource"
     ),
     "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": (
         "s3:PutLifecycleConfiguration"

@@ -49,7 +49,7 @@ class CreatedStore(Model):
     """Its name: explicit, so that a new stack can take up the store of a lost one."""
     object_lock: ObjectLock | None = None
     """Keeps versions from deletion. Default: off; it cannot be switched off again."""
-    noncurrent_days: int = Field(default=90, ge=1, le=3650)
+    noncurrent_days: int = Field(default=90, ge=1, le=36500)
     """Days that overwritten and deleted objects can still be brought back."""
     log_days: int = Field(default=365, ge=1, le=3650)
     """Days that the access logs are kept."""

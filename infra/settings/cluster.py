@@ -122,6 +122,19 @@ class ClusterSettings(Model):
     addons: dict[str, str] = Field(default_factory=dict)
     """Other versions of EKS add-ons than infra/versions.py pins, by the add-on's name."""
 
+    @field_validator("access")
+    @classmethod
+    def _one_entry_for_each(cls, access: dict[str, AccessEntry]) -> dict[str, AccessEntry]:
+        names: dict[str, str] = {}
+        for name, entry in access.items():
+            if entry.principal in names:
+                raise ValueError(
+                    f"{name} and {names[entry.principal]} are both {entry.principal}, of which EKS "
+                    "has one entry: give it one policy, or another role"
+                )
+            names[entry.principal] = name
+        return access
+
     @field_validator("addons")
     @classmethod
     def _addons_are_ours(cls, addons: dict[str, str]) -> dict[str, str]:

@@ -13,11 +13,10 @@ from infra.settings.fields import (
     Region,
     TagKey,
     TagValue,
-    cpu_cores,
     partition_of,
-    size_bytes,
 )
-from infra.settings.network import ZONES, NetworkSettings, zone_prefix
+from infra.settings.fit import ADDRESSES_OF_A_NODE, fits, most_nodes, why_not
+from infra.settings.network import TWO_ZONES, ZONES, NetworkSettings, zone_prefix
 from infra.settings.network_volumes import (
     EbsVolume,
     EfsVolume,
@@ -27,10 +26,11 @@ from infra.settings.network_volumes import (
 from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup, TrainingNodes
 from infra.settings.stack import EksAccess, Images, Settings
 from infra.settings.volumes import HostPathVolume
-from infra.settings.workload import Workload
 
-#: What the backup's pod asks for on the trainer's node, where it must run.
-TASK_CPU, TASK_MEMORY = 0.25, 512 * 2**20
+#: Seconds until EKS deletes the pods of a node group that is deleted or replaced; for an update of
+#: it there are 900 (EKS user guide, "Delete a managed node group" in its edition of 2021, and
+#: "Understand each phase of node updates").
+SHORTEST_DRAIN = 300
 
 
 def _account(value: str) -> str:
@@ -140,6 +140,11 @@ class EksStack(Settings):
     @model_validator(mode="after")
     def _zones_are_the_regions(self) -> "EksStack":
         region, prefix = self.aws.region, zone_prefix(self.aws.region)
+        if region in TWO_ZONES:
+            raise ValueError(
+                f"aws.region: {region} has two zones for an account, and a stack needs three: "
+                "use another region, such as us-west-2"
+            )
         if self.network.zones is None and region not in ZONES:
             raise ValueError(
                 f"network.zones: the zones of {region} are not known here: give three zone IDs "
@@ -175,6 +180,21 @@ class EksStack(Settings):
                 f"cluster.service_cidr: {services} overlaps network.cidr {self.network.cidr}: "
                 f"use another, such as {free[0]}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _subnets_hold_the_nodes(self) -> "EksStack":
+        """Each node takes addresses of its subnet for itself and for its pods."""
+        subnets = dict(zip(self.zones, self.network.private_ranges(), strict=True))
+        for zone, nodes in most_nodes(self.node_groups, self.zones).items():
+            # EC2 keeps the first four addresses of a subnet and the last one.
+            room = (subnets[zone].num_addresses - 5) // ADDRESSES_OF_A_NODE
+            if nodes > room:
+                raise ValueError(
+                    f"node_groups: the groups may have {nodes} nodes in {zone}, and its subnet "
+                    f"{subnets[zone]} has addresses for {room} ({ADDRESSES_OF_A_NODE} each): "
+                    "lower scaling.max, or use a wider network.cidr"
+                )
         return self
 
     @model_validator(mode="after")
@@ -262,6 +282,18 @@ class EksStack(Settings):
         return self
 
     @model_validator(mode="after")
+    def _drains_leave_time_to_save(self) -> "EksStack":
+        for name, workload in self.workloads.items():
+            needed = workload.save_seconds + workload.upload_seconds
+            if needed > SHORTEST_DRAIN and not workload.accept_forced_drain:
+                raise ValueError(
+                    f"workloads.{name}: save_seconds + upload_seconds are {needed}, and EKS "
+                    f"deletes pods about {SHORTEST_DRAIN} s after it began to drain a node group "
+                    "that is deleted or replaced: save faster, or say accept_forced_drain: true"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _store_is_a_bucket(self) -> "EksStack":
         store = self.backup_store
         if store.volume is not None:
@@ -308,27 +340,3 @@ class EksStack(Settings):
         """The volumes that this stack makes in AWS."""
         kinds = EfsVolume | FsxLustreVolume | EbsVolume
         return [v for _, _, v in self.volumes() if isinstance(v, kinds)]
-
-
-def fits(workload: Workload, group: TrainingGroup) -> bool:
-    """Whether the group's nodes can run the workload's pods."""
-    return why_not(workload, group) is None
-
-
-def why_not(workload: Workload, group: TrainingGroup) -> str | None:
-    """What a node of the group lacks for a pod of the workload and the backup beside it."""
-    if workload.gpus_per_node > group.gpus:
-        return f"has {group.gpus} GPUs a node, {workload.gpus_per_node} are asked for"
-    if group.gpus and not workload.gpus_per_node and workload.node_group is None:
-        return "has GPUs, none are asked for"
-    if workload.nodes > group.scaling.max:
-        return f"has at most {group.scaling.max} nodes, {workload.nodes} are asked for"
-    cpu = cpu_cores(workload.resources.cpu) + TASK_CPU
-    memory = size_bytes(workload.resources.memory) + TASK_MEMORY
-    for facts in group.types():
-        if cpu > facts.allocatable_cpu:
-            return f"has {facts.allocatable_cpu:g} CPUs a node for pods, {cpu:g} are needed"
-        if memory > facts.allocatable_memory:
-            room, need = facts.allocatable_memory / 2**30, memory / 2**30
-            return f"has {room:.1f}Gi a node for pods, {need:.1f}Gi are needed"
-    return None

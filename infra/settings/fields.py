@@ -75,6 +75,19 @@ def cpu_cores(amount: str) -> float:
     return float(amount.removesuffix("m")) / (1000 if amount.endswith("m") else 1)
 
 
+#: How the regions of AWS' other partitions begin (botocore's ``partitions.json``): each has its own
+#: accounts, endpoints, service principals and registries.
+PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "us-isof-": "aws-iso-f",
+    "eu-isoe-": "aws-iso-e",
+    "eusc-": "aws-eusc",
+}
+
+
 def check_region(value: str) -> str:
     """Check the form of an AWS region's name."""
     if _REGION.fullmatch(value) is None:
@@ -83,10 +96,19 @@ def check_region(value: str) -> str:
 
 
 def partition_of(region: str) -> str:
-    """The first part of each ARN: ``aws``, or that of China and the US government."""
-    if region.startswith("cn-"):
-        return "aws-cn"
-    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    """The partition of a region, which every ARN begins with: ``aws`` for most."""
+    return next((name for start, name in PARTITIONS.items() if region.startswith(start)), "aws")
+
+
+def supported_region(value: str) -> str:
+    """Check that a stack can be in the region: its partition is ``aws``."""
+    partition = partition_of(value)
+    if partition != "aws":
+        raise ValueError(
+            f"{value} is in partition {partition}, which is not supported: its endpoints, service "
+            "principals and registries differ: use a region of partition aws, such as us-east-1"
+        )
+    return check_region(value)
 
 
 def _tag_key(value: str) -> str:
@@ -197,6 +219,6 @@ Cpu = Annotated[str, AfterValidator(_cpu)]
 AbsolutePath = Annotated[str, AfterValidator(_path)]
 Image = Annotated[str, AfterValidator(_image)]
 Cron = Annotated[str, AfterValidator(_cron)]
-Region = Annotated[str, AfterValidator(check_region)]
+Region = Annotated[str, AfterValidator(supported_region)]
 TagKey = Annotated[str, AfterValidator(_tag_key)]
 TagValue = Annotated[str, AfterValidator(_tag_value)]

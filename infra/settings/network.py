@@ -31,6 +31,9 @@ ZONES = {
     "ap-south-1": ("aps1-az1", "aps1-az2", "aps1-az3"),
 }
 
+#: Regions that offer an account two zones for a control plane.
+TWO_ZONES = ("us-west-1",)
+
 ZONE_COUNT = 3
 SMALLEST_PREFIX, LARGEST_PREFIX = 21, 16
 

@@ -5,7 +5,7 @@ the claim, the cluster and, where ``data_stores`` is ``protected``, the stack.
 """
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -97,6 +97,23 @@ class IscsiVolume(ProvidedVolume):
     """The logical unit's number."""
 
 
+class EbsLimits(NamedTuple):
+    """What EBS allows for a type of volume: sizes in GiB, operations a second."""
+
+    least_gib: int
+    least_iops: int
+    most_iops: int
+    iops_of_a_gib: int
+    iops_of_any_size: int
+
+
+#: EBS user guide, "General Purpose SSD" and "Provisioned IOPS SSD volumes" (io2 Block Express).
+EBS_LIMITS = {
+    "gp3": EbsLimits(1, 3000, 80_000, 500, 3000),
+    "io2": EbsLimits(4, 100, 256_000, 1000, 0),
+}
+
+
 class EbsVolume(ProvidedVolume):
     """An EBS volume in one zone. For one node; the fastest of the durable kinds."""
 
@@ -110,8 +127,8 @@ class EbsVolume(ProvidedVolume):
     """The zone ID of the volume, and so of the pods: a disk is mounted in its own zone only."""
     type: Literal["gp3", "io2"] = "gp3"
     """``gp3``, or ``io2`` for more operations a second with 99.999 % durability."""
-    iops: int = Field(default=3000, ge=3000, le=80000)
-    """Operations a second. gp3 has 3000 at no further cost."""
+    iops: int = Field(default=3000, ge=100, le=256000)
+    """Operations a second: gp3 from 3000, at no further cost, to 80000; io2 from 100 to 256000."""
     throughput: int = Field(default=125, ge=125, le=2000)
     """gp3: MiB a second; 125 at no further cost."""
     volume_id: str | None = Field(default=None, pattern=r"^vol-[0-9a-f]{8,17}$")
@@ -120,8 +137,17 @@ class EbsVolume(ProvidedVolume):
     @model_validator(mode="after")
     def _ec2_can_make_it(self) -> "EbsVolume":
         count = size_bytes(self.size)
-        if count % GIB or not 1 <= count // GIB <= 65536:
-            raise ValueError(f"size {self.size}: EBS has whole GiB up to 64Ti: use such a size")
+        limits = EBS_LIMITS[self.type]
+        if count % GIB or not limits.least_gib <= count // GIB <= 65536:
+            raise ValueError(
+                f"size {self.size} is not a size of {self.type}: use whole GiB from "
+                f"{limits.least_gib}Gi to 64Ti"
+            )
+        if not limits.least_iops <= self.iops <= limits.most_iops:
+            raise ValueError(
+                f"iops {self.iops} is not what {self.type} has: "
+                f"use {limits.least_iops} to {limits.most_iops}"
+            )
         if self.type == "gp3" and self.throughput * 4 > self.iops:
             raise ValueError(
                 f"throughput {self.throughput} needs more operations than iops {self.iops}: "
@@ -129,9 +155,10 @@ class EbsVolume(ProvidedVolume):
             )
         if self.type == "io2" and self.throughput != 125:
             raise ValueError("throughput is a setting of gp3 only: leave it out for io2")
-        if self.iops > 500 * (count // GIB) and self.iops > 3000:
+        most = max(limits.iops_of_a_gib * (count // GIB), limits.iops_of_any_size)
+        if self.iops > most:
             raise ValueError(
-                f"iops {self.iops} is over 500 for each GiB: use at most {500 * (count // GIB)}"
+                f"iops {self.iops} is over {limits.iops_of_a_gib} for each GiB: use at most {most}"
             )
         return self
 

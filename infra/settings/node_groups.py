@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from infra.settings.fields import Model, Name, Size, size_bytes
-from infra.settings.instances import EFA_TYPES, INSTANCES, InstanceType
+from infra.settings.instances import EFA_TYPES, INSTANCES, UNSUPPORTED, InstanceType
 from infra.settings.network import ZoneId
 
 #: Labels and taints of training nodes. Pods tolerate and select exactly these.
@@ -26,6 +26,9 @@ SMALLEST_DISK = 20 * 2**30
 
 
 def _instance_type(value: str) -> str:
+    for family, reason in UNSUPPORTED.items():
+        if value.startswith(family):
+            raise ValueError(f"{value} {reason}: use an x86-64 type with NVIDIA GPUs, or none")
     if value not in INSTANCES:
         close = difflib.get_close_matches(value, INSTANCES, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}? Else " if close else ""
@@ -36,6 +39,7 @@ def _instance_type(value: str) -> str:
 
 
 InstanceName = Annotated[str, AfterValidator(_instance_type)]
+PlacementGroupName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,255}$")]
 InstanceNames = Annotated[tuple[InstanceName, ...], Field(min_length=1)]
 
 
@@ -57,6 +61,34 @@ class Scaling(Model):
                 "correct one of them"
             )
         return self
+
+
+class RepairRule(Model):
+    """What EKS does about one finding of the node monitoring agent, instead of its default."""
+
+    condition: Literal[
+        "AcceleratedHardwareReady",
+        "ContainerRuntimeReady",
+        "KernelReady",
+        "NetworkingReady",
+        "StorageReady",
+    ]
+    """The node's condition."""
+    reason: str = Field(pattern=r"^[A-Za-z0-9]{1,100}$")
+    """The reason that the condition gives, such as ``DCGMError``."""
+    wait_minutes: int = Field(default=10, ge=1, le=10080)
+    """Minutes that the finding must last."""
+    action: Literal["Replace", "Reboot", "NoAction"]
+    """What EKS then does."""
+
+
+#: The agent never takes this finding back, not even when DCGM answers again, and it comes from a
+#: restart of DCGM alone: healthy nodes would be replaced under a run
+#: (aws/eks-node-monitoring-agent issue 266, pull request 275). Faults of a GPU have reasons of
+#: their own (``NvidiaXID…Error``, ``DCGMHealthCode…``), which EKS still acts on.
+DCGM_IS_NO_FAULT = RepairRule(
+    condition="AcceleratedHardwareReady", reason="DCGMError", wait_minutes=10, action="NoAction"
+)
 
 
 class NodeGroup(Model):
@@ -127,8 +159,14 @@ class TrainingGroup(NodeGroup):
     """One zone ID for all its nodes. Needed with EFA, a placement group or reserved capacity."""
     efa: bool = False
     """Elastic Fabric Adapter on every network card that has it, and its device plugin."""
-    placement_group: bool = False
-    """Put the nodes close together. Where capacity is scarce, EC2 then finds it less often."""
+    placement_group: bool | PlacementGroupName = False
+    """Put the nodes close together: true makes a group, a name uses the one that there is. Where
+    capacity is scarce, EC2 then finds it less often. With a reservation only the name of the group
+    that it was made in; not with a Capacity Block, which is close together by itself."""
+    repair: tuple[RepairRule, ...] = (DCGM_IS_NO_FAULT,)
+    """What node repair does about single findings. Default: nothing about ``DCGMError``, which
+    stays on healthy nodes; GPU faults have reasons of their own. An empty list is EKS' default:
+    replace or reboot."""
 
     @model_validator(mode="after")
     def _all_or_no_gpus(self) -> "TrainingGroup":
@@ -158,13 +196,12 @@ class TrainingGroup(NodeGroup):
 
     @model_validator(mode="after")
     def _reservation_is_named(self) -> "TrainingGroup":
-        reserved = self.capacity in ("reservation", "capacity-block")
-        if reserved and self.reservation_id is None:
+        if self.reserved and self.reservation_id is None:
             raise ValueError(
                 f"capacity {self.capacity} without reservation_id: give the one that you bought, "
                 "cr-…"
             )
-        if not reserved and self.reservation_id is not None:
+        if not self.reserved and self.reservation_id is not None:
             raise ValueError(
                 f"reservation_id with capacity {self.capacity} would not be used: "
                 "set capacity to reservation or capacity-block"
@@ -179,6 +216,27 @@ class TrainingGroup(NodeGroup):
                     f"capacity-block: {self.instance_types[0]} is not sold in blocks: "
                     "use a p4, p5 or p6 type, or capacity: reservation"
                 )
+            if self.scaling.min:
+                raise ValueError(
+                    f"capacity-block: scaling.min {self.scaling.min} asks for nodes before the "
+                    "block begins and after its end: set min to 0, and desired while it is active"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _reserved_nodes_are_where_the_reservation_is(self) -> "TrainingGroup":
+        """A reservation is used by instances in its own placement group only, or in none (EC2 user
+        guide, capacity reservations in cluster placement groups); Capacity Blocks take none."""
+        if self.capacity == "capacity-block" and self.placement_group:
+            raise ValueError(
+                "placement_group with capacity-block: blocks are close together by themselves "
+                "and are in no group: set placement_group to false"
+            )
+        if self.capacity == "reservation" and self.placement_group is True:
+            raise ValueError(
+                "placement_group true with capacity reservation makes a group in which the "
+                "reservation is not: name the group that the reservation was made in, or false"
+            )
         return self
 
     @model_validator(mode="after")
@@ -187,7 +245,7 @@ class TrainingGroup(NodeGroup):
             name
             for name, on in (
                 ("efa", self.efa),
-                ("placement_group", self.placement_group),
+                ("placement_group", bool(self.placement_group)),
                 (f"capacity {self.capacity}", self.reservation_id is not None),
             )
             if on
@@ -195,6 +253,11 @@ class TrainingGroup(NodeGroup):
         if reasons and self.zone is None:
             raise ValueError(f"{reasons[0]} works within one zone: give zone, such as use1-az1")
         return self
+
+    @property
+    def reserved(self) -> bool:
+        """Whether its nodes are bought before they start, and so limited in number."""
+        return self.capacity in ("reservation", "capacity-block")
 
     @property
     def gpus(self) -> int:

@@ -101,6 +101,10 @@ class Workload(Model):
     """How long the trainer itself uploads after its last save (0: a CronJob does it)."""
     termination_grace_seconds: int = Field(default=5 * MINUTE, ge=1, le=HOUR)
     """Seconds between SIGTERM and SIGKILL: the last save must fit."""
+    accept_forced_drain: bool = False
+    """Target eks: must be true where save_seconds + upload_seconds are over 300. EKS deletes pods
+    15 minutes after it began to drain their node for an update of its group, and about 5 minutes
+    after where the group is deleted or replaced, whatever the pods' grace period."""
     backoff_limit: int = Field(default=100, ge=0)
     """Lost pods after which the Job gives up. In-place restarts and evictions do not count."""
     rollout: Literal["replace", "manual"] = "replace"

@@ -11,6 +11,7 @@ MODULES = (
     "pods",
     "objects",
     "tags",
+    "texts",
 )
 
 

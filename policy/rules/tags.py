@@ -43,7 +43,7 @@ def tags(resource: Resource, config: Config) -> Iterator[str]:
     if resource.type not in TAGGED:
         return
     own = at(resource.inputs, "tags")
-    everywhere = _default_tags(resource.provider)
+    everywhere = default_tags(resource.provider)
     if own is UNKNOWN or everywhere is UNKNOWN:
         return
     present = {*mapping(own), *mapping(at(resource.inputs, "tagsAll")), *everywhere}
@@ -73,7 +73,8 @@ def node_tags(resource: Resource, config: Config) -> Iterator[str]:
             yield f"{kind} has no tag {', '.join(missing)}: add it to tagSpecifications"
 
 
-def _default_tags(provider: Mapping[str, Any] | None) -> Any:
+def default_tags(provider: Mapping[str, Any] | None) -> Any:
+    """The tags that an AWS provider gives everything; UNKNOWN where they are."""
     default = at(provider, "defaultTags")
     # A provider's own settings travel as JSON.
     if isinstance(default, str):

@@ -576,6 +576,49 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
         ],
         [template(), template(tagSpecifications=UNKNOWN), aws("ec2/vpc:Vpc")],
     ),
+    # texts
+    "aws-takes-every-text": (
+        [
+            aws("ec2/securityGroup:SecurityGroup", description="the stack's own"),
+            aws("vpc/securityGroupIngressRule:SecurityGroupIngressRule", description="a\nb"),
+            aws("iam/role:Role", name="r" * 65),
+            replace(aws("iam/role:Role"), name="r" * 57),
+            aws("iam/role:Role", description="keeps \u2026"),
+            aws("iam/role:Role", path="/no/end"),
+            aws("iam/role:Role", assumeRolePolicy='{"a": "' + "b" * 2048 + '"}'),
+            aws("kms/alias:Alias", name="alias/a.b"),
+            aws("ecr/repository:Repository", name="Holdfast"),
+            aws("s3/bucket:Bucket", bucket="with.dots"),
+            aws("cloudwatch/logGroup:LogGroup", name="a b"),
+            aws("sqs/queue:Queue", name="q" * 81),
+        ],
+        [
+            aws("ec2/securityGroup:SecurityGroup", description="the nodes of the stack (1/2)"),
+            replace(aws("iam/role:Role"), name="r" * 56),
+            aws("iam/role:Role", description="gpt's backups", path="/teams/ml/"),
+            aws("iam/role:Role", assumeRolePolicy='{"a": "b"}' + " " * 3000),
+            aws("s3/bucket:Bucket", bucket="backups-1"),
+            aws("ec2/vpc:Vpc"),
+        ],
+    ),
+    "aws-takes-every-tag": (
+        [
+            aws("ec2/vpc:Vpc", tags={"owner": "me, you"}),
+            aws("ec2/vpc:Vpc", tags={"aws:owner": "me"}),
+            aws("ec2/vpc:Vpc", tags={"k" * 129: "me"}),
+            aws("ec2/vpc:Vpc", tags={"owner": "m" * 257}),
+            aws("ec2/vpc:Vpc", tags={f"k{number}": "v" for number in range(51)}),
+            replace(TAGGED_BY_PROVIDER, inputs={"tags": {f"k{n}": "v" for n in range(50)}}),
+            template(tagSpecifications=[{"resourceType": "volume", "tags": {"a": "b;c"}}]),
+        ],
+        [
+            TAGGED_BY_PROVIDER,
+            aws(
+                "ec2/vpc:Vpc", tags={"ebs.csi.aws.com/cluster": "true", "Zuständig": "ML-Gruppe 1"}
+            ),
+            template(),
+        ],
+    ),
 }
 
 

@@ -192,7 +192,7 @@ def test_nodes_are_private_encrypted_pinned_and_repaired(eks: Graph):
         assert all("-private-" in subnet for subnet in inputs["subnetIds"]), group.name
         assert inputs["releaseVersion"] == versions.NODE_RELEASE
         assert inputs["version"] == versions.KUBERNETES
-        assert inputs["nodeRepairConfig"] == {"enabled": True}
+        assert inputs["nodeRepairConfig"]["enabled"] is True
         assert inputs["updateConfig"] == {"maxUnavailable": 1}
         assert "diskSize" not in inputs
     for template in eks.find(TEMPLATE):
@@ -250,7 +250,8 @@ def test_node_configuration_is_a_part_that_eks_merges_with_its_own(eks: Graph):
         config = yaml.safe_load(str(part.get_payload()))
         assert part.get_content_type() == "application/node.eks.aws"
         assert config["kind"] == "NodeConfig"
-        assert config["spec"] == {"instance": {"localStorage": {"strategy": "RAID0"}}}
+        assert config["spec"]["instance"] == {"localStorage": {"strategy": "RAID0"}}
+        assert "cluster" not in config["spec"]
 
 
 def test_efa_is_on_every_card_and_only_there():
@@ -368,3 +369,18 @@ def test_what_others_make_in_aws_has_the_stacks_tags_too(dev: Graph):
             assert given["Name"].startswith("holdfast-dev-")
     assert addons["aws-ebs-csi-driver"]["controller"]["extraVolumeTags"] == tags
     assert json.loads(addons["vpc-cni"]["env"]["ADDITIONAL_ENI_TAGS"]) == tags
+
+
+def test_eks_makes_no_log_group_again_after_destroy_has_removed_it(eks: Graph):
+    (cluster,) = eks.find(CLUSTER)
+    (statement,) = policy_of(role("cluster-control-plane", eks), eks)["Statement"]
+
+    assert (statement["Effect"], statement["Action"]) == ("Deny", "logs:CreateLogGroup")
+    assert statement["Resource"].endswith(f":log-group:/aws/eks/{cluster.inputs['name']}/cluster*")
+
+
+def test_the_device_plugins_keep_their_charts_own_affinity():
+    """A value {} would be merged with the chart's default, and change nothing."""
+    (plugin,) = graph(**FLEET).find("Release", "nvidia-device-plugin")
+
+    assert "affinity" not in plugin.inputs["values"]

@@ -1,13 +1,18 @@
 """The whole of an EKS stack: order, protection, secrets, and what holds for every resource."""
 
 import json
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from infra.plan.graph import Graph
 from infra.settings import EksStack, load
+from policy.check import violations
+from policy.texts import TEXTS
 from testkit import schemas
-from testkit.eks_factories import graph
+from testkit.eks_factories import EBS, GROUP, graph
 from testkit.factories import of_stack, pod_specs
 from tests.golden import compare
 from tests.infra.kubernetes.test_pods import pods_of_workloads, restricted_violations
@@ -226,3 +231,118 @@ def test_the_pods_know_the_bucket_its_region_and_their_prefix(eks: Graph):
 
     assert data["HOLDFAST_STORE"] == (f"s3://{eks.outputs['backup_bucket']}/holdfast/{eks.stack}")
     assert data["AWS_REGION"] == "us-east-1"
+
+
+def test_each_text_that_a_stack_gives_to_aws_has_its_limits(eks: Graph):
+    """A new type with a name or a description needs a line in policy/texts.py."""
+    given = {
+        (r.type, key)
+        for r in eks.resources
+        if r.type.startswith(("aws:", "eks:")) and (r.custom or r.remote)
+        for key in r.inputs.keys() & {"name", "description", "bucket", "path", "nodeGroupName"}
+    }
+    # What belongs to a bucket names it by its ID.
+    given = {each for each in given if each[1] != "bucket" or each[0] == "aws:s3/bucket:Bucket"}
+    missing = sorted(each for each in given if each[1] not in TEXTS.get(each[0], {}))
+
+    assert not missing
+
+
+def test_no_key_of_an_input_is_left_untranslated(eks: Graph):
+    """A misspelt key of a nested input reaches AWS' provider as it is, which refuses it."""
+    for resource in eks.resources:
+        if resource.type.startswith("aws:") and resource.custom:
+            wrong = [
+                key for key in _keys(resource.inputs) if re.fullmatch(r"[a-z]+(_[a-z]+)+", key)
+            ]
+            assert wrong == [], resource.urn
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            if key not in ("tags", "labels"):
+                yield from _keys(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+
+
+def test_the_longest_names_are_ones_that_iam_takes():
+    """40 characters are the most that a name in the settings may have, and IAM takes 64."""
+    longest = "llama-pretraining-v2-with-a-long-name-x1"
+    declared = graph(
+        workloads={longest: {"run": "demo", "volume": EBS, "node_group": longest}},
+        node_groups__training={longest: GROUP},
+        cluster__name=longest,
+    )
+
+    assert len(longest) == 40
+    assert [str(found) for found in violations(declared)] == []
+
+
+#: What must be there before a resource is made, since AWS or the resource itself uses it at once.
+#: Source: the reference of each call in the EC2, EKS, FSx and EFS API.
+BEFORE = {
+    # A gateway without a route to the internet is made and does not work.
+    "aws:ec2/natGateway:NatGateway": {
+        "aws:ec2/internetGateway:InternetGateway",
+        "aws:ec2/route:Route",
+    },
+    # Nodes join through the rules and routes, with the rights of their role and with addresses.
+    "aws:eks/nodeGroup:NodeGroup": {
+        "aws:ec2/natGateway:NatGateway",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        "aws:ec2/vpcEndpoint:VpcEndpoint",
+        "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+        "aws:eks/addon:Addon",
+    },
+    # EKS tries its role, and writes logs, when it makes the control plane.
+    "eks:index:Cluster": {
+        "aws:cloudwatch/logGroup:LogGroup",
+        "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+    },
+    # FSx tries port 988.
+    "aws:fsx/lustreFileSystem:LustreFileSystem": {
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+    },
+    # The service tries to write with the role.
+    "aws:ec2/flowLog:FlowLog": {"aws:iam/rolePolicy:RolePolicy"},
+    # S3 refuses a target that its log delivery may not write to.
+    "aws:s3/bucketLogging:BucketLogging": {"aws:s3/bucketPolicy:BucketPolicy"},
+}
+
+
+def test_what_a_resource_uses_at_once_is_there_before_it(eks: Graph):
+    for kind, needed in BEFORE.items():
+        for resource in eks.find(kind):
+            before = {eks[urn].type for urn in everything_before(eks, resource.urn)}
+            assert needed <= before, resource.urn
+
+
+def test_an_identity_has_its_rights_before_a_pod_can_take_it(eks: Graph):
+    """EKS hands out the role from the moment that it is associated."""
+    for resource in eks.resources:
+        if resource.type not in (
+            "aws:eks/podIdentityAssociation:PodIdentityAssociation", "aws:eks/addon:Addon",
+        ):  # fmt: skip
+            continue
+        roles = [resource.inputs.get("roleArn")] + [
+            each["roleArn"] for each in resource.inputs.get("podIdentityAssociations") or []
+        ]
+        before = everything_before(eks, resource.urn)
+        for role in filter(None, roles):
+            name = role.rpartition("/")[2]
+            (own,) = eks.find("aws:iam/role:Role", name)
+            rights = {
+                r.urn
+                for r in eks.resources
+                if r.type.startswith("aws:iam/rolePolicy")
+                and r.options.parent == own.options.parent
+            }
+            assert rights and rights <= before, resource.urn

@@ -314,11 +314,11 @@ def test_each_service_account_of_a_workload_gets_its_own_identity(dev: Graph):
     assert len(set(accounts.values())) == 3
     for identity, account in accounts.items():
         (association,) = dev.find("aws:eks/podIdentityAssociation:PodIdentityAssociation",
-                                  f"gpt-store-{identity}")  # fmt: skip
+                                  f"gpt-{identity}")  # fmt: skip
         assert association.inputs["serviceAccount"] == account
         assert association.inputs["namespace"] == "training"
         assert account in declared
-        own = role(f"gpt-store-{identity}", dev)
+        own = role(f"gpt-{identity}", dev)
         assert association.inputs["roleArn"].endswith(own.name)
         place = Place("aws", "us-east-1", "holdfast-dev-backups-123456789012", "holdfast/dev",
                       "arn:aws:kms:us-east-1:123456789012:key/keys-store")  # fmt: skip
@@ -334,7 +334,7 @@ def test_the_store_of_a_lost_stack_is_taken_up_without_a_bucket_of_its_own():
         }
     )
     (config,) = declared.find("ConfigMap", "holdfast-checkpoints-pvc")
-    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+    keeper = policy_of(role("gpt-keeper", declared), declared)
 
     assert declared.find("aws:s3/bucket:Bucket") == []
     assert config.inputs["data"]["HOLDFAST_STORE"] == "s3://old-backups/team/holdfast/old"
@@ -355,8 +355,8 @@ def test_a_bucket_in_another_region_is_named_in_each_container_that_uses_it():
         for container in containers(pod)
         if "AWS_REGION" in environment(container)
     }
-    keeper = policy_of(role("gpt-store-keeper", declared), declared)
-    text = json.dumps(policy_of(role("gpt-store-reader", declared), declared))
+    keeper = policy_of(role("gpt-keeper", declared), declared)
+    text = json.dumps(policy_of(role("gpt-reader", declared), declared))
 
     assert with_a_region == dict.fromkeys(WITH_STORE, "eu-west-1")
     assert allows(keeper, "s3:PutObject", "arn:aws:s3:::old-backups/holdfast/test/data/gpt/x")
@@ -367,7 +367,7 @@ def test_the_key_of_a_bucket_elsewhere_is_used_through_s3_of_its_region():
     key = "arn:aws:kms:eu-west-1:123456789012:key/abc"
     bucket = {"url": "s3://old-backups", "region": "eu-west-1", "key_arn": key}
     declared = graph(backup_store={"existing": bucket})
-    keeper = policy_of(role("gpt-store-keeper", declared), declared)
+    keeper = policy_of(role("gpt-keeper", declared), declared)
     context = {"kms_EncryptionContext_aws_s3_arn": "arn:aws:s3:::old-backups"}
 
     for region, allowed in (("eu-west-1", True), ("us-east-1", False)):
@@ -381,3 +381,23 @@ def test_repositories_keep_tags_where_they_are_and_scan_what_is_pushed(eks: Grap
         assert repository.inputs["imageScanningConfiguration"] == {"scanOnPush": True}
     for policy in eks.find("aws:ecr/lifecyclePolicy:LifecyclePolicy"):
         assert len(json.loads(policy.inputs["policy"])["rules"]) == 2
+
+
+@pytest.mark.parametrize("context", ["", "/holdfast/test/data/gpt/x"])
+def test_a_bucket_can_be_encrypted_with_or_without_a_bucket_key(context: str):
+    """The encryption context is the bucket with a bucket key, and the object without one."""
+    key_arn = "arn:aws:kms:us-east-1:123456789012:key/x"
+    existing = {"url": "s3://company-backups", "key_arn": key_arn}
+    declared = graph(backup_store={"existing": existing})
+    keeper = policy_of(role("gpt-keeper", declared), declared)
+
+    def may(arn: str) -> bool:
+        return allows(
+            keeper, "kms:GenerateDataKey", key_arn,
+            kms_ViaService="s3.us-east-1.amazonaws.com",
+            kms_EncryptionContext_aws_s3_arn=arn,
+        )  # fmt: skip
+
+    assert may(f"arn:aws:s3:::company-backups{context}")
+    assert not may("arn:aws:s3:::company-backups/other/stack/data")
+    assert not may("arn:aws:s3:::others")

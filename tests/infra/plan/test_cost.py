@@ -75,7 +75,7 @@ def test_every_speed_of_lustre_that_can_be_set_has_a_price():
 
 
 def test_what_has_no_price_is_named_and_not_guessed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(INSTANCES, "m7i.xlarge", InstanceType(4, 16, 0, 0))
+    monkeypatch.setitem(INSTANCES, "m7i.xlarge", InstanceType(4, 16, 0, 0, 58))
     declared = graph(workloads__gpt__volume=EFS)
     found = costs(declared)
 

@@ -62,3 +62,10 @@ def test_a_stack_whose_data_may_go_lets_destroy_empty_its_bucket(dev: Graph):
 
 def test_a_cluster_that_is_there_needs_no_right_in_aws(local: Graph):
     assert json.loads(rights.policy(local))["Statement"] == []
+
+
+def test_buckets_may_be_tagged_by_either_call(eks: Graph):
+    """Since 2025 S3 tags buckets by TagResource too, and the provider asks for both."""
+    needed = {"s3:PutBucketTagging", "s3:TagResource", "s3:UntagResource", "s3:ListTagsForResource"}
+
+    assert needed <= set(rights.actions(eks))

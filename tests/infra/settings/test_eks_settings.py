@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.settings.instances import DAEMONS_CPU, DAEMONS_MEMORY, INSTANCES
 from infra.settings.network import NO_CONTROL_PLANE, ZONES, NetworkSettings, zone_prefix
 from testkit.eks_factories import (
     EBS,
@@ -27,6 +28,9 @@ MANY = {"volume": EFS, "nodes": 2, "run": "x"}
 FAR = {"url": "s3://far", "region": "eu-west-1"}
 KEY = "arn:aws:kms:us-east-1:123456789012:key/x"
 FAR_KEY = "arn:aws:kms:eu-west-1:123456789012:key/x"
+ROLE = "arn:aws:iam::123456789012:role/x"
+BLOCK = {**EFA_GROUP, "capacity": "capacity-block", "reservation_id": "cr-0123456789abcdef0",
+         "scaling": {"min": 0, "desired": 0, "max": 2}}  # fmt: skip
 CLOSED = {"nat": "none", "interface_endpoints": True}
 
 
@@ -82,8 +86,49 @@ def test_the_valid_settings_are_valid():
          "three different zones: give three zone IDs"),
         ({"network__zones": ["usw2-az1", "usw2-az2", "usw2-az3"]}, "network.zones: usw2-az1 is "
          "not in us-east-1: use zone IDs such as use1-az1"),
-        ({"aws__region": "us-west-1"}, "network.zones: the zones of us-west-1 are not known here: "
-         "give three zone IDs such as usw1-az1"),
+        ({"aws__region": "us-west-1"}, "aws.region: us-west-1 has two zones for an account, and a "
+         "stack needs three: use another region, such as us-west-2"),
+        ({"aws__region": "sa-east-1"}, "network.zones: the zones of sa-east-1 are not known here: "
+         "give three zone IDs such as sae1-az1"),
+        ({"aws__region": "cn-north-1"}, "aws.region: cn-north-1 is in partition aws-cn, which is "
+         "not supported: its endpoints, service principals and registries differ: use a region of "
+         "partition aws, such as us-east-1"),
+        ({"aws__region": "us-gov-west-1"}, "aws.region: us-gov-west-1 is in partition aws-us-gov, "
+         "which is not supported: its endpoints, service principals and registries differ: use a "
+         "region of partition aws, such as us-east-1"),
+        ({"aws__region": "eusc-de-east-1"}, "aws.region: eusc-de-east-1 is in partition aws-eusc, "
+         "which is not supported: its endpoints, service principals and registries differ: use a "
+         "region of partition aws, such as us-east-1"),
+        ({"cluster__access": {"a": {"principal": ROLE}, "b": {"principal": ROLE}}},
+         f"cluster.access: b and a are both {ROLE}, of which EKS has one entry: give it one "
+         "policy, or another role"),
+        ({"network__cidr": "10.20.0.0/21", f"{CPU}scaling": {"min": 1, "desired": 2, "max": 20}},
+         "node_groups: the groups may have 22 nodes in use1-az1, and its subnet 10.20.0.0/23 has "
+         "addresses for 15 (33 each): lower scaling.max, or use a wider network.cidr"),
+        ({f"{CPU}instance_types": ["trn1.32xlarge"]},
+         "node_groups.training.cpu.instance_types.0: trn1.32xlarge has Trainium chips, for which "
+         "PyTorch needs another build, image and device plugin: use an x86-64 type with NVIDIA "
+         "GPUs, or none"),
+        ({"node_groups__training__b": {**BLOCK, "scaling": {"min": 2, "desired": 2, "max": 2}}},
+         "node_groups.training.b: capacity-block: scaling.min 2 asks for nodes before the block "
+         "begins and after its end: set min to 0, and desired while it is active"),
+        ({"node_groups__training__b": {**BLOCK, "placement_group": "close"}},
+         "node_groups.training.b: placement_group with capacity-block: blocks are close together "
+         "by themselves and are in no group: set placement_group to false"),
+        ({"node_groups__training__b": {**BLOCK, "capacity": "reservation",
+                                       "placement_group": True}},
+         "node_groups.training.b: placement_group true with capacity reservation makes a group in "
+         "which the reservation is not: name the group that the reservation was made in, or false"),
+        ({f"{W}volume": {**EBS, "type": "io2", "size": "2Gi"}}, "workloads.gpt.volume: size 2Gi "
+         "is not a size of io2: use whole GiB from 4Gi to 64Ti"),
+        ({f"{W}volume": {**EBS, "iops": 90000}}, "workloads.gpt.volume: iops 90000 is not what "
+         "gp3 has: use 3000 to 80000"),
+        ({f"{W}volume": {**EBS, "type": "io2", "iops": 40000}}, "workloads.gpt.volume: iops 40000 "
+         "is over 1000 for each GiB: use at most 20000"),
+        ({f"{W}save_seconds": 1800, f"{W}termination_grace_seconds": 3600},
+         "workloads.gpt: save_seconds + upload_seconds are 1800, and EKS deletes pods about 300 s "
+         "after it began to drain a node group that is deleted or replaced: save faster, or say "
+         "accept_forced_drain: true"),
         ({"network__nat": "none"}, "network.interface_endpoints: false with nat none leaves nodes "
          "no way to pull an image or join: set it to true, or nat to single"),
         ({f"{CPU}instance_types": ["t2.medium"]},
@@ -102,8 +147,9 @@ def test_the_valid_settings_are_valid():
          "accept_interruptions: true"),
         ({f"{CPU}efa": True}, "node_groups.training.cpu: efa: m7i.xlarge has no network card for "
          "it: use one of g5.12xlarge, g5.48xlarge, g6.12xlarge, g6.48xlarge, g6e.12xlarge, "
-         "g6e.48xlarge, p4d.24xlarge, p4de.24xlarge, p5.4xlarge, p5.48xlarge, p5en.48xlarge, "
-         "p6-b200.48xlarge, or efa: false"),
+         "g6e.48xlarge, g7e.8xlarge, g7e.12xlarge, g7e.24xlarge, g7e.48xlarge, p4d.24xlarge, "
+         "p4de.24xlarge, p5.4xlarge, p5.48xlarge, p5e.48xlarge, p5en.48xlarge, p6-b200.48xlarge, "
+         "p6-b300.48xlarge, or efa: false"),
         ({"node_groups__training__big": {**EFA_GROUP, "zone": None}},
          "node_groups.training.big: efa works within one zone: give zone, such as use1-az1"),
         ({"node_groups__training__big": {**EFA_GROUP, "capacity": "capacity-block"}},
@@ -128,9 +174,9 @@ def test_the_valid_settings_are_valid():
         ({f"{W}gpus_per_node": 1}, "workloads.gpt: no training group can hold it (cpu has 0 GPUs a "
          "node, 1 are asked for): use larger nodes, or ask for less"),
         ({f"{W}resources": {"cpu": "4"}}, "workloads.gpt: no training group can hold it (cpu has "
-         "3.5 CPUs a node for pods, 4.25 are needed): use larger nodes, or ask for less"),
+         "3.67 CPUs a node for pods, 4.25 are needed): use larger nodes, or ask for less"),
         ({f"{W}resources": {"memory": "16Gi"}}, "workloads.gpt: no training group can hold it (cpu "
-         "has 13.7Gi a node for pods, 16.5Gi are needed): use larger nodes, or ask for less"),
+         "has 13.5Gi a node for pods, 16.5Gi are needed): use larger nodes, or ask for less"),
         ({"workloads__gpt": {**MANY, "nodes": 9}}, "workloads.gpt: no training group can hold it "
          "(cpu has at most 3 nodes, 9 are asked for): use larger nodes, or ask for less"),
         ({f"{W}node_group": "gpu"}, "workloads.gpt.node_group: there is no training group gpu: "
@@ -211,6 +257,57 @@ def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(
 )
 def test_a_bucket_that_nodes_can_reach_may_be_anywhere(store: dict[str, str]):
     assert problems(backup_store={"existing": store}) == []
+
+
+def test_what_forced_drains_may_cost_can_be_accepted():
+    slow = {f"{W}save_seconds": 1800, f"{W}termination_grace_seconds": 3600}
+
+    assert problems(**slow, **{f"{W}accept_forced_drain": True}) == []
+
+
+def test_versions_can_be_locked_for_as_long_as_s3_allows():
+    lock = {"mode": "governance", "days": 36500}
+
+    assert problems(
+        backup_store__create__object_lock=lock, backup_store__create__noncurrent_days=36500
+    ) == []  # fmt: skip
+
+
+def test_io2_is_as_fast_for_its_size_as_ebs_makes_it():
+    volume = {**EBS, "type": "io2", "size": "50Gi", "iops": 40000}
+
+    assert problems(workloads__gpt__volume=volume) == []
+
+
+def test_a_node_also_holds_its_daemons_and_the_backup():
+    """A p5.48xlarge has 192 cores; kubelet, DaemonSets and the backup's pod leave less than 191."""
+    nodes = {"fast": {**EFA_GROUP, "scaling": {"min": 0, "desired": 0, "max": 2}}}
+    wanted = {"volume": LUSTRE, "run": "x", "gpus_per_node": 8, "node_group": "fast"}
+
+    def line(cpu: str, memory: str) -> list[str]:
+        return problems(
+            node_groups__training=nodes,
+            workloads={"gpt": {**wanted, "resources": {"cpu": cpu, "memory": memory}}},
+        )
+
+    assert line("190", "1800Gi") == []
+    assert "has 191.2 CPUs a node for pods, 191.25 are needed" in line("191", "1800Gi")[0]
+    assert "has 1892.7Gi a node for pods, 1900.5Gi are needed" in line("190", "1900Gi")[0]
+
+
+def test_what_a_node_can_hold_is_what_karpenter_says_less_the_daemons():
+    """karpenter-provider-aws, website/content/en/preview/reference/instance-types.md."""
+    allocatable = {  # cores, MiB
+        "m7i.large": (1.93, 6903),
+        "m7i.xlarge": (3.92, 14162),
+        "g5.12xlarge": (47.81, 173400),
+        "p5.48xlarge": (191.45, 1938410),
+        "p6-b300.48xlarge": (191.45, 3877198),
+    }
+    for name, (cores, memory) in allocatable.items():
+        facts = INSTANCES[name]
+        assert facts.allocatable_cpu == pytest.approx(cores - DAEMONS_CPU, abs=0.006), name
+        assert facts.allocatable_memory // 2**20 == pytest.approx(memory - DAEMONS_MEMORY, abs=1)
 
 
 def test_spot_beside_a_group_on_demand_needs_no_further_word():

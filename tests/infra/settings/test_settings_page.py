@@ -56,6 +56,7 @@ def _heading(name: str) -> str:
         "SystemGroup": "node_groups.system",
         "TrainingGroup": "node_groups.training.<name>",
         "Scaling": "node_groups.….scaling",
+        "RepairRule": "node_groups.training.<name>.repair",
         "Registry": "registry",
         "CreatedStore": "backup_store.create, pipeline.tracking.artifacts.create",
         "ObjectLock": "backup_store.create.object_lock",
@@ -108,4 +109,6 @@ def _default(field: dict[str, Any]) -> str:
         return "–"
     if isinstance(value, dict):
         return "see below" if value else "none"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "one rule"
     return f"`{' '.join(value)}`" if isinstance(value, list) else f"`{value}`"
