@@ -77,6 +77,15 @@ class NotFound(StoreError):
     """The store has no object with this key."""
 
 
+class NotDeleted(StoreError):
+    """These objects could not be deleted; all others were, and the rest of the work went on."""
+
+    def __init__(self, keys: Sequence[str], reason: str) -> None:
+        self.keys = list(keys)
+        self.reason = reason
+        super().__init__(f"could not delete {_listed(self.keys)}: {reason}")
+
+
 class AlreadyExists(StoreError):
     """The key of an object to be created already exists."""
 
@@ -87,6 +96,10 @@ class PreconditionFailed(StoreError):
 
 class Mismatch(StoreError):
     """Bytes differ from what a manifest or document says. Nothing was marked complete."""
+
+
+class IncompleteListing(StoreError):
+    """The store may hold more than it lists, so nothing may be deleted on the word of its list."""
 
 
 class OwnerMismatch(HoldfastError):

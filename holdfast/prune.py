@@ -17,6 +17,7 @@ of its bundle.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,9 @@ from holdfast.durable import in_threads
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
+    IncompleteListing,
     Mismatch,
+    NotDeleted,
     PreconditionFailed,
     UsageError,
 )
@@ -36,7 +39,7 @@ from holdfast.manifest import canonical, check_name
 from holdfast.progress import SILENT, Progress
 from holdfast.retention import Policy, select_keep
 from holdfast.store.base import ObjectInfo, Store
-from holdfast.store.documents import BUNDLE_PATH
+from holdfast.store.documents import BUNDLE_PATH, SNAPSHOT_ID
 from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog
 
@@ -48,12 +51,19 @@ AT_ONCE = 100  # snapshots or bundles; pins are read again after so many snapsho
 KEYS = 1000  # S3 deletes no more by one request
 WRITERS = 8  # small objects written at once
 
+LONGEST_GRACE = timedelta(days=3660)
+_SEQUENCE = re.compile(r"(\d{10})\.json", re.ASCII)
+
 T = TypeVar("T")
 
 
 @dataclass
 class PruneReport:
-    """What was done, or would be done (``dry_run``). Paths are bundle paths; sizes are in bytes."""
+    """What was done, or would be done (``dry_run``).
+
+    Paths are bundle paths; sizes are in bytes. ``refused`` holds the keys that the store would not
+    delete: the prune went on with the rest, and the next one tries again.
+    """
 
     dry_run: bool = False
     kept: dict[str, list[str]] = field(default_factory=dict)
@@ -63,6 +73,7 @@ class PruneReport:
     deleted: list[str] = field(default_factory=list)
     deleted_bytes: int = 0
     leftovers: int = 0
+    refused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -79,6 +90,10 @@ class _Stored:
     def add(self, info: ObjectInfo) -> None:
         self.size += info.size
         self.written = max(info.modified, self.written or info.modified)
+
+    @property
+    def keys(self) -> set[str]:
+        return {*self.data, *([self.manifest] if self.manifest else [])}
 
     @property
     def since(self) -> datetime:
@@ -106,9 +121,9 @@ def prune(
     deletes nothing and changes no document.
     """
     check_name(workload)
-    if grace <= timedelta(0):
+    if not timedelta(0) < grace <= LONGEST_GRACE:
         raise UsageError(
-            f"invalid grace period '{grace}': expected more than 0, since a push needs time"
+            f"invalid grace period '{grace}': expected more than 0, and at most ten years"
         )
     run = _Prune(catalog, workload, policy, grace, PruneReport(dry_run=dry_run), progress)
     if dry_run:
@@ -149,6 +164,7 @@ def delete_snapshot(
             kept = set(reasons.get(snapshot_id, ()))
             if any(results.get(s.id, True) for s in snapshots if s.id != snapshot_id):
                 kept.discard("newest")
+            check_listings(catalog.store)
         if kept:
             raise HoldfastError(
                 f"snapshot {snapshot_id} is protected ({', '.join(sorted(kept))}): unpin it, or"
@@ -211,9 +227,11 @@ class _Prune:
             if not self.report.dry_run:
                 pins = self.catalog.pins(self.workload)  # one may have come meanwhile
                 batch = [name for name in batch if name not in pins]
-                if not self._remove([f"snapshots/{self.workload}/{name}.json" for name in batch]):
+                keys = {f"snapshots/{self.workload}/{name}.json": name for name in batch}
+                if not self._remove(list(keys)):
                     return
                 failpoint("prune.snapshot-dropped")
+                batch = [name for key, name in keys.items() if key not in self.report.refused]
             self.report.dropped += batch
             for name in batch:
                 self.progress.note(f"dropped snapshot {name}")
@@ -221,6 +239,7 @@ class _Prune:
     def _read_snapshots(self) -> dict[str, datetime]:
         """List the snapshots and read those not read before; returns when each was written."""
         written = self.catalog.written(self.workload)
+        check_listings(self.store)
         unread = [name for name in written if name not in self.read]
         for name, found in self.catalog.scan(self.workload, unread):
             if isinstance(found, Mismatch):
@@ -293,12 +312,14 @@ class _Prune:
 
     def _delete(self, dead: Sequence[tuple[str, _Stored]]) -> None:
         for batch in _batches(dead, AT_ONCE):
-            paths = [path for path, _ in batch]
             if not self.report.dry_run:
-                if not self._delete_bytes([place for _, place in batch]):
-                    self.report.waiting += paths
-                    continue
-                in_threads(self._mark_deleted, paths, WRITERS)
+                done = self._delete_bytes([place for _, place in batch])
+                refused = set(self.report.refused)
+                left = [path for path, place in batch if not done or refused & place.keys]
+                self.report.waiting += left
+                batch = [(path, place) for path, place in batch if path not in left]
+                in_threads(self._mark_deleted, [path for path, _ in batch], WRITERS)
+            paths = [path for path, _ in batch]
             self.report.deleted += paths
             self.report.deleted_bytes += sum(place.size for _, place in batch)
             for path in paths:
@@ -309,7 +330,9 @@ class _Prune:
         if not self._remove([place.manifest for place in places if place.manifest]):
             return False
         failpoint("prune.manifest-deleted")
-        if not self._remove([key for place in places for key in place.data]):
+        refused = set(self.report.refused)
+        gone = [place for place in places if place.manifest not in refused]
+        if not self._remove([key for place in gone for key in place.data]):
             return False
         failpoint("prune.data-deleted")
         return True
@@ -332,26 +355,50 @@ class _Prune:
         self._remove([t.key for t in said if self.decided - t.modified > 2 * self.grace])
 
     def _remove(self, keys: Sequence[str]) -> bool:
-        """Delete objects, many by one request; False once it is too late to delete any."""
+        """Delete objects, many by one request; False once it is too late to delete any.
+
+        What the store refuses to delete is reported, and the rest goes on.
+        """
         for batch in _batches(keys, KEYS):
             if self._too_late():
                 return False
-            self.store.delete(batch)
+            self._delete_keys(batch)
         return True
 
+    def _delete_keys(self, keys: Sequence[str]) -> None:
+        check_listings(self.store)
+        try:
+            self.store.delete(keys)
+        except NotDeleted as error:
+            self.report.refused += error.keys
+            self.report.problems.append(str(error))
+
     def _sweep(self) -> None:
-        """Delete what is of no use any more: sequence numbers except the greatest, verification
-        records of deleted snapshots, temporary files older than the grace period."""
+        """Delete what is of no use any more: sequence numbers below the newest snapshot's,
+        verification records of deleted snapshots, temporary files older than the grace period."""
         if self.report.dry_run:
             return
         records = [info.key for info in self.store.list(f"verified/{self.workload}/")]
         there = {info.key for info in self.store.list(f"snapshots/{self.workload}/")}
-        self.store.delete(
-            key for key in records if key.replace("verified/", "snapshots/", 1) not in there
+        self._delete_keys(
+            [
+                key
+                for key in records
+                if SNAPSHOT_ID.fullmatch(key.rpartition("/")[2].removesuffix(".json"))
+                and key.replace("verified/", "snapshots/", 1) not in there
+            ]
         )
-        claims = list(self.store.list(f"sequences/{self.workload}/"))[:-1]
-        old = [info.key for info in claims if self.decided - info.modified > self.grace]
-        self.store.delete(old)
+        newest = max((snapshot.sequence for snapshot in self.read.values()), default=0)
+        prefix = f"sequences/{self.workload}/"
+        self._delete_keys(
+            [
+                claim.key
+                for claim in self.store.list(prefix)
+                if (match := _SEQUENCE.fullmatch(claim.key.removeprefix(prefix)))
+                and int(match[1]) < newest
+                and self.decided - claim.modified > self.grace
+            ]
+        )
         self.report.leftovers = self.store.sweep(self.decided - self.grace)
 
     def _too_late(self) -> bool:
@@ -362,6 +409,15 @@ class _Prune:
         if problem not in self.report.problems:
             self.report.problems.append(problem)
         return True
+
+
+def check_listings(store: Store) -> None:
+    """Raise IncompleteListing if a listing was seen to lack objects: they may be needed."""
+    if store.listing_problem:
+        raise IncompleteListing(
+            f"store {store.url}: {store.listing_problem}: nothing is deleted; use a server or proxy"
+            " that lists every object, and ask `holdfast doctor`"
+        )
 
 
 def _tombstone_key(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from holdfast.store.base import Store
 
 PAGE = 1000  # keys that S3 lists per request
-_SILENT = ("url", "parallel", "within")
+_SILENT = ("url", "parallel", "listing_problem", "within")
 
 
 def counted(store: Store) -> tuple[Store, Counter[str]]:

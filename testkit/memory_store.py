@@ -46,6 +46,7 @@ class MemoryStore:
 
     url = "memory://"
     parallel = 1
+    listing_problem = ""
 
     def __init__(self, world: World, turn: Callable[[], None] = lambda: None) -> None:
         self.world, self.turn = world, turn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ class Fault(StrEnum):
     CUT_ANSWER = "the connection breaks in the middle of the answer's body"
     FLIPPED = "one bit of the answer's body is wrong"
     SHORT = "the answer's body lacks its last byte, and its length says so"
+    CUT_LISTING = "a listing ends after two names, and there is no token for the rest"
+    ENDED_LISTING = "a listing ends after two names, and says that it is complete"
+    REFUSED_DELETES = "objects whose key ends in 'kept' are not deleted, the others are"
+    SKEWED = "the clocks differ"
+    NO_CHECKSUMS = "a header with a checksum is not understood"
     SLOW = "the answer's body comes in small pieces, with pauses"
 
 
@@ -37,6 +43,8 @@ REFUSALS = {
     Fault.EXPIRED: (400, "ExpiredToken"),
     Fault.FORBIDDEN: (403, "AccessDenied"),
     Fault.ELSEWHERE: (301, "PermanentRedirect"),
+    Fault.SKEWED: (403, "RequestTimeTooSkewed"),
+    Fault.NO_CHECKSUMS: (501, "NotImplemented"),
 }
 
 
@@ -54,7 +62,7 @@ class Rule:
 class FaultProxy:
     """``rules`` may change at any time; ``done`` lists each injected fault and its request."""
 
-    target: tuple[str, int]
+    server: S3Server
     rules: list[Rule] = field(default_factory=list)
     done: list[tuple[Fault, str]] = field(default_factory=list)
 
@@ -92,7 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._discard(size)
             self._refuse(*REFUSALS[fault])
             return
-        server = HTTPConnection(*self.proxy.target, timeout=60)
+        if fault is Fault.REFUSED_DELETES:
+            self._delete_some(self.rfile.read(size))
+            return
+        server = HTTPConnection(self.proxy.server.endpoint.removeprefix("http://"), timeout=60)
         with suppress(OSError):
             server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
@@ -117,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[:-1] + bytes([body[-1] ^ 1])
         if fault is Fault.SHORT:
             body = body[:-1]
+        if fault in (Fault.CUT_LISTING, Fault.ENDED_LISTING):
+            body = _cut(body, said=fault is Fault.CUT_LISTING)
         self.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
             if name.lower() not in ("content-length", "connection", "transfer-encoding"):
@@ -136,6 +149,24 @@ class _Handler(BaseHTTPRequestHandler):
                 pause.wait(0.01)
         else:
             self.wfile.write(body)
+
+    def _delete_some(self, body: bytes) -> None:
+        """Answer to a request that deletes many: some of its keys are refused."""
+        said = b""
+        for key in re.findall(rb"<Key>(.*?)</Key>", body):
+            if key.endswith(b"kept"):
+                error = b"<Code>AccessDenied</Code><Message>Access Denied</Message>"
+                said += b"<Error><Key>" + key + b"</Key>" + error + b"</Error>"
+            else:
+                bucket = self.path.strip("/").split("?")[0].split("/")[0]
+                self.proxy.server.client().delete_object(Bucket=bucket, Key=key.decode())
+                said += b"<Deleted><Key>" + key + b"</Key></Deleted>"
+        self.send_response_only(200)
+        answer = b"<DeleteResult>" + said + b"</DeleteResult>"
+        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(answer)
 
     def _refuse(self, status: int, code: str) -> None:
         body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
@@ -164,13 +195,21 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _cut(listing: bytes, *, said: bool) -> bytes:
+    """The first two objects of a page, which says or does not say that there are more."""
+    for more in re.findall(rb"<Contents>.*?</Contents>", listing, re.DOTALL)[2:]:
+        listing = listing.replace(more, b"", 1)
+    listing = re.sub(rb"<NextContinuationToken>.*?</NextContinuationToken>", b"", listing)
+    truncated = b"<IsTruncated>true<" if said else b"<IsTruncated>false<"
+    return re.sub(rb"<IsTruncated>\w+<", truncated, listing)
+
+
 @pytest.fixture
 def faults(
     s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultProxy]:
     """A proxy that the environment points to from now on; without rules it breaks nothing."""
-    host, port = s3_server.endpoint.removeprefix("http://").split(":")
-    made = FaultProxy((host, int(port)))
+    made = FaultProxy(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
     yield made
     made.close()

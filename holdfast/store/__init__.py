@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+import os
+import re
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from holdfast.defaults import MEMORY
 from holdfast.errors import UsageError
 from holdfast.store.base import Store
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]|[\ud800-\udfff]")
 
 
 def open_store(url: str, *, memory: int = MEMORY, deadline: float | None = None) -> Store:
@@ -22,7 +27,12 @@ def open_store(url: str, *, memory: int = MEMORY, deadline: float | None = None)
     Endpoint, region and credentials of S3 come from the standard ``AWS_*`` variables or the pod's
     or machine's identity, never from the URL.
     """
-    parts = urlsplit(url)
+    if _CONTROL.search(url) or url != url.strip():
+        raise UsageError(f"invalid store {url!r}: expected no spaces around it, no line breaks")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is taken for the start of an IPv6 address
+        parts = urlsplit("")
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise UsageError(
             f"invalid store '{parts.scheme}://…': expected a bucket and a prefix only: pass"
@@ -35,11 +45,19 @@ def open_store(url: str, *, memory: int = MEMORY, deadline: float | None = None)
             raise UsageError(
                 f"invalid store '{url}': expected an absolute path, such as file:///mnt/store"
             )
-        return DirectoryStore(unquote(parts.path), url=url, memory=memory, deadline=deadline)
+        path = os.fsdecode(unquote_to_bytes(parts.path))
+        if "\0" in path:
+            raise UsageError(f"invalid store '{url}': expected a path without a zero byte (%00)")
+        return DirectoryStore(path, url=url, memory=memory, deadline=deadline)
     if parts.scheme == "s3":
         from holdfast.store.s3 import S3
 
-        if not parts.netloc:
+        if not _BUCKET.fullmatch(parts.netloc):
             raise UsageError(f"invalid store '{url}': expected s3://bucket/prefix")
-        return S3(parts.netloc, parts.path.strip("/"), memory=memory, deadline=deadline)
+        prefix = parts.path.removeprefix("/").removesuffix("/")
+        if any(part in ("", ".", "..") for part in prefix.split("/")[: len(prefix)]):
+            raise UsageError(
+                f"invalid store '{url}': expected a prefix without empty parts, '.' and '..'"
+            )
+        return S3(parts.netloc, prefix, memory=memory, deadline=deadline)
     raise UsageError(f"invalid store '{url}': expected s3://bucket/prefix or file:///directory")

@@ -8,12 +8,18 @@ files* are streamed, and overwritten only with the same bytes. Every error is a
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from holdfast.errors import UsageError
+
+#: what a file system says that has no locks
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_ODD = re.compile(r"[\x00-\x1f\x7f]|[\ud800-\udfff]")  # control characters; bytes, not UTF-8
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,14 @@ class Store(Protocol):
     @property
     def parallel(self) -> int:
         """How many data files may be transferred at once within the memory setting."""
+        ...
+
+    @property
+    def listing_problem(self) -> str:
+        """Why listings of this store may be incomplete, as seen so far; "" if they are complete.
+
+        Nothing may be deleted on the word of an incomplete listing.
+        """
         ...
 
     def within(self, seconds: float | None) -> Store:
@@ -91,7 +105,10 @@ class Store(Protocol):
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; a missing one is not an error."""
+        """Delete objects; a missing one is not an error.
+
+        All are tried. Those that the store refuses to delete are named by one `NotDeleted`.
+        """
         ...
 
     def now(self) -> datetime:
@@ -103,10 +120,16 @@ class Store(Protocol):
         ...
 
 
+def is_key(text: str) -> bool:
+    """Whether every kind of store can hold an object of this key."""
+    return not any(part in ("", ".", "..") for part in text.split("/")) and not _ODD.search(text)
+
+
 def check_key(key: str) -> str:
-    """Refuse a key that could name anything outside the store; returns the key."""
-    if not key or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+    """Refuse a key that no store can hold, or that leads out of the store; returns the key."""
+    if not is_key(key):
         raise UsageError(
-            f"invalid store key '{key}': expected a relative path without empty parts, '.' and '..'"
+            f"invalid store key {key!r}: expected a relative path without empty parts, '.', '..',"
+            " control characters and bytes that are not UTF-8"
         )
     return key

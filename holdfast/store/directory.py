@@ -17,16 +17,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISREG
 from typing import BinaryIO
 
 from holdfast.defaults import MEMORY
-from holdfast.durable import fsync_directory, make_directories, write_all
+from holdfast.durable import (
+    fsync_directory,
+    make_directories,
+    open_regular,
+    write_all,
+)
 from holdfast.errors import (
     AlreadyExists,
     DeadlineExceeded,
     NoSpace,
+    NotDeleted,
     NotFound,
     PreconditionFailed,
     StoreDenied,
@@ -34,10 +41,13 @@ from holdfast.errors import (
     StoreUnreachable,
     UsageError,
 )
-from holdfast.store.base import ObjectInfo, check_key
+from holdfast.store.base import NO_LOCKS, ObjectInfo, check_key, is_key
 
 TEMPORARY = ".tmp"
 LOCK = ".lock"
+#: errors of a file system that has no hard links
+NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+LOCK_SECONDS = 60  # it is held for a few system calls only
 CHUNK = 4 * 1024 * 1024
 
 
@@ -45,6 +55,7 @@ class DirectoryStore:
     """The `holdfast.store.base.Store` over a directory of this machine or of a mounted volume."""
 
     parallel = 2
+    listing_problem = ""
 
     def __init__(
         self,
@@ -65,11 +76,11 @@ class DirectoryStore:
         return other
 
     def get(self, key: str) -> bytes:
-        with self._errors(key):
-            return self._path(key).read_bytes()
+        with self._errors(key), self._open(key) as file:
+            return file.readall()
 
     def stream(self, key: str) -> Iterator[bytes]:
-        with self._errors(key), self._path(key).open("rb") as file:
+        with self._errors(key), self._open(key) as file:
             while chunk := file.read(self._chunk):
                 self._check_deadline()
                 yield chunk
@@ -95,9 +106,9 @@ class DirectoryStore:
             os.fsync(file.fileno())
             if if_absent:
                 try:
-                    self._publish(temporary, path, os.link)
+                    self._publish(temporary, path, self._create)
                 except FileExistsError:
-                    if path.read_bytes() != data:
+                    if not self._holds(key, data):
                         raise AlreadyExists(f"store {self.url}: '{key}' already exists") from None
             elif if_match is not None:
                 with self._flock():
@@ -130,11 +141,17 @@ class DirectoryStore:
 
     def delete(self, keys: Iterable[str]) -> None:
         left: dict[Path, str] = {}
+        refused: list[str] = []
+        reason = ""
         for key in keys:
             path = self._path(key)
-            with self._errors(key), suppress(FileNotFoundError):
-                path.unlink()
-                left[path.parent] = key
+            try:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path.unlink()
+                    left[path.parent] = key
+            except OSError as error:
+                refused.append(key)
+                reason = error.strerror
         for directory, key in left.items():
             with self._errors(key), suppress(FileNotFoundError):
                 fsync_directory(directory)
@@ -142,6 +159,8 @@ class DirectoryStore:
                     while directory != self.root:
                         directory.rmdir()
                         directory = directory.parent
+        if refused:
+            raise NotDeleted(refused, f"{reason}: give this user the right to it")
 
     def now(self) -> datetime:
         with self._errors(TEMPORARY), self._temporary() as (temporary, _):
@@ -152,7 +171,7 @@ class DirectoryStore:
         swept = 0
         with self._errors(TEMPORARY), suppress(FileNotFoundError):
             for path in (self.root / TEMPORARY).iterdir():
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone, or in use (NFS keeps such a file): the next time
                     if _time(path.stat().st_mtime_ns) < before:
                         path.unlink()
                         swept += 1
@@ -165,23 +184,42 @@ class DirectoryStore:
             raise UsageError(f"store key '{key}' is reserved")
         return self.root / key
 
+    def _open(self, key: str) -> FileIO:
+        """A regular file: anything else (a pipe, a device, a link) counts as no object."""
+        try:
+            return open_regular(self._path(key))
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file") from error
+            raise
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Whether the object has exactly these bytes."""
+        try:
+            with self._open(key) as file:
+                return file.read(len(data) + 1) == data
+        except (FileNotFoundError, IsADirectoryError):
+            return False
+
     def _walk(self, directory: Path, prefix: str) -> Iterator[ObjectInfo]:
         self._check_deadline()
         with os.scandir(directory) as scan:
-            entries = [(e.name + ("/" if e.is_dir() else ""), e) for e in scan]
-        for name, entry in sorted(entries, key=lambda item: os.fsencode(item[0])):
-            if not prefix and entry.name in (TEMPORARY, LOCK):
-                continue
+            entries = [
+                (entry.name + ("/" if entry.is_dir(follow_symlinks=False) else ""), entry.path)
+                for entry in scan
+                if is_key(entry.name) and (prefix or entry.name not in (TEMPORARY, LOCK))
+            ]
+        for name, path in sorted(entries, key=lambda entry: entry[0].encode()):
             with suppress(FileNotFoundError):  # deleted while listing: as if listed later
                 if name.endswith("/"):
-                    yield from self._walk(Path(entry.path), prefix + name)
+                    yield from self._walk(Path(path), prefix + name)
                 else:
-                    yield self._info(prefix + name, Path(entry.path))
+                    yield self._info(prefix + name, Path(path))
 
     def _info(self, key: str, path: Path) -> ObjectInfo:
-        stat = path.stat()
-        if S_ISDIR(stat.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "is a directory", str(path))
+        stat = path.lstat()
+        if not S_ISREG(stat.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
         etag = f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"
         return ObjectInfo(key, stat.st_size, _time(stat.st_mtime_ns), etag)
 
@@ -210,11 +248,42 @@ class DirectoryStore:
                     raise
         fsync_directory(path.parent)
 
+    def _create(self, temporary: Path, path: Path) -> None:
+        """Give a file its name unless it is taken."""
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with self._flock():  # all writers of such a file system come here
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, "the name is taken", str(path)) from None
+                temporary.replace(path)
+
     @contextmanager
     def _flock(self) -> Iterator[None]:
-        descriptor = os.open(self.root / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        """Keep other writers out, where the file system has locks; for a minute at most."""
+        descriptor = os.open(
+            self.root / LOCK, os.O_CREAT | os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+        )
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            end = time.monotonic() + LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    self._check_deadline()
+                    if time.monotonic() > end:
+                        raise StoreUnreachable(
+                            f"store {self.url}: another process holds '{LOCK}' for more than"
+                            f" {LOCK_SECONDS} s: see whether it hangs"
+                        ) from None
+                    time.sleep(0.01)
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    break
             yield
         finally:
             os.close(descriptor)

@@ -8,9 +8,9 @@ correct.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ from holdfast.errors import (
     StoreError,
 )
 from holdfast.manifest import canonical
-from holdfast.store.base import Store
+from holdfast.store.base import NO_LOCKS, Store
 
 LOCK = ".lock"
 HOLD = timedelta(minutes=10)  # an older lock was left behind by a killed process
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _FREE = canonical({"holder": None})
+_HELD = re.compile(rb'\{"holder":"[0-9a-f]{32}"\}')
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def run_lock(directory: Path, patience: float | None = None) -> Iterator[bool]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if end else 0))
                 break
             except OSError as error:
-                if error.errno in _NO_LOCKS:
+                if error.errno in NO_LOCKS:
                     held = False
                     break
                 if not isinstance(error, BlockingIOError):
@@ -70,11 +70,15 @@ def run_lock(directory: Path, patience: float | None = None) -> Iterator[bool]:
 
 @contextmanager
 def store_lock(store: Store, workload: str, patience: float = 10.0) -> Iterator[bool]:
-    """Hold ``locks/<workload>.json``; yields whether it was got within ``patience`` seconds."""
+    """Hold ``locks/<workload>.json``; yields whether it was got within ``patience`` seconds.
+
+    Only what a push or prune has written there keeps others waiting. Anything else is replaced, and
+    what cannot be replaced, such as a directory of that name, is not waited for.
+    """
     key = f"locks/{workload}.json"
     mine = canonical({"holder": secrets.token_hex(16)})
     end = time.monotonic() + patience
-    while not (held := _take(store, key, mine)) and time.monotonic() < end:
+    while not (held := _take(store, key, mine)) and held is not None and time.monotonic() < end:
         time.sleep(min(0.5, patience))
     try:
         yield bool(held)
@@ -84,17 +88,27 @@ def store_lock(store: Store, workload: str, patience: float = 10.0) -> Iterator[
                 store.put_small(key, _FREE, if_match=held)
 
 
-def _take(store: Store, key: str, mine: bytes) -> str:
-    """The etag of our lock, or "" when another holds it."""
+def _take(store: Store, key: str, mine: bytes) -> str | None:
+    """The etag of our lock, "" while another holds it, or None if nobody can have it."""
     try:
         current = store.head(key)
-        free = store.get(key) == _FREE
-        if not free and store.now() - current.modified < HOLD:
-            return ""
+        if current.size == len(mine) and _HELD.fullmatch(store.get(key)):
+            age = store.now() - current.modified
+            if -HOLD < age < HOLD:  # older, or from a clock that was wrong: left behind
+                return ""
         return store.put_small(key, mine, if_match=current.etag).etag
     except NotFound:
-        with suppress(AlreadyExists):
+        try:
             return store.put_small(key, mine, if_absent=True).etag
+        except (AlreadyExists, NotFound):
+            return "" if _is_object(store, key) else None
     except PreconditionFailed:
-        pass
-    return ""
+        return ""
+
+
+def _is_object(store: Store, key: str) -> bool:
+    try:
+        store.head(key)
+    except NotFound:
+        return False
+    return True

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -27,12 +29,16 @@ from holdfast.defaults import MEMORY
 from holdfast.errors import (
     AlreadyExists,
     DeadlineExceeded,
+    NotDeleted,
     NotFound,
     StoreError,
     StoreUnreachable,
 )
+from holdfast.printable import without_secrets
 from holdfast.store.base import ObjectInfo, check_key
-from holdfast.store.s3_client import FORBIDDEN, connect, endpoint, translate_error
+from holdfast.store.listing import list_completely
+from holdfast.store.s3_client import FORBIDDEN, connect, is_panic, translate_error
+from holdfast.store.s3_settings import endpoint
 
 if TYPE_CHECKING:
     from obstore import BytesStream
@@ -41,11 +47,13 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 PART = 8 * MIB
 PARTS = 9_000  # S3 allows 10,000
+AT_ONCE = 1000  # keys that S3 deletes by one request
 SMALL_SECONDS = 15.0
 STALL_SECONDS = 60.0
 CLOCK = "CLOCK"
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class S3:
@@ -64,6 +72,7 @@ class S3:
         self._asynchronous = not endpoint().startswith("http://")
         self._proven = threading.Event()
         self._clients: dict[tuple[float, ...], S3Store] = {}
+        self._problems: list[str] = []
         self._until(deadline)
 
     def within(self, seconds: float | None) -> S3:
@@ -123,12 +132,22 @@ class S3:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = check_key(prefix.rstrip("/")) if prefix.strip("/") else None
-        found = self._call(
-            prefix,
-            lambda: [_info(o) for page in obstore.list(self._small, top) for o in page],
-            listing=True,
-        )
-        return iter(sorted(found, key=lambda info: info.key.encode()))
+
+        def objects_after(key: str | None) -> Iterator[ObjectInfo]:
+            for page in obstore.list(self._small, top, offset=key):
+                self._check_deadline()
+                # The folder marker of the prefix itself comes without its slash.
+                yield from (_info(o) for o in page if not top or o["path"].startswith(f"{top}/"))
+
+        found, problem = self._call(prefix, lambda: list_completely(objects_after), listing=True)
+        if problem and not self._problems:
+            self._problems.append(problem)
+            _log.warning("warning: store %s: %s: see `holdfast doctor`", self.url, problem)
+        return iter(found)
+
+    @property
+    def listing_problem(self) -> str:
+        return next(iter(self._problems), "")
 
     def put_small(
         self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
@@ -204,8 +223,20 @@ class S3:
         return self._client(STALL_SECONDS + part / MIB, 0, 8, 180)
 
     def delete(self, keys: Iterable[str]) -> None:
-        if doomed := [check_key(key) for key in keys]:
-            self._call(doomed[0], lambda: obstore.delete(self._small, doomed))
+        doomed = [check_key(key) for key in keys]
+        refused: list[str] = []
+        reason = ""
+        for batch in (doomed[at : at + AT_ONCE] for at in range(0, len(doomed), AT_ONCE)):
+            try:
+                self._call(batch[0], lambda batch=batch: obstore.delete(self._small, batch))
+            except StoreError as error:
+                reason = str(error)
+                folder = os.path.commonpath([f"/{key}" for key in batch]).strip("/")
+                there = self.list(folder if len(batch) > 1 else folder.rpartition("/")[0])
+                left = {info.key for info in there}
+                refused += [key for key in batch if key in left]
+        if refused:
+            raise NotDeleted(refused, reason)
 
     def now(self) -> datetime:
         return self.put_small(CLOCK, b"").modified
@@ -285,6 +316,14 @@ class S3:
             if reading and isinstance(error, FORBIDDEN) and self._is_absent(key):
                 translated = NotFound(f"store {self.url} has no '{key}'")
             raise translated from None
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            reason = without_secrets(str(error))[:200]
+            raise StoreError(
+                f"store {self.url}, '{key}': the S3 client failed ({reason}): check the AWS_*"
+                " variables and the credentials"
+            ) from None
 
     def _is_absent(self, key: str) -> bool:
         """Whether the listing lacks a key that could not be read.

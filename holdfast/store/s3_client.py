@@ -10,10 +10,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -32,18 +29,29 @@ from holdfast.errors import (
     StoreUnreachable,
     UsageError,
 )
+from holdfast.printable import without_secrets
+from holdfast.store.s3_settings import (
+    allows_http,
+    authorities,
+    blamed,
+    check_environment,
+    endpoint,
+    is_loopback,
+    proxy,
+    wants_checksum,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 CONNECT_SECONDS = 3.0
+#: what lies at the bottom of an error that obstore quotes at length
+_CAUSE = re.compile(
+    r"""InvalidCertificate\(\s*(?P<certificate>\w+)|(?P<tls>InvalidContentType)"""
+    r"""|(?:message|error): "(?P<system>[^"]+)"|kind: (?P<timed_out>TimedOut|Timeout)"""
+)
+_NO_CHECKSUM = re.compile(r"<Code>NotImplemented|<Message>[^<]*(checksum|crc64)", re.IGNORECASE)
 FORBIDDEN = (PermissionDeniedError, UnauthenticatedError)
-
-
-def endpoint() -> str:
-    """The URL of a service that is not AWS's own; "" if it is."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    return next((value for name in names if (value := os.environ.get(name))), "")
 
 
 def connect(
@@ -51,9 +59,10 @@ def connect(
 ) -> S3Store:
     """A client made from the environment, with limits in seconds: per request, per pause between
     two pieces of an answer (0: none), and for all tries of a request together."""
+    check_environment()
     where = endpoint()
     plain = where.startswith("http://")
-    if plain and not _loopback(where) and os.environ.get("AWS_ALLOW_HTTP") != "true":
+    if not allows_http() and plain and not is_loopback(where):
         raise UsageError(
             f"endpoint '{where}' is not encrypted: use https, or set AWS_ALLOW_HTTP=true if the"
             " network is your own"
@@ -65,10 +74,12 @@ def connect(
     }
     if stall:
         client["read_timeout"] = timedelta(seconds=stall)
-    if authority := os.environ.get("AWS_CA_BUNDLE"):
-        client["root_certificate"] = Path(authority).read_bytes()
+    if certificates := authorities():
+        client["root_certificate"] = certificates
     config: S3Config = {}
-    if not plain or _loopback(where):
+    if where:
+        config["endpoint"] = where
+    if (not plain or is_loopback(where)) and wants_checksum():
         if "AWS_UNSIGNED_PAYLOAD" not in os.environ:
             config["unsigned_payload"] = True
         if "AWS_CHECKSUM_ALGORITHM" not in os.environ:
@@ -82,17 +93,23 @@ def connect(
             "base": 2,
         },
     }
-    return S3Store(
-        bucket, prefix=prefix or None, config=config, client_options=client, retry_config=retry
-    )
-
-
-def _loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
     try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return S3Store(
+            bucket, prefix=prefix or None, config=config, client_options=client, retry_config=retry
+        )
+    except BaseException as error:
+        if not isinstance(error, BaseError | ValueError) and not is_panic(error):
+            raise
+        text = str(error)
+        reason = without_secrets(_reason(text)).removeprefix("Generic Config error: ")
+        raise UsageError(
+            f"invalid settings of the S3 client: {reason}: correct or unset {blamed(text)}"
+        ) from None
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether this is a panic of obstore's Rust code, which is not an Exception."""
+    return type(error).__name__ == "PanicException"
 
 
 def translate_error(error: BaseError, url: str, bucket: str, prefix: str, key: str) -> StoreError:
@@ -107,6 +124,24 @@ def translate_error(error: BaseError, url: str, bucket: str, prefix: str, key: s
         return StoreDenied(
             f"store {url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, or give the pod or machine an identity"
+        )
+    if "RequestTimeTooSkewed" in reason:
+        return StoreDenied(
+            f"store {url}: this machine's clock is more than 15 minutes off: set it by NTP"
+        )
+    if "(certificate: " in reason:
+        return StoreUnreachable(
+            f"store {url}: {reason}: set AWS_CA_BUNDLE to a PEM file of the authority that issued"
+            " the certificate, or correct the endpoint"
+        )
+    if "InvalidContentType" in reason:
+        return StoreUnreachable(
+            f"store {url}: the endpoint does not speak TLS: correct its port, or use http://"
+        )
+    if re.match("400|501", reason) and re.search(_NO_CHECKSUM, text):
+        return StoreDenied(
+            f"store {url}, '{key}': {reason}: if the service does not know the checksum header, set"
+            " AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
         )
     if "incorrectly configured region" in text:
         return StoreDenied(
@@ -125,9 +160,10 @@ def translate_error(error: BaseError, url: str, bucket: str, prefix: str, key: s
             f" the identity (s3:ListBucket for s3:prefix '{prefix}/*' too: without it S3 forbids"
             " what is not there)"
         )
+    by = f", the proxy ({name}; NO_PROXY excludes a host)" if (name := proxy()) else ""
     return StoreUnreachable(
-        f"store {url}, '{key}': {reason}: check the network, the endpoint and the service's state,"
-        " then try again"
+        f"store {url}, '{key}': {reason}: check the network, the endpoint{by} and the service's"
+        " state, then try again"
     )
 
 
@@ -137,5 +173,11 @@ def _reason(text: str) -> str:
     code = re.search(r"<Code>([A-Za-z0-9]+)</Code>", text)
     if status:
         return f"{status[1].strip()} {code[1] if code else ''}".strip()
-    first = text.split("\n")[0].split("<?xml")[0]
-    return re.sub(r"https?://\S+", "the endpoint", first).removeprefix("Generic S3 error: ")[:200]
+    tries = re.search(r"after (\d+) retries", text)
+    first = text.split("\n")[0].split("<?xml")[0].removeprefix("Generic S3 error: ")
+    said = f"no answer after {int(tries[1]) + 1} tries" if tries else first[:200]
+    causes = [match for match in _CAUSE.finditer(text) if match.lastgroup]
+    if causes:
+        kind, detail = causes[-1].lastgroup, causes[-1][causes[-1].lastgroup or 0]
+        said += f" (certificate: {detail})" if kind == "certificate" else f" ({detail})"
+    return without_secrets(re.sub(r"https?://\S+", "the endpoint", said))

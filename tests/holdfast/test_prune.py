@@ -1,6 +1,6 @@
 """Prune: what goes, when, and what never goes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
 from holdfast.defaults import Select
-from holdfast.errors import OwnerMismatch, UsageError
+from holdfast.errors import NotDeleted, OwnerMismatch, UsageError
 from holdfast.prune import PruneReport, prune
 from holdfast.push import push
 from holdfast.retention import Policy
@@ -293,7 +293,9 @@ def test_a_listing_tells_what_a_tombstone_says() -> None:
 def test_a_prune_that_lost_the_lock_is_still_right(
     catalog: Catalog, snapshots: list[Snapshot]
 ) -> None:
-    catalog.store.put_small(f"locks/{WORKLOAD}.json", b"someone")
+    catalog.store.put_small(
+        f"locks/{WORKLOAD}.json", b'{"holder":"0123456789abcdef0123456789abcdef"}'
+    )
 
     report = prune(catalog, WORKLOAD, ONE, grace=GRACE, patience=0)
 
@@ -326,3 +328,56 @@ def test_a_pin_that_comes_while_prune_decides_is_honoured(
     monkeypatch.setattr(prune_module, "select_keep", decide_then_pin)
 
     assert run().dropped == [snapshots[1].id]
+
+
+@pytest.mark.parametrize("refused", ["snapshots/", "manifests/", "data/"])
+def test_a_delete_that_is_refused_is_reported_and_prune_goes_on(
+    catalog: Catalog,
+    snapshots: list[Snapshot],
+    run: Callable[..., PruneReport],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str,
+) -> None:
+    first, second = snapshots[:2]
+    held = first.id if refused == "snapshots/" else paths([first])[0]
+    delete = catalog.store.delete
+
+    def delete_most(doomed: Iterable[str]) -> None:
+        doomed = list(doomed)
+        kept = [key for key in doomed if key.startswith(refused) and held in key]
+        delete(key for key in doomed if key not in kept)
+        if kept:
+            raise NotDeleted(kept, "Access Denied")
+
+    monkeypatch.setattr(catalog.store, "delete", delete_most)
+    reports = [run(), run(LATER), run(LATER)]
+
+    assert reports[-1].refused
+    assert "Access Denied" in next(r for r in reports if r.refused).problems[0]
+    assert paths([second])[0] in reports[1].deleted
+    assert paths([first])[0] not in [path for report in reports for path in report.deleted]
+    assert any(held in key for key in keys(catalog.store, refused))
+    monkeypatch.undo()
+    for _ in range(3):
+        run(LATER)
+    assert not any(held in key for key in keys(catalog.store, refused))
+    assert verify_snapshot(catalog, snapshots[2]).ok
+
+
+def test_foreign_files_among_the_records_are_left_alone_by_a_prune(
+    catalog: Catalog, snapshots: list[Snapshot], run: Callable[..., PruneReport]
+) -> None:
+    foreign = [f"verified/{WORKLOAD}/README.txt", f"sequences/{WORKLOAD}/.nfs0001", "a/.DS_Store"]
+    for key in foreign:
+        catalog.store.put_small(key, b"not ours")
+
+    for _ in range(4):
+        run(LATER)
+
+    assert set(foreign) <= set(keys(catalog.store))
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(days=4000), timedelta.max])
+def test_a_grace_period_out_of_range_is_refused(catalog: Catalog, grace: timedelta) -> None:
+    with pytest.raises(UsageError, match="invalid grace period"):
+        prune(catalog, WORKLOAD, ONE, grace=grace)

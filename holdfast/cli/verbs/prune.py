@@ -15,6 +15,7 @@ from holdfast.cli.context import open_catalog, open_volume
 from holdfast.cli.output import dry_note, emit, say, table
 from holdfast.cli.progress import progress
 from holdfast.defaults import GRACE, KEEP, MEMORY
+from holdfast.errors import HoldfastError
 from holdfast.retention import Policy
 from holdfast.text import plural, size
 
@@ -87,6 +88,11 @@ def prune(
         f" ({size(report.deleted_bytes)}), marked {len(report.tombstoned)},"
         f" {len(report.waiting)} wait for the grace period ({time.monotonic() - start:.1f} s)"
     )
+    if report.refused:
+        raise HoldfastError(
+            f"could not delete {plural(len(report.refused), 'object')}, such as"
+            f" '{report.refused[0]}': see above for the reason; the next prune tries again"
+        )
 
 
 def _report(report: PruneReport) -> None:

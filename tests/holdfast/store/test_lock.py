@@ -1,5 +1,6 @@
 """The locks have one holder at a time, none for ever, and nobody waits for ever."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
@@ -58,3 +59,43 @@ def test_a_run_is_locked_by_one_process_and_others_wait_no_longer_than_told(tmp_
             pass
     with run_lock(tmp_path / "run", patience=0.01) as again:
         assert again
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        b"",
+        b"someone's notes",
+        b"[" * 100_000,
+        b'{"holder":"me"}',
+        b'{"holder": null}',
+        b"\xff" * 45,
+    ],
+)
+def test_a_lock_that_none_of_ours_wrote_keeps_nobody_waiting(store: Store, found: bytes) -> None:
+    store.put_small(f"locks/{WORKLOAD}.json", found)
+
+    with store_lock(store, WORKLOAD, patience=0) as held:
+        assert held
+        with store_lock(store, WORKLOAD, patience=0) as second:
+            assert not second
+
+
+def test_a_lock_from_a_clock_that_was_years_ahead_keeps_nobody_waiting(
+    store_directory: Path,
+) -> None:
+    store = open_store(store_directory.as_uri())
+    with store_lock(store, WORKLOAD, patience=0):
+        age(store_directory, -timedelta(days=3660))
+        with store_lock(store, WORKLOAD, patience=0) as heir:
+            assert heir
+
+
+def test_where_a_lock_cannot_be_nobody_waits_for_it(store_directory: Path) -> None:
+    store = open_store(store_directory.as_uri())
+    (store_directory / f"locks/{WORKLOAD}.json/a-directory").mkdir(parents=True)
+
+    began = time.monotonic()
+    with store_lock(store, WORKLOAD, patience=60) as held:
+        assert not held
+    assert time.monotonic() - began < 30

@@ -1,7 +1,11 @@
 """Each kind of store keeps the same promises: a directory, S3, and the one in memory for tests."""
 
+import errno
+import fcntl
 import os
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 from holdfast.errors import (
     AlreadyExists,
     DeadlineExceeded,
+    NotDeleted,
     NotFound,
     PreconditionFailed,
     StoreDenied,
@@ -171,7 +176,9 @@ def test_the_clock_is_the_stores_own(store: Store) -> None:
     assert before <= store.now() <= before + timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("key", ["", "/etc/passwd", "../up", "a/../../up", "a//b", "a/.", "nul\0"])
+@pytest.mark.parametrize(
+    "key", ["", "/etc/passwd", "../up", "a/../../up", "a//b", "a/.", "nul\0", "a\n", "\udcff"]
+)
 def test_a_key_never_leads_out_of_the_store(store: Store, key: str) -> None:
     for use in (
         store.get,
@@ -271,3 +278,97 @@ def test_parts_are_at_most_nine_thousand_and_at_least_eight_mebibytes(size: int)
     assert part >= PART
     assert part % MIB == 0
     assert -(-size // part) <= 9_000
+
+
+def test_what_cannot_be_deleted_is_named_and_everything_else_is_deleted(
+    store_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(store_directory.as_uri())
+    for key in ("a/1", "a/kept", "b/2"):
+        store.put_small(key, b"")
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "kept":
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    with pytest.raises(NotDeleted, match="busy") as refused:
+        store.delete(["a/1", "a/kept", "b/2"])
+    assert refused.value.keys == ["a/kept"]
+    assert keys(store) == ["a/kept"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link", "dangling", "bytes"])
+def test_what_is_no_regular_file_is_no_object_and_never_opened(
+    store_directory: Path, kind: str
+) -> None:
+    store = open_store(store_directory.as_uri())
+    store.put_small("a/real", b"1")
+    odd = store_directory / "a/odd"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(odd))
+    elif kind == "device":
+        odd.symlink_to("/dev/zero")
+    elif kind == "link":
+        odd.symlink_to("real")
+    elif kind == "dangling":
+        odd.symlink_to("nowhere")
+    else:
+        os.mkfifo(os.fsencode(store_directory / "a") + b"/\xff\n")
+        (store_directory / "a" / os.fsdecode(b"\xfe")).write_bytes(b"not UTF-8")
+
+    assert keys(store) == ["a/real"]
+    for use in (store.get, store.head, lambda key: list(store.stream(key))):
+        with pytest.raises(NotFound):
+            use("a/odd")
+    if kind != "bytes":
+        with pytest.raises(AlreadyExists):
+            store.put_small("a/odd", b"1", if_absent=True)
+
+
+def test_a_loop_of_links_does_not_make_a_listing_endless(store_directory: Path) -> None:
+    store = open_store(store_directory.as_uri())
+    store.put_small("a/real", b"1")
+    (store_directory / "a/loop").symlink_to(".")
+
+    assert keys(store) == ["a/real"]
+
+
+def test_a_lock_that_another_process_never_frees_ends_at_the_deadline(
+    store_directory: Path,
+) -> None:
+    store = open_store(store_directory.as_uri(), deadline=0.2)
+    read = store.put_small("lock", b"free")
+
+    with (store_directory / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DeadlineExceeded):
+            store.put_small("lock", b"mine", if_match=read.etag)
+
+
+def test_without_hard_links_of_two_creations_one_succeeds(
+    store_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = open_store(store_directory.as_uri())
+
+    with ThreadPoolExecutor(8) as pool:
+
+        def create(number: int) -> bool:
+            try:
+                store.put_small("claim", str(number).encode(), if_absent=True)
+            except AlreadyExists:
+                return False
+            return True
+
+        assert sum(pool.map(create, range(8))) == 1
+    assert keys(store) == ["claim"]
