@@ -19,6 +19,10 @@ Status = dict[str, Any] | None
 PATH = "/apis/cr.kanister.io/v1alpha1/namespaces/kanister/actionsets"
 JOBS = "/apis/batch/v1/namespaces/training/jobs"
 MAPS = "/api/v1/namespaces/training/configmaps"
+PODS = "/api/v1/namespaces/training/pods"
+
+
+CLAIM = {"kind": "pvc", "name": "checkpoints-pvc", "namespace": "training"}
 
 
 def running(phase: str = "upload") -> Status:
@@ -112,7 +116,7 @@ class ActionSetApi:
         self.headers: list[dict[str, str]] = []
         self.deleted: list[str] = []
         self.created: list[str] = []
-        #: Jobs and ConfigMaps by path
+        #: Jobs, ConfigMaps and pods by path
         self.others: dict[str, dict[str, Any]] = {}
         self.leaving = 0
         #: answered with 403
@@ -144,13 +148,33 @@ class ActionSetApi:
                 if due is None
                 else {"holdfast.dev/deadline": deadline.isoformat(timespec="seconds")},
             },
-            "spec": {"actions": [{"name": action, "options": options}]},
+            "spec": {"actions": [{"name": action, "options": options, "object": CLAIM}]},
             "status": status,
+        }
+
+    def add_pod(
+        self, name: str, *, age: float, created_by: str = "kanister", **labels: str
+    ) -> None:
+        """A pod of a task on the claim (or another's), in the state that a dead controller left."""
+        created = datetime.now(UTC) - timedelta(seconds=age)
+        self.others[f"{PODS}/{name}"] = {
+            "metadata": {
+                "name": name,
+                "labels": {"createdBy": created_by, **labels},
+                "creationTimestamp": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            },
+            "spec": {"serviceAccountName": "holdfast-checkpoints-pvc"},
+            "status": {"phase": "Succeeded"},
         }
 
     def answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         url = urllib.parse.urlsplit(path)
-        if url.path.startswith((JOBS, MAPS)):
+        if url.path == PODS:
+            label = urllib.parse.parse_qs(url.query)["labelSelector"][0].split("=")
+            pods = [pod for path, pod in self.others.items() if path.startswith(PODS)]
+            found = [pod for pod in pods if pod["metadata"]["labels"].get(label[0]) == label[1]]
+            return (403, {"message": "no"}) if PODS in self.hidden else (200, {"items": found})
+        if url.path.startswith((JOBS, MAPS, PODS)):
             return self.answer_other(method, url.path, body)
         if not url.path.startswith(PATH):
             return 404, {"message": "the server could not find the requested resource"}
@@ -166,10 +190,10 @@ class ActionSetApi:
             self.created.append(name)
             return 201, body
         if not name:
-            label = urllib.parse.parse_qs(url.query)["labelSelector"][0].split("=")
-            found = [
-                o for o in self.objects.values() if o["metadata"]["labels"][label[0]] == label[1]
-            ]
+            found = list(self.objects.values())
+            if selector := urllib.parse.parse_qs(url.query).get("labelSelector"):
+                key, value = selector[0].split("=")
+                found = [one for one in found if one["metadata"]["labels"].get(key) == value]
             return 200, {"items": found, "metadata": {}}
         if name not in self.objects:
             return 404, {"message": f'actionsets "{name}" not found'}

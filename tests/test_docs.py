@@ -7,9 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from packaging.version import Version
 
 from holdfast import __version__
+from testkit.factories import of_stack
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[a-z]*/*.md")])
@@ -109,3 +111,22 @@ def test_the_version_in_development_is_newer_than_the_last_in_the_changelog() ->
 def _anchor(heading: str) -> str:
     """The name that GitHub gives to a heading: lower case, no signs, hyphens for spaces."""
     return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def test_the_pod_to_work_in_reaches_the_volume_and_the_store_of_the_local_stack() -> None:
+    page = (ROOT / "docs" / "recover.md").read_text()
+    (printed,) = re.findall(r"```yaml\n(apiVersion: v1\nkind: Pod\n.*?)```", page, re.S)
+    pod = yaml.safe_load(printed)["spec"]
+    claims = {
+        v["name"]: v.get("persistentVolumeClaim", {}).get("claimName") for v in pod["volumes"]
+    }
+    mounted = {m["mountPath"]: claims[m["name"]] for m in pod["containers"][0]["volumeMounts"]}
+    manifests = list(of_stack("local").kubernetes())
+    settings = next(m for m in manifests if m["metadata"]["name"] == "holdfast-checkpoints-pvc"
+                    and m["kind"] == "ConfigMap")["data"]  # fmt: skip
+    store = Path(settings["HOLDFAST_STORE"].removeprefix("file://"))
+    assert mounted["/volume"] == "checkpoints-pvc"
+    assert any(claim == "holdfast-store-pvc" and store.is_relative_to(path)
+               for path, claim in mounted.items())  # fmt: skip
+    accounts = {m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount"}
+    assert pod["serviceAccountName"] in accounts

@@ -66,10 +66,14 @@ def prepare(
 
 def run(request: Request) -> tuple[ActionSet, list[str]]:
     """Run it to its end: the complete ActionSet, and the names of old ones that were deleted."""
+    from holdfast.control.leftover_pods import Pods, delete_leftover_pods
     from holdfast.control.run_action import ActionFailed, Orphaned, run_action
 
     def clean_up() -> list[str]:
-        return _clean_up(request.actionsets, request.action.workload, request.timeouts)
+        action = request.action
+        pods = Pods(request.actionsets.api, action.namespace, action.claim)
+        delete_leftover_pods(request.actionsets, pods, say)
+        return _clean_up(request.actionsets, action.workload, request.timeouts)
 
     try:
         done = run_action(request.actionsets, request.action, timeouts=request.timeouts, say=say)

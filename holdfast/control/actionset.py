@@ -97,6 +97,8 @@ class ActionSet:
     created: datetime
     #: None on one that something else created
     deadline: datetime | None
+    #: namespace and name of the claim that it works on
+    claim: tuple[str, str]
     state: State
     running_phase: str
     error: str
@@ -115,6 +117,7 @@ class ActionSet:
     def parse(cls, obj: Mapping[str, Any]) -> ActionSet:
         metadata, status = obj["metadata"], obj.get("status") or {}
         spec: dict[str, Any] = next(iter((obj.get("spec") or {}).get("actions") or []), {})
+        subject: dict[str, Any] = spec.get("object") or {}
         action: dict[str, Any] = next(iter(status.get("actions") or []), {})
         phases = list(action.get("phases") or [])
         defer = action.get("deferPhase") or {}
@@ -135,6 +138,7 @@ class ActionSet:
             options=spec.get("options") or {},
             created=datetime.fromisoformat(metadata["creationTimestamp"]).astimezone(UTC),
             deadline=_time((metadata.get("annotations") or {}).get(DEADLINE_ANNOTATION)),
+            claim=(subject.get("namespace", ""), subject.get("name", "")),
             state=state,
             running_phase=running_phase,
             error=_one_line((status.get("error") or {}).get("message") or ""),
@@ -147,6 +151,13 @@ class ActionSet:
             outputs=outputs,
             artifacts={name: a.get("keyValue") or {} for name, a in artifacts.items()},
         )
+
+    @property
+    def ended(self) -> bool:
+        """Whether no phase runs any more, nor will."""
+        if self.state is State.FAILED:
+            return not self.deferring
+        return self.state is State.COMPLETE
 
     @property
     def launch_failed(self) -> bool:
@@ -183,8 +194,15 @@ class ActionSets:
 
     def of_workload(self, workload: str) -> list[ActionSet]:
         """Every ActionSet that carries the workload's label, newest first."""
+        return self._list({"labelSelector": f"{WORKLOAD_LABEL}={workload}"})
+
+    def on_claim(self, claim: tuple[str, str]) -> list[ActionSet]:
+        """Every ActionSet of the claim, whoever created it, newest first."""
+        return [found for found in self._list({}) if found.claim == claim]
+
+    def _list(self, query: dict[str, str]) -> list[ActionSet]:
         found: list[ActionSet] = []
-        query = {"labelSelector": f"{WORKLOAD_LABEL}={workload}", "limit": "500"}
+        query = {**query, "limit": "500"}
         while True:
             page = self._api.get(self._path, query)
             found += [ActionSet.parse(item) for item in page.get("items") or []]
@@ -195,6 +213,11 @@ class ActionSets:
 
     def delete(self, name: str) -> None:
         self._api.delete(f"{self._path}/{name}")
+
+    @property
+    def api(self) -> KubernetesAPI:
+        """The server that holds them."""
+        return self._api
 
     def age(self, actionset: ActionSet) -> float:
         """Seconds since creation, both ends by the API server's clock."""

@@ -30,6 +30,7 @@ from holdfast.control.run_action import (
     FIRST_ANSWER_SECONDS,
     Say,
     Timeouts,
+    delete_orphan,
     run_action,
     when_available,
 )
@@ -54,7 +55,7 @@ def clear(actionsets: ActionSets, jobs: Jobs, resume: Action, timeouts: Timeouts
     unfinished = [a for a in listed if a.action == "restore" and _unfinished(a)]
     orphaned = [a for a in unfinished if actionsets.overdue(a, timeouts.timeout) > SWITCH_SECONDS]
     for restore in orphaned:
-        actionsets.delete(restore.name)
+        delete_orphan(actionsets, restore, timeouts, say)
     if len(orphaned) < len(unfinished):
         return False
     name = resume.options["job"]

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from holdfast.control.actionset import Action, ActionSet, ActionSets, State
 from holdfast.control.kubernetes import KubernetesUnavailable
+from holdfast.control.leftover_pods import Pods, delete_leftover_pods
 from holdfast.defaults import ACTION_SECONDS
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
@@ -76,8 +77,7 @@ def run_action(
         except Orphaned as orphaned:
             if last_try and action.name == "restore" and orphaned.begun:
                 raise
-            stuck = current.name
-            when_available(lambda name=stuck: actionsets.delete(name), timeouts)
+            delete_orphan(actionsets, current, timeouts, say)
             if last_try:
                 raise
             say(f"orphaned: {orphaned}; deleted, issuing it once more")
@@ -107,6 +107,12 @@ def clean_up(
     return old
 
 
+def delete_orphan(actionsets: ActionSets, orphan: ActionSet, timeouts: Timeouts, say: Say) -> None:
+    """Delete an ActionSet that nobody works on, and the pods that it left."""
+    when_available(lambda: actionsets.delete(orphan.name), timeouts)
+    delete_leftover_pods(actionsets, Pods(actionsets.api, *orphan.claim), say)
+
+
 def _under_way(
     actionsets: ActionSets, action: Action, timeouts: Timeouts, say: Say
 ) -> ActionSet | None:
@@ -124,7 +130,7 @@ def _under_way(
                 say(f"earlier {action.name} failed: {error}")
         elif other.state not in (State.COMPLETE, State.FAILED) and not young:
             say(f"orphaned: ActionSet {other.name} is past its deadline; deleted")
-            when_available(lambda name=other.name: actionsets.delete(name), timeouts)
+            delete_orphan(actionsets, other, timeouts, say)
         elif other.state not in (State.COMPLETE, State.FAILED):
             if dict(other.options) != dict(action.options):
                 raise ActionFailed(
