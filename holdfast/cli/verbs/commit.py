@@ -47,7 +47,6 @@ def commit(
             "--step",
             envvar="HOLDFAST_STEP",
             min=0,
-            max=options.LARGEST,
             help="The training step of this checkpoint; becomes the label step.",
             metavar="N",
         ),

@@ -432,3 +432,25 @@ def test_under_another_locale_no_bundle_is_condemned(
         refused = run_python(code, volume.root, **odd_locale)
         assert "not UTF-8: set PYTHONUTF8=1" in refused.stderr.splitlines()[-1]
     assert volume.newest_valid(quarantine=True) == bundle
+
+
+def test_the_command_works_under_another_locale_as_under_utf_8(
+    volume: Volume,
+    write_bundle: Callable[..., Bundle],
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+    odd_locale: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Shown to fail: without `_use_utf8` the verbs are refused."""
+    newest = write_bundle(volume.generation_path(1), 100, {"modèle.pt": b"1"})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "größe").write_bytes(b"2")
+    code = "import sys, holdfast.__main__ as command; command.main()"
+    where = ["--volume", volume.root, "--run", volume.run]
+    committed = run_python(code, "commit", tmp_path / "out", "--step", 200, *where, **odd_locale)
+    assert committed.returncode == 0, committed.stderr
+    assert (volume.generation_path(1) / "step-00000200" / "größe").exists()
+    shown = run_python(code, "show", newest.name, *where, **odd_locale)
+    assert "modèle.pt" in shown.stdout
+    checked = run_python(code, "verify", "--side", "volume", *where, **odd_locale)
+    assert checked.returncode == 0, checked.stdout
