@@ -57,3 +57,6 @@ NVIDIA_DEVICE_PLUGIN = (
     "0.20.0",
 )
 EFA_DEVICE_PLUGIN = ("https://aws.github.io/eks-charts", "aws-efa-k8s-device-plugin", "v0.5.30")
+#: Karpenter and its kinds (charts/karpenter/Chart.yaml of aws/karpenter-provider-aws, 2026-08-21).
+KARPENTER = ("oci://public.ecr.aws/karpenter/karpenter", "1.14.1")
+KARPENTER_KINDS = ("oci://public.ecr.aws/karpenter/karpenter-crd", "1.14.1")

@@ -30,3 +30,12 @@ def cluster_value(resource: Resource, name: str) -> Any:
     """One of FIELDS."""
     component, raw = FIELDS[name]
     return at(resource.inputs, *(component if resource.type == COMPONENT else raw))
+
+
+def node_template(resource: Resource) -> Any:
+    """What nodes are made from: a launch template, or what Karpenter asks of EC2; None otherwise.
+    Both call disks and the metadata service's options the same."""
+    if resource.kind == "EC2NodeClass":
+        return at(resource.inputs, "spec")
+    template = resource.type == "aws:ec2/launchTemplate:LaunchTemplate"
+    return resource.inputs if template else None

@@ -15,6 +15,7 @@ from infra.aws.classes import Classes
 from infra.aws.cluster import Cluster
 from infra.aws.devices import Devices
 from infra.aws.file_systems import Disk, ElasticFileSystem, Lustre
+from infra.aws.karpenter import ElasticNodes, KarpenterAccess
 from infra.aws.keys import Keys
 from infra.aws.network import Endpoints, Network
 from infra.aws.node_groups import ManagedNodes, NodeRole
@@ -91,7 +92,8 @@ def build(settings: EksStack, project: Project) -> Platform:
         tags,
         on_cluster,
     )
-    nodes = _nodes(settings, network, groups, keys, tags, after(on_cluster, first))
+    role = NodeRole("nodes", settings.cluster.name, settings.aws, after(on_cluster, first))
+    nodes = _nodes(settings, role, network, groups, keys, tags, after(on_cluster, first))
     rest = Addons(
         "addons",
         after_nodes(kinds),
@@ -121,6 +123,19 @@ def build(settings: EksStack, project: Project) -> Platform:
             for name, workload in settings.workloads.items()
         ]
     ready += _artifacts(settings, keys, after(in_aws, cluster, first))
+    elastic = settings.node_groups.elastic()
+    karpenter: KarpenterAccess | None = None
+    if elastic:
+        karpenter = KarpenterAccess(
+            "karpenter",
+            elastic,
+            settings.cluster.name,
+            settings.aws,
+            role,
+            keys.data,
+            after(in_aws, cluster, first),
+        )
+        ready.append(karpenter)
     provider = k8s.Provider(
         "kubernetes",
         kubeconfig=cluster.kubeconfig,
@@ -145,6 +160,23 @@ def build(settings: EksStack, project: Project) -> Platform:
     in_cluster = Options(providers={"kubernetes": provider})
     if any(group.gpus or group.efa for group in settings.node_groups.training.values()):
         Devices("devices", settings.node_groups.training, in_cluster)
+    if karpenter is not None:
+        ElasticNodes(
+            "elastic",
+            elastic,
+            settings.cluster,
+            karpenter,
+            network,
+            groups.groups,
+            keys.data,
+            tags,
+            in_cluster,
+            replicas=min(2, settings.node_groups.system.scaling.min),
+            isolated=settings.network.nat == "none",
+            longest_grace=max(
+                workload.termination_grace_seconds for workload in settings.workloads.values()
+            ),
+        )
     Classes("classes", keys.data.arn, in_cluster)
     return Platform(provider, sources, exports)
 
@@ -183,15 +215,15 @@ def _outward(settings: EksStack) -> list[tuple[int, str, str]]:
 
 def _nodes(
     settings: EksStack,
+    role: NodeRole,
     network: Network,
     groups: SecurityGroups,
     keys: Keys,
     tags: dict[str, str],
     opts: Options,
 ) -> list[pulumi.Resource]:
-    role = NodeRole("nodes", settings.cluster.name, settings.aws, opts)
     made: list[pulumi.Resource] = [role]
-    members = {"system": settings.node_groups.system, **settings.node_groups.training}
+    members = {"system": settings.node_groups.system, **settings.node_groups.fixed()}
     for name, group in members.items():
         cards = [groups["nodes"]]
         if name in settings.node_groups.training and settings.node_groups.training[name].efa:

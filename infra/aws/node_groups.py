@@ -58,9 +58,9 @@ def node_config(*, efa: bool) -> dict[str, Any]:
 
 
 def user_data(group: TrainingGroup) -> str:
-    """A part of the node's configuration, as nodeadm reads it, in base64."""
+    """A part of the node's configuration, as nodeadm reads it."""
     config = yaml.safe_dump(node_config(efa=group.efa), sort_keys=False)
-    text = (
+    return (
         "MIME-Version: 1.0\n"
         f'Content-Type: multipart/mixed; boundary="{BOUNDARY}"\n\n'
         f"--{BOUNDARY}\n"
@@ -68,7 +68,6 @@ def user_data(group: TrainingGroup) -> str:
         f"{config}\n"
         f"--{BOUNDARY}--\n"
     )
-    return base64.b64encode(text.encode()).decode()
 
 
 class NodeRole(pulumi.ComponentResource):
@@ -80,6 +79,8 @@ class NodeRole(pulumi.ComponentResource):
 
     arn: pulumi.Output[str]
     """The role's ARN."""
+    name: pulumi.Output[str]
+    """The role's name."""
 
     def __init__(
         self, name: str, cluster: str, cloud: AwsSettings, opts: pulumi.ResourceOptions
@@ -99,7 +100,7 @@ class NodeRole(pulumi.ComponentResource):
             description=f"{cluster}: nodes",
             policies=[managed(cloud.partition, policy) for policy in NODE_POLICIES],
         )
-        self.arn = role.arn
+        self.arn, self.name = role.arn, role.role.name
         self.register_outputs({"arn": self.arn})
 
 
@@ -191,7 +192,9 @@ class ManagedNodes(pulumi.ComponentResource):
             f"{name}-nodes",
             description=f"{cluster}: nodes of group {name}",
             update_default_version=True,
-            user_data=user_data(training) if training else None,
+            user_data=(
+                base64.b64encode(user_data(training).encode()).decode() if training else None
+            ),
             instance_type=group.instance_types[0] if _in_block(training) else None,
             block_device_mappings=[
                 {

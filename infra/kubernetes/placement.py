@@ -44,3 +44,12 @@ def _tolerates(key: str, value: str | None = None) -> dict[str, str]:
     if value is None:
         return {"key": key, "operator": "Exists", "effect": "NoSchedule"}
     return {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
+
+
+def protection_from_consolidation(nodes: TrainingNodes | None) -> dict[str, str]:
+    """The annotation that keeps Karpenter from draining the pod's node by its own choice; nothing
+    where the nodes are not Karpenter's. A drain that EC2 asks for comes through it."""
+    if nodes is None or nodes.group.capacity != "elastic":
+        return {}
+    hours = nodes.group.elastic.protect_hours
+    return {"karpenter.sh/do-not-disrupt": "true" if hours is None else f"{hours}h"}

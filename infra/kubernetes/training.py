@@ -8,7 +8,7 @@ import pulumi
 from infra.kubernetes.distributed import devices, members, rendezvous_objects, several_nodes
 from infra.kubernetes.environment import recover_environment, trainer_environment
 from infra.kubernetes.hooks import wait_until_gone
-from infra.kubernetes.placement import training_placement
+from infra.kubernetes.placement import protection_from_consolidation, training_placement
 from infra.kubernetes.pods import PodSettings, env, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
@@ -193,13 +193,16 @@ def training_job(
             {"name": "shared-memory", "emptyDir": {"sizeLimit": workload.shared_memory}},
         ],
     }
+    metadata: dict[str, Any] = {"labels": labels}
+    if annotations := protection_from_consolidation(nodes):
+        metadata["annotations"] = annotations
     job = merge(
         load("training-job"),
         {
             "metadata": {"name": name, "namespace": workload.namespace, "labels": labels},
             "spec": {
                 "backoffLimit": workload.backoff_limit,
-                "template": {"metadata": {"labels": labels}, "spec": pod},
+                "template": {"metadata": metadata, "spec": pod},
             },
         },
     )

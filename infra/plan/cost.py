@@ -46,17 +46,31 @@ class Cost:
 
     what: str
     dollars: float | None
-    """A month; None where this file has no price."""
+    """A month, at least; None where this file has no price."""
+    most: float | None = None
+    """A month, at most, where that is something else."""
 
 
 def monthly(graph: Graph) -> list[Cost]:
     """Each thing that costs by the hour or by its size."""
-    return [*_control_plane(graph), *_nodes(graph), *_network(graph), *_storage(graph)]
+    return [
+        *_control_plane(graph),
+        *_nodes(graph),
+        *_elastic_nodes(graph),
+        *_network(graph),
+        *_storage(graph),
+    ]
 
 
 def total(costs: list[Cost]) -> float:
     """Dollars a month of all that has a price."""
     return round(sum(cost.dollars for cost in costs if cost.dollars is not None), 2)
+
+
+def total_at_most(costs: list[Cost]) -> float:
+    """Dollars a month of all that has a price, when everything elastic runs all the time."""
+    highest = (cost.dollars if cost.most is None else cost.most for cost in costs)
+    return round(sum(dollars for dollars in highest if dollars is not None), 2)
 
 
 def _control_plane(graph: Graph) -> Iterator[Cost]:
@@ -77,6 +91,27 @@ def _nodes(graph: Graph) -> Iterator[Cost]:
             count * (facts.dollars * HOURS + DISK * disk["ebs"]["volumeSize"])
             if facts is not None and facts.dollars is not None
             else None,
+        )
+
+
+def _elastic_nodes(graph: Graph) -> Iterator[Cost]:
+    """From none to as many as a NodePool may make, all the month, of its most expensive type."""
+    classes = {c.object_name: c.inputs["spec"] for c in graph.find("EC2NodeClass")}
+    for pool in graph.find("NodePool"):
+        spec = pool.inputs["spec"]
+        wanted = {r["key"]: r["values"] for r in spec["template"]["spec"]["requirements"]}
+        kinds = wanted["node.kubernetes.io/instance-type"]
+        facts = [INSTANCES[kind] for kind in kinds if kind in INSTANCES]
+        prices = [each.dollars for each in facts if each.dollars is not None]
+        count = int(spec["limits"]["nodes"])
+        spot = " (spot, at the full price)" * ("spot" in wanted["karpenter.sh/capacity-type"])
+        (disk,) = classes[pool.object_name]["blockDeviceMappings"]
+        each = DISK * int(disk["ebs"]["volumeSize"].removesuffix("Gi"))
+        known = len(prices) == len(kinds)
+        yield Cost(
+            f"{pool.object_name}: 0 to {count} × {' or '.join(kinds)}{spot}",
+            0.0 if known else None,
+            count * (max(prices) * HOURS + each) if known else None,
         )
 
 

@@ -36,6 +36,10 @@ def outputs_of(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
             return {"arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{inputs['name']}"}
         case "aws:s3/bucket:Bucket":
             return {"arn": f"arn:aws:s3:::{inputs['bucket']}"}
+        case "aws:sqs/queue:Queue":
+            return {"arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}", "name": name, "url": name}
+        case "aws:cloudwatch/eventRule:EventRule" | "aws:iam/instanceProfile:InstanceProfile":
+            return {"arn": arn, "name": name}
         case "aws:ec2/subnet:Subnet":
             return {"arn": arn, "availabilityZone": f"zone-{inputs['availabilityZoneId']}"}
         case "aws:ec2/launchTemplate:LaunchTemplate":

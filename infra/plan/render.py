@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from infra.plan.cost import PRICES_OF, REGION, monthly, total
+from infra.plan.cost import PRICES_OF, REGION, monthly, total, total_at_most
 from infra.plan.graph import Graph, Resource
 from infra.plan.render_svg import svg
 from infra.plan.rights import policy
@@ -61,6 +61,7 @@ def as_json(graph: Graph) -> str:
             "prices_of": PRICES_OF,
             "items": [asdict(cost) for cost in costs],
             "total": total(costs),
+            "total_at_most": total_at_most(costs),
         },
     }
     return json.dumps(document, indent=2)
@@ -106,9 +107,15 @@ def _costs(graph: Graph) -> Iterator[str]:
         "without traffic, requests and logs"
     )
     for cost in costs:
-        price = "not priced" if cost.dollars is None else f"{cost.dollars:,.2f}"
+        price = "not priced" if cost.dollars is None else _range(cost.dollars, cost.most)
         yield f"  {cost.what:{width}}  {price:>12}"
-    yield f"  {'together':{width}}  {total(costs):12,.2f}"
+    together = _range(total(costs), total_at_most(costs))
+    yield f"  {'together':{width}}  {together:>12}"
+
+
+def _range(least: float, most: float | None) -> str:
+    """Dollars, or from how many to how many."""
+    return f"{least:,.2f}" if most in (None, least) else f"{least:,.2f} to {most:,.2f}"
 
 
 def _children(graph: Graph, parent: Resource) -> list[Resource]:

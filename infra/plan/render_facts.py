@@ -73,6 +73,11 @@ def _nodes(graph: Graph) -> Iterator[str]:
             yield f"   taint {taints[0]['key']}"
         if group.inputs.get("nodeRepairConfig", {}).get("enabled"):
             yield "   repaired by itself"
+    for pool in graph.find("NodePool"):
+        spec = pool.inputs["spec"]
+        wanted = {r["key"]: r["values"] for r in spec["template"]["spec"]["requirements"]}
+        yield f"{pool.object_name}: {' or '.join(wanted['node.kubernetes.io/instance-type'])}"
+        yield f"   elastic, 0 to {spec['limits']['nodes']} nodes, by Karpenter"
 
 
 def _addons(graph: Graph) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from infra.plan.cost import monthly, total
+from infra.plan.cost import monthly, total, total_at_most
 from infra.plan.graph import Graph, Resource
 from infra.plan.render_facts import FACTS, Lines, cluster_of, provider_list
 
@@ -279,7 +279,9 @@ def _summary(graph: Graph) -> str:
     count = sum(resource.custom or resource.remote for resource in graph.resources)
     parts = [f"{count} resources"]
     if costs := monthly(graph):
-        parts.append(f"about ${total(costs):,.0f} a month before traffic and what is stored")
+        least, most = total(costs), total_at_most(costs)
+        price = f"${least:,.0f}" if most == least else f"${least:,.0f} to ${most:,.0f}"
+        parts.append(f"about {price} a month before traffic and what is stored")
     kept = sum(resource.options.protect for resource in graph.resources)
     if kept:
         parts.append(f"{kept} protected: destroy leaves them alone")

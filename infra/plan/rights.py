@@ -22,6 +22,8 @@ _READ = {
            "s3:ListTagsForResource"),
     "ecr": ("ecr:DescribeRepositories", "ecr:GetLifecyclePolicy", "ecr:ListTagsForResource"),
     "logs": ("logs:DescribeLogGroups", "logs:ListTagsForResource"),
+    "events": ("events:DescribeRule", "events:ListTagsForResource", "events:ListTargetsByRule"),
+    "sqs": ("sqs:GetQueueAttributes", "sqs:ListQueueTags"),
     "elasticfilesystem": ("elasticfilesystem:Describe*", "elasticfilesystem:ListTagsForResource"),
     "fsx": ("fsx:Describe*", "fsx:ListTagsForResource"),
 }  # fmt: skip
@@ -36,6 +38,10 @@ _WRITE = {
         "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:PutRetentionPolicy "
         "logs:TagResource logs:UntagResource"
     ),
+    "aws:cloudwatch/eventRule:EventRule": (
+        "events:DeleteRule events:PutRule events:TagResource events:UntagResource"
+    ),
+    "aws:cloudwatch/eventTarget:EventTarget": "events:PutTargets events:RemoveTargets",
     "aws:ebs/volume:Volume": f"ec2:CreateVolume ec2:DeleteVolume ec2:ModifyVolume {_WITH_KEY}",
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": (
         "ec2:RevokeSecurityGroupEgress ec2:RevokeSecurityGroupIngress"
@@ -130,6 +136,11 @@ _WRITE = {
         "fsx:CreateBackup fsx:CreateFileSystem fsx:DeleteFileSystem fsx:TagResource "
         f"fsx:UntagResource fsx:UpdateFileSystem iam:CreateServiceLinkedRole {_WITH_KEY}"
     ),
+    "aws:iam/instanceProfile:InstanceProfile": (
+        "iam:AddRoleToInstanceProfile iam:CreateInstanceProfile iam:DeleteInstanceProfile "
+        "iam:GetInstanceProfile iam:PassRole iam:RemoveRoleFromInstanceProfile "
+        "iam:TagInstanceProfile iam:UntagInstanceProfile"
+    ),
     "aws:iam/role:Role": (
         "iam:CreateRole iam:DeleteRole iam:TagRole iam:UntagRole iam:UpdateAssumeRolePolicy "
         "iam:UpdateRole iam:UpdateRoleDescription"
@@ -161,6 +172,10 @@ _WRITE = {
         "s3:PutEncryptionConfiguration"
     ),
     "aws:s3/bucketVersioning:BucketVersioning": "s3:PutBucketVersioning",
+    "aws:sqs/queue:Queue": (
+        "sqs:CreateQueue sqs:DeleteQueue sqs:SetQueueAttributes sqs:TagQueue sqs:UntagQueue"
+    ),
+    "aws:sqs/queuePolicy:QueuePolicy": "sqs:SetQueueAttributes",
 }
 
 

@@ -193,7 +193,7 @@ class EksStack(Settings):
                 raise ValueError(
                     f"node_groups: the groups may have {nodes} nodes in {zone}, and its subnet "
                     f"{subnets[zone]} has addresses for {room} ({ADDRESSES_OF_A_NODE} each): "
-                    "lower scaling.max, or use a wider network.cidr"
+                    "lower scaling.max or elastic.max_nodes, or use a wider network.cidr"
                 )
         return self
 
@@ -253,7 +253,7 @@ class EksStack(Settings):
         for name, workload in self.workloads.items():
             group = self.node_groups.training[self.group_of(name)]
             needed = workload.save_seconds + workload.upload_seconds
-            if group.capacity == "spot" and needed > SPOT_NOTICE:
+            if group.on_spot and needed > SPOT_NOTICE:
                 raise ValueError(
                     f"workloads.{name}: save_seconds + upload_seconds are {needed}, and spot nodes "
                     f"go {SPOT_NOTICE} s after EC2 says so: save faster, or use on-demand"

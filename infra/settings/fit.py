@@ -25,8 +25,8 @@ def why_not(workload: Workload, group: TrainingGroup) -> str | None:
         return f"has {group.gpus} GPUs a node, {workload.gpus_per_node} are asked for"
     if group.gpus and not workload.gpus_per_node and workload.node_group is None:
         return "has GPUs, none are asked for"
-    if workload.nodes > group.scaling.max:
-        return f"has at most {group.scaling.max} nodes, {workload.nodes} are asked for"
+    if workload.nodes > group.most_nodes:
+        return f"has at most {group.most_nodes} nodes, {workload.nodes} are asked for"
     cpu = cpu_cores(workload.resources.cpu) + TASK_CPU
     memory = size_bytes(workload.resources.memory) + TASK_MEMORY
     for facts in group.types():
@@ -44,5 +44,5 @@ def most_nodes(groups: NodeGroups, zones: tuple[str, ...]) -> Counter[str]:
     for _, group in groups.each():
         own = group.zone if isinstance(group, TrainingGroup) else None
         for zone in (own,) if own is not None else zones:
-            count[zone] += group.scaling.max if own else -(-group.scaling.max // len(zones))
+            count[zone] += group.most_nodes if own else -(-group.most_nodes // len(zones))
     return count

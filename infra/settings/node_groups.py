@@ -113,6 +113,11 @@ class NodeGroup(Model):
         """The root disk in GiB, as EC2 wants it."""
         return size_bytes(self.disk_size) // 2**30
 
+    @property
+    def most_nodes(self) -> int:
+        """The most nodes at any time."""
+        return self.scaling.max
+
     def types(self) -> list[InstanceType]:
         """What is known of its instance types."""
         return [INSTANCES[name] for name in self.instance_types]
@@ -146,11 +151,32 @@ class SystemGroup(NodeGroup):
         return scaling
 
 
+class Elastic(Model):
+    """Nodes that Karpenter makes while pods wait for them, and removes when they are empty."""
+
+    purchase: tuple[Literal["on-demand", "spot"], ...] = Field(
+        default=("on-demand",), min_length=1, max_length=2
+    )
+    """How EC2 sells them. With both, spot is taken first, and on demand where there is none."""
+    max_nodes: int = Field(default=3, ge=1, le=1000)
+    """The most nodes at any time: the bound of what the group can cost."""
+    idle_minutes: int = Field(default=10, ge=1, le=1440)
+    """Minutes after which an empty node goes. A Job that is restored or replaced finds its nodes
+    still there within them."""
+    protect_hours: int | None = Field(default=None, ge=1, le=8760)
+    """Hours after its start during which a trainer's node is never drained by choice of Karpenter.
+    Default: as long as it trains. Interruptions by EC2 are no choice: the trainer then saves."""
+
+
 class TrainingGroup(NodeGroup):
     """Dedicated nodes: labelled workload-type=model-training, and tainted for all other pods."""
 
-    capacity: Literal["on-demand", "spot", "reservation", "capacity-block"] = "on-demand"
-    """How EC2 provides the nodes. ``spot`` is cheap and can be taken with two minutes' notice."""
+    capacity: Literal["on-demand", "spot", "reservation", "capacity-block", "elastic"] = "on-demand"
+    """How EC2 provides the nodes. ``spot`` is cheap and can be taken with two minutes' notice.
+    ``elastic``: nodes come when pods wait and go when the Job ends; all others have a fixed number
+    of nodes, ``scaling``."""
+    elastic: Elastic = Elastic()
+    """With ``capacity: elastic``: how many nodes, bought how, and when they go."""
     reservation_id: str | None = Field(default=None, pattern=r"^cr-[0-9a-f]{8,17}$")
     """The capacity reservation or Capacity Block, ``cr-…``."""
     accept_interruptions: bool = False
@@ -175,6 +201,20 @@ class TrainingGroup(NodeGroup):
             raise ValueError(
                 f"instance_types {', '.join(self.instance_types)} differ in GPUs: "
                 "make one group of each"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _elastic_or_fixed(self) -> "TrainingGroup":
+        if self.capacity == "elastic" and "scaling" in self.model_fields_set:
+            raise ValueError(
+                "scaling with capacity elastic would not be used, as nodes follow the pods: "
+                "remove it, and set elastic.max_nodes"
+            )
+        if self.capacity != "elastic" and "elastic" in self.model_fields_set:
+            raise ValueError(
+                f"elastic with capacity {self.capacity} would not be used: "
+                "set capacity to elastic, or remove it"
             )
         return self
 
@@ -260,6 +300,17 @@ class TrainingGroup(NodeGroup):
         return self.capacity in ("reservation", "capacity-block")
 
     @property
+    def most_nodes(self) -> int:
+        """The most nodes at any time."""
+        return self.elastic.max_nodes if self.capacity == "elastic" else self.scaling.max
+
+    @property
+    def on_spot(self) -> bool:
+        """Whether EC2 may take any of its nodes."""
+        elastic = self.capacity == "elastic"
+        return "spot" in self.elastic.purchase if elastic else self.capacity == "spot"
+
+    @property
     def gpus(self) -> int:
         """GPUs on each node."""
         return self.types()[0].gpus
@@ -296,7 +347,7 @@ class NodeGroups(Model):
 
     @model_validator(mode="after")
     def _interruptions_are_meant(self) -> "NodeGroups":
-        spot = [name for name, group in self.training.items() if group.capacity == "spot"]
+        spot = [name for name, group in self.training.items() if group.on_spot]
         for name in spot:
             if len(spot) == len(self.training) and not self.training[name].accept_interruptions:
                 raise ValueError(
@@ -305,6 +356,14 @@ class NodeGroups(Model):
                     "accept_interruptions: true"
                 )
         return self
+
+    def elastic(self) -> dict[str, TrainingGroup]:
+        """The training groups whose nodes Karpenter makes, by name."""
+        return {name: g for name, g in self.training.items() if g.capacity == "elastic"}
+
+    def fixed(self) -> dict[str, TrainingGroup]:
+        """The training groups that EKS manages, by name."""
+        return {name: g for name, g in self.training.items() if g.capacity != "elastic"}
 
     def each(self) -> Iterator[tuple[str, NodeGroup]]:
         """The place in the settings and the group, for each one."""

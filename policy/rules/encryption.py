@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from policy.buckets import buckets, parts, receives_logs
-from policy.clusters import cluster_value, is_cluster
+from policy.clusters import cluster_value, is_cluster, node_template
 from policy.model import (
     UNKNOWN,
     Config,
@@ -33,12 +33,13 @@ def ebs(resource: Resource, _: Config) -> Iterator[str]:
 
 @rule(
     "node-disks-are-encrypted",
-    "Encrypt every disk that a launch template gives to a node.",
+    "Encrypt every disk that a launch template or an EC2NodeClass gives to a node.",
 )
 def node_disks(resource: Resource, _: Config) -> Iterator[str]:
-    if resource.type != "aws:ec2/launchTemplate:LaunchTemplate":
+    template = node_template(resource)
+    if template is None or template is UNKNOWN:
         return
-    disks = at(resource.inputs, "blockDeviceMappings")
+    disks = at(template, "blockDeviceMappings")
     if unset(disks):
         yield "names no disk, so nodes get the image's own, unencrypted: add blockDeviceMappings"
     for disk in items(disks):

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from policy.buckets import buckets, parts
-from policy.clusters import cluster_value, is_cluster
+from policy.clusters import cluster_value, is_cluster, node_template
 from policy.model import UNKNOWN, Config, Resource, at, is_true, items, rule, stack_rule
 
 EVERYONE = ("0.0.0.0/0", "::/0")
@@ -57,7 +57,8 @@ def security_groups(resource: Resource, _: Config) -> Iterator[str]:
 
 @rule(
     "no-public-addresses",
-    "Give no node a public address: subnets, launch templates and instances ask for none.",
+    "Give no node a public address: subnets, launch templates, node classes and instances ask for "
+    "none.",
 )
 def public_addresses(resource: Resource, _: Config) -> Iterator[str]:
     match resource.type:
@@ -71,6 +72,10 @@ def public_addresses(resource: Resource, _: Config) -> Iterator[str]:
         case "aws:ec2/instance:Instance":
             if is_true_and_known(at(resource.inputs, "associatePublicIpAddress")):
                 yield "has a public address: set associatePublicIpAddress to false"
+    if resource.kind == "EC2NodeClass":
+        public = at(resource.inputs, "spec", "associatePublicIPAddress")
+        if public not in (False, UNKNOWN):
+            yield "may give each node a public address: set associatePublicIPAddress to false"
 
 
 def is_true_and_known(value: Any) -> bool:
@@ -114,9 +119,12 @@ def services(resource: Resource, _: Config) -> Iterator[str]:
     "Demand IMDSv2 with a hop limit of 1, so that no pod gets its node's credentials.",
 )
 def imdsv2(resource: Resource, _: Config) -> Iterator[str]:
-    if resource.type not in ("aws:ec2/launchTemplate:LaunchTemplate", "aws:ec2/instance:Instance"):
+    template = node_template(resource)
+    if resource.type == "aws:ec2/instance:Instance":
+        template = resource.inputs
+    if template is None:
         return
-    options = at(resource.inputs, "metadataOptions")
+    options = at(template, "metadataOptions")
     if options is UNKNOWN:
         return
     if at(options, "httpTokens") not in ("required", UNKNOWN):

@@ -151,6 +151,15 @@ def template(**changes: Any) -> Resource:
     return aws("ec2/launchTemplate:LaunchTemplate", **{**sound, **changes})
 
 
+def node_class(**changes: Any) -> Resource:
+    sound: dict[str, Any] = {
+        "associatePublicIPAddress": False,
+        "blockDeviceMappings": [{"deviceName": "/dev/xvda", "ebs": {"encrypted": True}}],
+        "metadataOptions": {"httpTokens": "required", "httpPutResponseHopLimit": 1},
+    }
+    return kubernetes("EC2NodeClass", namespace=None, spec={**sound, **changes})
+
+
 def group(**changes: Any) -> Resource:
     sound: dict[str, Any] = {
         "releaseVersion": "1.35.6-20260728",

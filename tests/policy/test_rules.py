@@ -42,6 +42,7 @@ from tests.policy.scenes import (
     key,
     kubernetes,
     launched,
+    node_class,
     policy,
     raw_cluster,
     release,
@@ -65,8 +66,10 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
         [
             template(blockDeviceMappings=None),
             template(blockDeviceMappings=[{"deviceName": "/dev/xvda", "ebs": {"volumeSize": 100}}]),
+            node_class(blockDeviceMappings=None),
+            node_class(blockDeviceMappings=[{"deviceName": "/dev/xvda", "ebs": {"volumeSize": 9}}]),
         ],
-        [template()],
+        [template(), node_class()],
     ),
     "efs-is-encrypted": ([aws("efs/fileSystem:FileSystem", encrypted=True)], [FILE_SYSTEM]),
     "fsx-is-encrypted": ([aws(LUSTRE)], [aws(LUSTRE, kmsKeyId="arn:aws:kms:…")]),
@@ -153,8 +156,10 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
             aws("ec2/subnet:Subnet", mapPublicIpOnLaunch=True),
             template(networkInterfaces=[{"associatePublicIpAddress": "true"}]),
             aws("ec2/instance:Instance", associatePublicIpAddress=True),
+            node_class(associatePublicIPAddress=True),
+            node_class(associatePublicIPAddress=None),
         ],
-        [aws("ec2/subnet:Subnet", mapPublicIpOnLaunch=False), template()],
+        [aws("ec2/subnet:Subnet", mapPublicIpOnLaunch=False), template(), node_class()],
     ),
     "buckets-are-private": (
         [
@@ -178,8 +183,9 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
             template(metadataOptions=None),
             template(metadataOptions={"httpTokens": "optional", "httpPutResponseHopLimit": 1}),
             template(metadataOptions={"httpTokens": "required", "httpPutResponseHopLimit": 2}),
+            node_class(metadataOptions={"httpTokens": "required", "httpPutResponseHopLimit": 2}),
         ],
-        [template()],
+        [template(), node_class()],
     ),
     "no-ssh-keys-on-nodes": (
         [group(remoteAccess={"ec2SshKey": "mine"}), template(keyName="mine")],

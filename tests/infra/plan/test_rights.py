@@ -13,6 +13,7 @@ from testkit.eks_factories import EFS, LUSTRE, graph
 LONGEST_POLICY = 6144
 #: Permissions without a call of that name.
 NO_CALL = {"iam:PassRole"}
+ELASTIC = {"instance_types": ["m7i.xlarge"], "zone": "use1-az1", "capacity": "elastic"}
 EXPORTED = {**LUSTRE, "export": "s3://elsewhere/run", "backup_days": 0}
 
 
@@ -22,6 +23,7 @@ def test_every_type_that_a_stack_can_have_in_aws_has_its_rights(dev: Graph, prod
         prod,
         graph(workloads__gpt__volume=EFS),
         graph(workloads__gpt__volume=EXPORTED),
+        graph(node_groups__training__cpu=ELASTIC),
     ]
     used = {r.type for g in graphs for r in g.resources if r.type.startswith(("aws:", "eks:"))}
 
@@ -29,11 +31,12 @@ def test_every_type_that_a_stack_can_have_in_aws_has_its_rights(dev: Graph, prod
 
 
 def test_the_policy_is_one_that_iam_takes(eks: Graph):
-    text = rights.policy(eks)
-    (statement,) = json.loads(text)["Statement"]
+    for declared in (eks, graph(node_groups__training__cpu=ELASTIC)):
+        text = rights.policy(declared)
+        (statement,) = json.loads(text)["Statement"]
 
-    assert len("".join(text.split())) <= LONGEST_POLICY
-    assert statement["Action"] == sorted(set(statement["Action"]))
+        assert len("".join(text.split())) <= LONGEST_POLICY
+        assert statement["Action"] == sorted(set(statement["Action"]))
 
 
 def test_each_right_is_a_call_that_aws_has(eks: Graph):

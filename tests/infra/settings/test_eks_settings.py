@@ -104,7 +104,8 @@ def test_the_valid_settings_are_valid():
          "policy, or another role"),
         ({"network__cidr": "10.20.0.0/21", f"{CPU}scaling": {"min": 1, "desired": 2, "max": 20}},
          "node_groups: the groups may have 22 nodes in use1-az1, and its subnet 10.20.0.0/23 has "
-         "addresses for 15 (33 each): lower scaling.max, or use a wider network.cidr"),
+         "addresses for 15 (33 each): lower scaling.max or elastic.max_nodes, or use a wider "
+         "network.cidr"),
         ({f"{CPU}instance_types": ["trn1.32xlarge"]},
          "node_groups.training.cpu.instance_types.0: trn1.32xlarge has Trainium chips, for which "
          "PyTorch needs another build, image and device plugin: use an x86-64 type with NVIDIA "

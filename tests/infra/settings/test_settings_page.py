@@ -55,6 +55,7 @@ def _heading(name: str) -> str:
         "NodeGroups": "node_groups",
         "SystemGroup": "node_groups.system",
         "TrainingGroup": "node_groups.training.<name>",
+        "Elastic": "node_groups.training.<name>.elastic",
         "Scaling": "node_groups.….scaling",
         "RepairRule": "node_groups.training.<name>.repair",
         "Registry": "registry",
