@@ -27,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan pictures images lock clean
+.PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan pictures images images-efa lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ images: ## Build the tools, training and tracking images (CONTAINER=docker|podma
 	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .
 	$(CONTAINER) build -f images/training/Containerfile -t holdfast-training:dev .
 	$(CONTAINER) build -f images/tracking/Containerfile -t holdfast-tracking:dev .
+
+images-efa: images ## Build the training image with EFA's libraries too (x86-64)
+	$(CONTAINER) build -f images/training-efa/Containerfile -t holdfast-training-efa:dev .
 
 lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

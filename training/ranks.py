@@ -2,16 +2,19 @@
 
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from training.config import Config
+from training.fabric import check, log_network, network_in
 
 T = TypeVar("T")
 
@@ -81,12 +84,17 @@ def joined(config: Config) -> Iterator[Ranks]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     patience = timedelta(seconds=config.timeout)
+    log = log_network(os.environ, Path(tempfile.gettempdir()))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     control = dist.new_group(backend="gloo", timeout=patience)
     saves = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.save_timeout))
     if not (isinstance(control, dist.ProcessGroup) and isinstance(saves, dist.ProcessGroup)):
         raise RuntimeError("this rank is not in its own process groups")
-    yield Ranks(dist.get_rank(), dist.get_world_size(), device, control, saves)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), device, control, saves)
+    if log is not None and device.type == "cuda":
+        dist.all_reduce(torch.ones(1, device=device))  # NCCL looks for a network at its first use
+        check(dict(enumerate(ranks.gather(network_in(log)))))
+    yield ranks
     dist.destroy_process_group()  # only on success: after a failure a peer may never answer
 
 
