@@ -256,12 +256,13 @@ def _owner(catalog: Catalog) -> Iterable[Check]:
 
 def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Check]:
     name, latest = "latest snapshot", None
-    for snapshot_id, snapshot in catalog.newest(workload):
-        if isinstance(snapshot, Snapshot):
-            latest = snapshot
+    for found in catalog.candidates(workload):
+        if isinstance(found, Snapshot):
+            latest = found
             break
         remedy = "recovery does not use it: make a new one with `holdfast push`"
-        yield Check("damaged snapshot", Level.WARN, snapshot_id, remedy)
+        found_bad = f"{found.snapshot}: {found.reason}"
+        yield Check("damaged snapshot", Level.WARN, found_bad, remedy)
     if latest is None:
         remedy = "expected before the first backup; otherwise check that backups run"
         yield Check(name, Level.WARN, f"workload '{workload}' has none", remedy)

@@ -17,7 +17,6 @@ of its bundle.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from holdfast.errors import (
     HoldfastError,
     IncompleteListing,
     Mismatch,
+    NoSnapshot,
     NotDeleted,
     PreconditionFailed,
     UsageError,
@@ -38,8 +38,9 @@ from holdfast.failpoint import failpoint
 from holdfast.manifest import canonical, check_name
 from holdfast.progress import SILENT, Progress
 from holdfast.retention import Policy, select_keep
+from holdfast.store import sequence
 from holdfast.store.base import ObjectInfo, Store
-from holdfast.store.documents import BUNDLE_PATH, SNAPSHOT_ID
+from holdfast.store.documents import BUNDLE_PATH, SNAPSHOT_ID, digest_of
 from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog
 
@@ -52,7 +53,6 @@ KEYS = 1000  # S3 deletes no more by one request
 WRITERS = 8  # small objects written at once
 
 LONGEST_GRACE = timedelta(days=3660)
-_SEQUENCE = re.compile(r"(\d{10})\.json", re.ASCII)
 
 T = TypeVar("T")
 
@@ -144,6 +144,7 @@ def delete_snapshot(
 ) -> None:
     """Delete one snapshot, readable or damaged; later prunes delete its data.
 
+    The ten digits of a missing one accept its loss: from then on nobody asks for it.
     Raises HoldfastError for a pinned one, the last that verified, and the only good one.
     """
     if dry_run:
@@ -151,12 +152,19 @@ def delete_snapshot(
     else:
         catalog.claim()
     with nullcontext() if dry_run else store_lock(catalog.store, workload, patience):
+        if snapshot_id.isdecimal():
+            _accept_loss(catalog, workload, snapshot_id, dry_run)
+            return
+        catalog.check_complete(workload)
+        lost: set[str] = set()
         try:
-            catalog.read(workload, snapshot_id)
+            doomed = catalog.read(workload, snapshot_id)
         except Mismatch:  # nothing can be recovered from it
             kept = set()
         else:
             snapshots = catalog.snapshots(workload)
+            lost = {ref.digest for ref in doomed.bundles}
+            lost -= {ref.digest for s in snapshots if s != doomed for ref in s.bundles}
             results = catalog.verdicts(workload)
             pins = catalog.pins(workload)
             nothing = Policy(keep_last=0, hourly=0, daily=0, weekly=0, monthly=0)
@@ -171,8 +179,17 @@ def delete_snapshot(
                 " push and verify another one first"
             )
         if not dry_run:
-            catalog.store.delete([f"snapshots/{workload}/{snapshot_id}.json"])
+            if lost:
+                catalog.record_dropped(workload, sorted(lost))
+            catalog.remove(workload, snapshot_id)
             catalog.store.delete([f"verified/{workload}/{snapshot_id}.json"])
+
+
+def _accept_loss(catalog: Catalog, workload: str, number: str, dry_run: bool) -> None:
+    if int(number) not in catalog.index(workload).missing:
+        raise NoSnapshot(f"workload '{workload}' misses no snapshot {number}: see `holdfast list`")
+    if not dry_run:
+        sequence.withdraw(catalog.store, workload, int(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +219,7 @@ class _Prune:
         return self.catalog.store
 
     def run(self) -> PruneReport:
+        self.catalog.check_complete(self.workload, self.grace / 2)
         self._drop_snapshots()
         self._collect()
         self._sweep()
@@ -223,7 +241,16 @@ class _Prune:
         for snapshot in snapshots:
             if self.decided - written[snapshot.id] <= self.grace:
                 kept.setdefault(snapshot.id, ["younger than the grace period"])
-        for batch in _batches([s.id for s in snapshots if s.id not in kept], AT_ONCE):
+        dropped = [s for s in snapshots if s.id not in kept]
+        if not self.report.dry_run:  # first, or a number would outlive its dropped snapshot
+            newest = max((s.sequence for s in snapshots), default=0)
+            since = self.decided - self.grace
+            self._delete_keys(sequence.settled(self.store, self.workload, newest, since))
+        if dropped and not self.report.dry_run:
+            left = {path for s in snapshots if s.id in kept for path in s.paths}
+            lost = [path for s in dropped for path in s.paths if path not in left]
+            self.catalog.record_dropped(self.workload, map(digest_of, lost))
+        for batch in _batches([s.id for s in dropped], AT_ONCE):
             if not self.report.dry_run:
                 pins = self.catalog.pins(self.workload)  # one may have come meanwhile
                 batch = [name for name in batch if name not in pins]
@@ -368,14 +395,15 @@ class _Prune:
     def _delete_keys(self, keys: Sequence[str]) -> None:
         check_listings(self.store)
         try:
-            self.store.delete(keys)
+            if keys:
+                self.store.delete(keys)
         except NotDeleted as error:
             self.report.refused += error.keys
             self.report.problems.append(str(error))
 
     def _sweep(self) -> None:
-        """Delete what is of no use any more: sequence numbers below the newest snapshot's,
-        verification records of deleted snapshots, temporary files older than the grace period."""
+        """Delete what is of no use any more: verification records of deleted snapshots, temporary
+        files older than the grace period."""
         if self.report.dry_run:
             return
         records = [info.key for info in self.store.list(f"verified/{self.workload}/")]
@@ -386,17 +414,6 @@ class _Prune:
                 for key in records
                 if SNAPSHOT_ID.fullmatch(key.rpartition("/")[2].removesuffix(".json"))
                 and key.replace("verified/", "snapshots/", 1) not in there
-            ]
-        )
-        newest = max((snapshot.sequence for snapshot in self.read.values()), default=0)
-        prefix = f"sequences/{self.workload}/"
-        self._delete_keys(
-            [
-                claim.key
-                for claim in self.store.list(prefix)
-                if (match := _SEQUENCE.fullmatch(claim.key.removeprefix(prefix)))
-                and int(match[1]) < newest
-                and self.decided - claim.modified > self.grace
             ]
         )
         self.report.leftovers = self.store.sweep(self.decided - self.grace)

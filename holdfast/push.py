@@ -30,9 +30,10 @@ from holdfast.errors import (
 from holdfast.failpoint import failpoint
 from holdfast.manifest import FileEntry, check_name
 from holdfast.progress import SILENT, Progress
-from holdfast.store.documents import BundleRef, Snapshot, bundle_path
+from holdfast.remembered import remember, rolled_back
+from holdfast.store.documents import BundleRef, Snapshot, bundle_path, is_copy
 from holdfast.store.lock import store_lock
-from holdfast.store.snapshot import Catalog
+from holdfast.store.snapshot import Catalog, Index, PassedOver
 from holdfast.transfer import Blocks, each_file, read_local
 from holdfast.volume import Volume
 
@@ -114,19 +115,22 @@ class _Push:
         self.copied_files = self.copied_bytes = 0
         self._counting = threading.Lock()
         self._blocks = Blocks()
+        self._index: Index | None = None
 
     def run(self, select: Select) -> PushReport:
+        self._index = self.catalog.index(self.workload)
+        for lost in rolled_back(self.volume, self.catalog, self.workload, self._index):
+            self.progress.note(str(lost))
         for error in self.volume.damaged():
             self._skip(error.path.name, "; ".join(error.problems))
-        latest = None
         for _ in range(ATTEMPTS):  # again when keep-K was quicker: then there is a newer one
             found = self.volume.bundles()
             if not found:
                 return self._nothing()
             bad = self.catalog.known_bad(self.workload)
             if select is Select.ALL:
-                for bundle in self._unprotected(found, bad):
-                    self._protect(bundle, bad)
+                self._protect_older(found, bad)
+                self._index = None
             latest = self._latest(found[0], bad) or self._protect(found[0], bad)
             if latest is not None:
                 return self._report(latest)
@@ -136,32 +140,43 @@ class _Push:
         )
 
     def _latest(self, newest: Bundle, bad: set[str]) -> Snapshot | None:
-        """The run's last snapshot, if it protects the newest bundle."""
-        for snapshot in self.catalog.newest_first(self.workload, self.volume.run):
-            present = snapshot.generation == self.volume.present()
-            if present and _names(snapshot, newest) and _sound(snapshot, bad):
-                return snapshot
-            break
-        return None
+        """The run's last snapshot, if it protects the newest bundle and nothing newer is lost."""
+        index, self._index = self._index, None  # it is of use once
+        search = self.catalog.candidates(self.workload, self.volume.run, index=index)
+        found = next(search, None)
+        if isinstance(found, PassedOver):
+            self.progress.note(f"{found}; making a new snapshot")
+            return None
+        if found is None or found.generation != self.volume.present():
+            return None
+        return found if _names(found, newest) and _sound(found, bad) else None
+
+    def _protect_older(self, found: list[Bundle], bad: set[str]) -> None:
+        """Copy the bundles behind the newest that the store never had; one bad bundle does not keep
+        the others from it."""
+        for bundle in self._unprotected(found, bad):
+            try:
+                self._protect(bundle, bad)
+            except InvalidBundle as error:
+                self._skip(bundle.name, "; ".join(error.problems))
 
     def _unprotected(self, found: list[Bundle], bad: set[str]) -> list[Bundle]:
-        """The bundles behind the newest that no snapshot names or named before, oldest first.
+        """The bundles behind the newest that no snapshot names and none named that was deleted on
+        purpose, oldest first.
 
         Reads snapshots only until all bundles are found in them.
         """
         missing = {bundle.manifest.digest: bundle for bundle in reversed(found[1:])}
-        present, greatest = self.volume.present(), ""
         snapshots = self.catalog.newest_first(self.workload, self.volume.run)
         while missing and (snapshot := next(snapshots, None)):
-            for ref in snapshot.bundles:
-                if _sound(snapshot, bad):
+            if _sound(snapshot, bad):
+                for ref in snapshot.bundles:
                     missing.pop(ref.digest, None)
-                if snapshot.generation == present:
-                    greatest = max(greatest, ref.name)
-        for bundle in missing.values():
-            if bundle.name <= greatest:
-                self._skip(bundle.name, "retention dropped it before")
-        return [bundle for bundle in missing.values() if bundle.name > greatest]
+        if missing:
+            for digest in self.catalog.dropped(self.workload):
+                if bundle := missing.pop(digest, None):
+                    self._skip(bundle.name, "retention dropped it before")
+        return list(missing.values())
 
     def _protect(self, bundle: Bundle, bad: set[str]) -> Snapshot | None:
         """A new snapshot that names the bundle; None when it is skipped."""
@@ -179,16 +194,16 @@ class _Push:
         )
 
     def _copy_and_snapshot(self, bundle: Bundle, bad: set[str]) -> Snapshot:
-        began = self.store.now()
-        ref = self._copy(bundle, bad)
+        began, present = self.store.now(), self.volume.present() or 1
+        ref = self._copy(bundle, present, bad)
         failpoint("push.before-snapshot")
         now = self.store.now()
         self._check_time(began, now)
         snapshot = Snapshot.build(
             self.workload,
             self.volume.run,
-            self.volume.present() or 1,
-            self.catalog.claim_sequence(self.workload),
+            present,
+            self.catalog.claim_sequence(self.workload, self.volume.run),
             now,
             [ref],
         )
@@ -198,15 +213,14 @@ class _Push:
             for named in snapshot.bundles:
                 self.catalog.manifest(named)
         except (_TooLate, Mismatch) as error:
-            self.store.delete([snapshot.key])
+            self.catalog.remove(self.workload, snapshot.id)
             raise _TooLate(str(error)) from error
         failpoint("push.after-snapshot")
         self.created.append(snapshot)
         return snapshot
 
-    def _copy(self, bundle: Bundle, bad: set[str]) -> BundleRef:
+    def _copy(self, bundle: Bundle, present: int, bad: set[str]) -> BundleRef:
         """Copy what is missing of the bundle to the store, to a path without a tombstone."""
-        present = self.volume.present() or 1
         base = bundle_path(self.workload, self.volume.run, present, bundle.manifest)
         path, complete = self._place(base, bad)
         ref = BundleRef.at(path, bundle.manifest)
@@ -252,7 +266,7 @@ class _Push:
         parent = base.rsplit("/", 1)[0]
         dead = self._paths("tombstones", parent) | bad
         for path in sorted(self._paths("manifests", parent) - dead):
-            if path == base or path.startswith(f"{base}-"):
+            if is_copy(path, base):
                 return path, True
         path, number = base, 0
         while path in dead:
@@ -295,6 +309,8 @@ class _Push:
             message = f"pushed {', '.join(s.bundles[0].name for s in self.created)}"
         else:
             message = f"nothing new: {latest.bundles[0].name} is protected already"
+        if latest is not None:
+            remember(self.volume, self.catalog, latest)
         return PushReport(
             snapshot=latest.id if latest else "",
             created=tuple(snapshot.id for snapshot in self.created),

@@ -1,10 +1,13 @@
 """What a starting pod does: a table of what the volume holds and what the store answers.
 
-| volume, store    | has a snapshot | empty                              | unreachable |
-|------------------|----------------|------------------------------------|-------------|
-| a valid bundle   | use            | use                                | use         |
-| only bad ones    | pull           | stop                               | retry       |
-| none at all      | pull           | fresh (`start: require`: stop)     | retry       |
+| volume, store    | has a snapshot | lost all | empty                          | unreachable |
+|------------------|----------------|----------|--------------------------------|-------------|
+| a valid bundle   | use            | use      | use                            | use         |
+| only bad ones    | pull           | stop     | stop                           | retry       |
+| none at all      | pull           | stop     | fresh (`start: require`: stop) | retry       |
+
+"lost all": there is no snapshot that can be used, but there are damaged ones, or numbers of missing
+ones, or the volume remembers one.
 
 Never start again from step 0 by accident: "empty" is the answer to a LIST that succeeded.
 
@@ -23,6 +26,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.store.snapshot import PassedOver
 
 
 class VolumeState(StrEnum):
@@ -37,6 +44,7 @@ class StoreState(StrEnum):
     """What the store has of this run."""
 
     SNAPSHOT = "snapshot"
+    LOST = "lost"
     EMPTY = "empty"
     UNREACHABLE = "unreachable"
 
@@ -71,12 +79,16 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, on which bundle of which generation the run goes on, and why."""
+    """What was decided, on which bundle of which generation the run goes on, and why.
+
+    ``passed_over`` are the newer snapshots in the store that cannot be used.
+    """
 
     decision: Action
     bundle: str | None
     generation: int
     reason: str
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def decide(volume: VolumeState, store: StoreState, start: Start) -> Decision:
@@ -91,6 +103,9 @@ def decide(volume: VolumeState, store: StoreState, start: Start) -> Decision:
         case _, StoreState.UNREACHABLE, _:
             action = Action.RETRY
             reason = f"the volume has {_has(volume)} and the store is unreachable: will be retried"
+        case _, StoreState.LOST, _:
+            action = Action.STOP
+            reason = f"the volume has {_has(volume)}, and the store lost all snapshots of this run"
         case VolumeState.BAD, StoreState.EMPTY, _:
             action = Action.STOP
             reason = (

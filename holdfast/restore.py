@@ -18,7 +18,8 @@ from holdfast.errors import HoldfastError, InvalidBundle, UsageError
 from holdfast.failpoint import failpoint
 from holdfast.manifest import MANIFEST, canonical
 from holdfast.progress import SILENT, Progress
-from holdfast.pull import PULLING, check_space, pull_locked, remove_leftovers
+from holdfast.pull import PULLING, pull_locked, remove_leftovers
+from holdfast.remembered import remember
 from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog
@@ -60,12 +61,13 @@ def stage(
     with run_lock(volume.run_path):
         _remove_stages(volume)
         draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
-        check_space(volume.run_path, snapshot.size)
         try:
             pulled = pull_locked(snapshot, catalog, draft, volume.run_path, progress)
-            return _finish(volume, draft, snapshot.id, pulled)
+            made = _finish(volume, draft, snapshot.id, pulled)
         finally:
             durable.discard(draft)
+        remember(volume, catalog, snapshot)
+        return made
 
 
 def switch(volume: Volume, stage_id: str) -> int:

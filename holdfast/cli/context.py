@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from holdfast.cli import options
 from holdfast.cli.options import Side
+from holdfast.cli.output import say
 from holdfast.errors import HoldfastError, UsageError
 
 if TYPE_CHECKING:
     from holdfast.bundle import Bundle
-    from holdfast.store.documents import Snapshot
-    from holdfast.store.snapshot import Catalog
+    from holdfast.store.snapshot import Catalog, Choice, PassedOver
     from holdfast.volume import Volume
 
 
@@ -52,16 +52,41 @@ def open_catalog(
     return catalog
 
 
-def choose_snapshot(catalog: Catalog, workload: str, run: str | None, which: str) -> Snapshot:
-    """The snapshot meant by an ID, ``latest`` or ``before=TIME``; by an ID, of any run."""
+def choose_snapshot(
+    catalog: Catalog, workload: str, run: str | None, which: str, volume: Path | None = None
+) -> Choice:
+    """The snapshot meant by an ID, ``latest`` or ``before=TIME``; by an ID, of any run.
+
+    Says which newer ones were passed over, also those that only the volume knows of.
+    """
+    from holdfast.store.snapshot import Choice
+
     if is_id(which):
-        return catalog.read(workload, which)
+        return Choice(catalog.read(workload, which))
     if run is None:
         runs = sorted({snapshot.run for snapshot in catalog.snapshots(workload)})
         if len(runs) > 1:
             raise UsageError(f"the store has runs {', '.join(runs)}: give --run or HOLDFAST_RUN")
         run = runs[0] if runs else workload
-    return catalog.resolve(workload, run, which)
+    lost = [] if volume is None else lost_by_store(volume, catalog, workload, run)
+    for one in lost:
+        say(str(one))
+    found = catalog.choose(workload, run, which)
+    for one in found.passed_over:
+        say(str(one))
+    return Choice(found.snapshot, (*lost, *found.passed_over))
+
+
+def lost_by_store(root: Path, catalog: Catalog, workload: str, run: str) -> list[PassedOver]:
+    """What the volume remembers of the store and the store has lost."""
+    from holdfast.remembered import recall, rolled_back
+    from holdfast.volume import Volume
+
+    volume = Volume(root, run)
+    _, ignored = recall(volume, catalog, workload)
+    if ignored:
+        say(ignored)
+    return rolled_back(volume, catalog, workload, catalog.index(workload))
 
 
 def open_snapshot(
@@ -72,11 +97,12 @@ def open_snapshot(
     workload: str | None,
     memory: int,
     deadline: float | None,
-) -> tuple[Catalog, Snapshot]:
+    volume: Path | None = None,
+) -> tuple[Catalog, Choice]:
     """The snapshot that a verb's target or option means, and the catalogue that has it."""
     name = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline)
-    return catalog, choose_snapshot(catalog, name, run, which)
+    return catalog, choose_snapshot(catalog, name, run, which, volume)
 
 
 def is_id(text: str) -> bool:

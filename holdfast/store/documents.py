@@ -1,21 +1,26 @@
 """The documents that a store holds: snapshots, references to bundles, verification records.
 
-Each is canonical JSON, as ``docs/format.md`` specifies; `holdfast.store.snapshot` reads and writes
-them.
+Each is canonical JSON, as ``docs/format.md`` specifies, and each is bound to the place where it
+lies: what was copied or moved there from another place is refused. `holdfast.store.snapshot` reads
+and writes them.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from holdfast.errors import HoldfastError, Mismatch
+from holdfast.errors import Mismatch
+from holdfast.labels import made_in
 from holdfast.manifest import (
+    MAX_INTEGER,
+    Component,
     Document,
     FileEntry,
     Kind,
@@ -26,12 +31,18 @@ from holdfast.manifest import (
     Sha256,
     Time,
     canonical,
-    check_name,
+    printable,
     sha256,
 )
 
 SNAPSHOT_ID = re.compile(r"(\d{10})-(\d{8}T\d{6}Z)-([0-9a-f]{8})", re.ASCII)
 BUNDLE_PATH = re.compile(r"[^/]+/[^/]+/gen-\d{4,}/[^/]+/[0-9a-f]{64}(-[1-9]\d*)?", re.ASCII)
+_COPY = re.compile(r"(-[1-9]\d*)?", re.ASCII)
+
+#: the greatest sequence number: a push per second for 285 years; a greater one is not believed
+MAX_SEQUENCE = 9_000_000_000
+
+SnapshotId = Annotated[str, Field(pattern=rf"^{SNAPSHOT_ID.pattern}$")]
 
 
 class BundleRef(Document):
@@ -44,7 +55,7 @@ class BundleRef(Document):
     kind: Kind
     name: Name
     labels: dict[LabelKey, LabelValue]
-    size: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
     digest: Sha256
     content: Sha256
     manifest: str
@@ -72,16 +83,27 @@ class BundleRef(Document):
     def key(self, entry: FileEntry) -> str:
         return f"{self.data}/{entry.path}"
 
+    def check(self, manifest: Manifest) -> None:
+        """Raises Mismatch unless every field is what this manifest says."""
+        right = BundleRef.at(self.path, manifest)
+        wrong = [
+            f"{field} is {_short(value)}, its manifest says {_short(getattr(right, field))}"
+            for field, value in self
+            if value != getattr(right, field)
+        ]
+        if wrong:
+            raise Mismatch(f"bundle {self.name}: the snapshot lies: {'; '.join(wrong)}")
+
 
 class Snapshot(Document):
     """One recoverable state of a workload. ``generation`` is the one the volume was in."""
 
     format: Literal[1] = 1
-    id: Annotated[str, Field(pattern=rf"^{SNAPSHOT_ID.pattern}$")]
-    workload: Name
-    run: Name
-    generation: Annotated[int, Field(ge=1)]
-    sequence: Annotated[int, Field(ge=1, lt=10**10)]
+    id: SnapshotId
+    workload: Component
+    run: Component
+    generation: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    sequence: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
     created: Time
     bundles: Annotated[tuple[BundleRef, ...], Field(min_length=1)]
     digest: Sha256 = "0" * 64
@@ -96,9 +118,8 @@ class Snapshot(Document):
         created: datetime,
         bundles: Iterable[BundleRef],
     ) -> Self:
-        stamp = created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         draft = cls(
-            id=f"{sequence:010d}-{stamp}-{secrets.token_hex(4)}",
+            id=f"{_id_begins(sequence, created)}{secrets.token_hex(4)}",
             workload=workload,
             run=run,
             generation=generation,
@@ -109,31 +130,26 @@ class Snapshot(Document):
         return draft.model_copy(update={"digest": draft._digest()})
 
     @classmethod
-    def parse(cls, data: bytes, snapshot_id: str) -> Self:
-        """Read a snapshot. Raises Mismatch unless these are the exact bytes that were written."""
+    def parse(cls, data: bytes, key: str) -> Self:
+        """Read the snapshot that lies at ``key``.
+
+        Raises Mismatch unless these are the exact bytes that a push wrote to this very place.
+        """
         try:
             snapshot = cls.model_validate_json(data)
             if snapshot.to_bytes() != data or snapshot.digest != snapshot._digest():
                 raise ValueError("its digest does not match its fields")
-            if snapshot.id != snapshot_id or int(snapshot_id[:10]) != snapshot.sequence:
-                raise ValueError(f"its id is {snapshot.id}, which is not the name of the object")
-            for ref in snapshot.bundles:
-                if not BUNDLE_PATH.fullmatch(ref.path) or ref.manifest != (
-                    f"manifests/{ref.path}.json"
-                ):
-                    raise ValueError(f"bundle {ref.name}: invalid path '{ref.data}'")
+            if problems := list(snapshot._misplaced(key)):
+                raise ValueError("; ".join(problems[:20]))
         except ValueError as error:  # pydantic's ValidationError is one
-            reason = (
-                "; ".join(e["msg"] for e in error.errors())
-                if isinstance(error, ValidationError)
-                else error
-            )
-            raise Mismatch(f"snapshot {snapshot_id} is damaged: {reason}") from error
+            reason = _first_problems(error) if isinstance(error, ValidationError) else error
+            name = key.rpartition("/")[2].removesuffix(".json")
+            raise Mismatch(f"snapshot {name} is damaged: {reason}") from error
         return snapshot
 
     @property
     def size(self) -> int:
-        """Bytes of all its bundles."""
+        """Bytes of all its bundles, as the snapshot says: `BundleRef.check` compares them."""
         return sum(ref.size for ref in self.bundles)
 
     @property
@@ -143,6 +159,26 @@ class Snapshot(Document):
     def _digest(self) -> str:
         return sha256(canonical(self.model_dump(exclude={"digest"})))
 
+    def _misplaced(self, key: str) -> Iterator[str]:
+        """Everything in which it contradicts its place, its own fields or its bundles'."""
+        if self.key != key:
+            yield f"it belongs at {self.key}"
+        if not self.id.startswith(_id_begins(self.sequence, self.created)):
+            yield "its id is not made of its sequence and its time"
+        for name, count in Counter(ref.name for ref in self.bundles).items():
+            if count > 1:
+                yield f"bundle {name} is in it {count} times"
+        for ref in self.bundles:
+            base, path = bundle_path(self.workload, self.run, self.generation, ref), ref.path
+            if not is_copy(path, base) or (ref.data, ref.manifest) != (
+                f"data/{path}",
+                f"manifests/{path}.json",
+            ):
+                yield (
+                    f"bundle {ref.name} cannot lie at {_short(ref.data)} with its manifest at"
+                    f" {_short(ref.manifest)}: expected data/{base} and manifests/{base}.json"
+                )
+
 
 class Verification(Document):
     """The result of verifying a snapshot, kept in the store so that prune need not read data.
@@ -151,7 +187,7 @@ class Verification(Document):
     """
 
     format: Literal[1] = 1
-    snapshot: str
+    snapshot: SnapshotId
     at: Time
     kind: Literal["quick", "full"]
     ok: bool
@@ -159,19 +195,83 @@ class Verification(Document):
     problems: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
 
+    @classmethod
+    def parse(cls, data: bytes, key: str) -> Self:
+        """Read the record that lies at ``key``. Raises ValueError unless it belongs there."""
+        record = cls.model_validate_json(data)
+        workload, _, name = key.removeprefix("verified/").partition("/")
+        if record.to_bytes() != data or name != f"{record.snapshot}.json":
+            raise ValueError("it is damaged, or the record of another snapshot")
+        for path in record.bad:
+            if not BUNDLE_PATH.fullmatch(path) or path.split("/")[0] != workload:
+                raise ValueError("it names bundles of another workload")
+        return record
 
-def bundle_path(workload: str, run: str, generation: int, manifest: Manifest) -> str:
+
+class Dropped(Document):
+    """The digests of bundles whose last snapshot was deleted on purpose, oldest first."""
+
+    format: Literal[1] = 1
+    workload: Component
+    bundles: tuple[Sha256, ...]
+
+    @classmethod
+    def parse(cls, data: bytes, key: str) -> Self:
+        """Read the list that lies at ``key``. Raises ValueError unless it belongs there."""
+        found = cls.model_validate_json(data)
+        if found.to_bytes() != data or key != f"dropped/{found.workload}.json":
+            raise ValueError("it is damaged, or the list of another workload")
+        return found
+
+
+class Owner(Document):
+    """OWNER.json: the project and the stack whose store it is."""
+
+    format: Literal[1] = 1
+    project: Annotated[str, Field(pattern=r"^[^/]+$")]
+    stack: Annotated[str, Field(pattern=r"^[^/]+$")]
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.stack}"
+
+
+def bundle_path(workload: str, run: str, generation: int, bundle: Manifest | BundleRef) -> str:
     """The path of a bundle's first copy below ``manifests/``, ``data/`` and ``tombstones/``.
 
     It uses the run and generation in which the bundle was *made* (its labels), so that a restored
-    bundle is the same object in the store. The arguments serve a bundle without these labels.
+    bundle is the same object in the store. The arguments serve a bundle without these labels: the
+    run and the generation of the snapshot.
     """
-    run = str(manifest.labels.get("run", run))
-    made = manifest.labels.get("generation", generation)
-    if not isinstance(made, int) or made < 1:
-        raise HoldfastError(
-            f"bundle {manifest.name}: invalid label generation={made!r}: expected an integer from 1"
-        )
-    return (
-        f"{check_name(workload)}/{check_name(run)}/gen-{made:04d}/{manifest.name}/{manifest.digest}"
+    made_run, made_generation = made_in(bundle.labels, run, generation)
+    parts = (workload, made_run, f"gen-{made_generation:04d}", bundle.name, bundle.digest)
+    return "/".join(parts)
+
+
+def is_copy(path: str, base: str) -> bool:
+    """Whether ``path`` is that of the first copy of a bundle (``base``) or of a later one."""
+    return path.startswith(base) and _COPY.fullmatch(path[len(base) :]) is not None
+
+
+def digest_of(path: str) -> str:
+    """The digest in the path of a bundle."""
+    return path.rpartition("/")[2][:64]
+
+
+def _id_begins(sequence: int, created: datetime) -> str:
+    return f"{sequence:010d}-{created.astimezone(UTC):%Y%m%dT%H%M%SZ}-"
+
+
+def _short(value: object) -> str:
+    """A value from a document as it can be shown in one line."""
+    text = value if isinstance(value, str) else str(value)
+    return printable(text if len(text) <= 300 else f"{text[:300]}…")
+
+
+def _first_problems(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return "it is not JSON, or cut off"
+    return "; ".join(
+        _short(f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}")
+        for problem in found[:5]
     )

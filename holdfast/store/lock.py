@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from holdfast.durable import make_directories
@@ -86,6 +86,15 @@ def store_lock(store: Store, workload: str, patience: float = 10.0) -> Iterator[
         if held:
             with suppress(StoreError, DeadlineExceeded):  # taken over, or it will expire
                 store.put_small(key, _FREE, if_match=held)
+
+
+def held_since(store: Store, workload: str) -> datetime | None:
+    """When, by the store's clock, the holder of ``locks/<workload>.json`` took it; None if free."""
+    key = f"locks/{workload}.json"
+    try:
+        return store.head(key).modified if _HELD.fullmatch(store.get(key)) else None
+    except NotFound:
+        return None
 
 
 def _take(store: Store, key: str, mine: bytes) -> str | None:

@@ -30,7 +30,9 @@ Identity = Literal["reader", "keeper", "pruner"]
 READS: dict[Identity, tuple[str, ...]] = {
     "reader": (
         "OWNER.json",
+        "locks/{w}.json",
         "snapshots/{w}/*",
+        "sequences/{w}/*",
         "manifests/{w}/*",
         "data/{w}/*",
         "verified/{w}/*",
@@ -44,14 +46,17 @@ READS: dict[Identity, tuple[str, ...]] = {
         "manifests/{w}/*",
         "data/{w}/*",
         "verified/{w}/*",
+        "dropped/{w}.json",
     ),
     "pruner": (
         "OWNER.json",
         "CLOCK",
         "locks/{w}.json",
         "snapshots/{w}/*",
+        "sequences/{w}/*",
         "verified/{w}/*",
         "tombstones/{w}/*",
+        "dropped/{w}.json",
     ),
 }
 WRITES: dict[Identity, tuple[str, ...]] = {
@@ -65,8 +70,15 @@ WRITES: dict[Identity, tuple[str, ...]] = {
         "manifests/{w}/*",
         "data/{w}/*",
         "verified/{w}/*",
+        "dropped/{w}.json",
     ),
-    "pruner": ("OWNER.json", "CLOCK", "locks/{w}.json", "tombstones/{w}/*"),
+    "pruner": (
+        "OWNER.json",
+        "CLOCK",
+        "locks/{w}.json",
+        "tombstones/{w}/*",
+        "dropped/{w}.json",
+    ),
 }
 DELETES: dict[Identity, tuple[str, ...]] = {
     "reader": (),
@@ -85,7 +97,7 @@ DELETES: dict[Identity, tuple[str, ...]] = {
 #: Documents that are created once and never replaced.
 WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*")
 #: Documents that are created once, or replaced by someone who has seen what is there.
-WRITE_SEEN = ("OWNER.json", "locks/*")
+WRITE_SEEN = ("OWNER.json", "locks/*", "dropped/*")
 
 
 @dataclass(frozen=True)

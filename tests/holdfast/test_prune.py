@@ -235,7 +235,7 @@ def test_old_sequence_numbers_go_and_the_greatest_stays(
     run()
 
     assert keys(catalog.store, "sequences") == ["sequences/gpt/0000000003.json"]
-    assert catalog.claim_sequence(WORKLOAD) == 4
+    assert catalog.claim_sequence(WORKLOAD, "run-a") == 4
 
 
 def test_a_prune_that_was_stopped_for_long_decides_anew(

@@ -16,6 +16,7 @@ from holdfast.bundle import Bundle, verify
 from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, NoSpace, StoreError
 from holdfast.manifest import MANIFEST
+from holdfast.prune import delete_snapshot
 from holdfast.pull import pull
 from holdfast.push import EmptyVolume, push
 from holdfast.store.base import Store
@@ -217,7 +218,7 @@ def test_what_retention_dropped_is_not_pushed_again(
         save(step)
     push(volume, catalog, WORKLOAD, select=Select.ALL)
     oldest = catalog.snapshots(WORKLOAD)[-1]
-    catalog.store.delete([oldest.key])
+    delete_snapshot(catalog, WORKLOAD, oldest.id)
     save(400)
 
     report = push(volume, catalog, WORKLOAD, select=Select.ALL)

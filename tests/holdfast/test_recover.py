@@ -12,9 +12,9 @@ from holdfast.errors import (
     StoreDenied,
     StoreUnreachable,
 )
-from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Action, Start, StoreState, VolumeState, decide
+from holdfast.refill import pull_if_empty
 from holdfast.restore import stage, switch
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog
@@ -23,7 +23,7 @@ from testkit.s3 import Proxy
 from testkit.stores import OWNER, WORKLOAD
 
 VALID, BAD, NONE = VolumeState
-SNAPSHOT, EMPTY, UNREACHABLE = StoreState
+SNAPSHOT, LOST, EMPTY, UNREACHABLE = StoreState
 USE, PULL, FRESH, STOP, RETRY = (
     Action.USE,
     Action.PULL,
@@ -33,12 +33,15 @@ USE, PULL, FRESH, STOP, RETRY = (
 )
 TABLE = [
     (VALID, SNAPSHOT, USE),
+    (VALID, LOST, USE),
     (VALID, EMPTY, USE),
     (VALID, UNREACHABLE, USE),
     (BAD, SNAPSHOT, PULL),
+    (BAD, LOST, STOP),
     (BAD, EMPTY, STOP),
     (BAD, UNREACHABLE, RETRY),
     (NONE, SNAPSHOT, PULL),
+    (NONE, LOST, STOP),
     (NONE, UNREACHABLE, RETRY),
 ]
 

@@ -173,7 +173,7 @@ def test_a_push_after_a_restore_makes_the_restored_state_the_latest(
 
     report = push(volume, catalog, WORKLOAD)
 
-    latest = catalog.resolve(WORKLOAD, volume.run, "latest")
+    latest = catalog.choose(WORKLOAD, volume.run, "latest").snapshot
     assert (latest.id, latest.generation) == (report.snapshot, 2)
     assert latest.bundles == trained[0].bundles  # no second copy of the data
     assert report.copied_files == 0

@@ -32,9 +32,9 @@ from pathlib import Path
 from holdfast import failpoint as failpoints
 from holdfast.defaults import Select
 from holdfast.prune import prune
-from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Start
+from holdfast.refill import pull_if_empty
 from holdfast.restore import stage, switch, switch_to_generation
 from holdfast.retention import Policy
 from holdfast.verify_store import verify_snapshot

@@ -36,7 +36,9 @@ def delete(
 
     name = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline)
-    chosen = snapshot if is_id(snapshot) else choose_snapshot(catalog, name, run, snapshot).id
+    chosen = snapshot
+    if not is_id(snapshot) and not snapshot.isdecimal():
+        chosen = choose_snapshot(catalog, name, run, snapshot).snapshot.id
     say(f"delete snapshot {chosen} from {catalog.store.url}{dry_note(dry_run)}")
     delete_snapshot(catalog, name, chosen, dry_run=dry_run)
     say("would be deleted" if dry_run else "deleted; `holdfast prune` removes its data later")

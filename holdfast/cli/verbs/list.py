@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.cli import options
 from holdfast.cli.context import (
+    lost_by_store,
     open_catalog,
     open_volume,
     sides,
@@ -15,6 +16,9 @@ from holdfast.defaults import MEMORY
 from holdfast.text import size, when
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.store.snapshot import Catalog, PassedOver
     from holdfast.volume import Volume
 
 
@@ -44,7 +48,8 @@ def list_(
     if in_store:
         name = options.required(workload, "workload")
         catalog = open_catalog(store, owner, memory, deadline)
-        document["snapshots"] = _snapshots(catalog, name, run)
+        lost = lost_by_store(volume, catalog, name, run) if volume and run else []
+        document["snapshots"] = _snapshots(catalog, name, run, lost)
         if table_wanted:
             if on_volume:
                 result()
@@ -114,7 +119,10 @@ def _bundle_table(rows: list[dict[str, Any]], title: str) -> None:
     table(("bundle", ">generation", "~kind", "created", ">size", "~state"), cells, title)
 
 
-def _snapshots(catalog: Any, workload: str, run: str | None) -> list[dict[str, Any]]:
+def _snapshots(
+    catalog: Catalog, workload: str, run: str | None, lost: Sequence[PassedOver]
+) -> list[dict[str, Any]]:
+    """Rows of the store, newest first, and then what is damaged, missing or lost."""
     listing = catalog.listing(workload, run)
     pins, records = catalog.pins(workload), catalog.verifications(workload)
     rows: list[dict[str, Any]] = []
@@ -136,9 +144,12 @@ def _snapshots(catalog: Any, workload: str, run: str | None) -> list[dict[str, A
             }
         )
     unknown = dict.fromkeys(("run", "generation", "created", "bundles", "bytes", "verified"))
+    bad = listing.damaged | {one.snapshot: one.reason for one in [*listing.missing, *lost]}
+    for key, text in bad.items():
+        say(f"snapshot {key} cannot be used: {text}")
     return rows + [
         {"snapshot": key, **unknown, "pinned": key in pins, "damaged": text}
-        for key, text in listing.damaged.items()
+        for key, text in bad.items()
     ]
 
 

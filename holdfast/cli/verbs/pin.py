@@ -27,7 +27,8 @@ def pin(
     Example: holdfast pin step-00000100
     """
     if is_snapshot(target):
-        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        catalog, choice = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        snapshot = choice.snapshot
         catalog.pin(snapshot.workload, snapshot.id)
         say(f"pinned snapshot {snapshot.id}: kept until `holdfast unpin {snapshot.id}`")
     else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,7 @@ from holdfast.cli.progress import progress
 from holdfast.defaults import MEMORY
 from holdfast.errors import UsageError
 from holdfast.recover import Decision, Start
-from holdfast.text import figures, size
+from holdfast.text import figures
 
 
 def pull(
@@ -83,30 +84,38 @@ def pull(
         )
         return
     from holdfast.pull import pull as run_pull
+    from holdfast.remembered import remember
     from holdfast.volume import Volume
 
-    catalog, chosen = open_snapshot(snapshot, run, store, owner, workload, memory, deadline)
-    if into is None:
-        if volume is None:
-            raise UsageError("no destination: give --volume or --into")
-        target = Volume(volume, chosen.run)
+    if into is None and volume is None:
+        raise UsageError("no destination: give --volume or --into")
+    place = volume if into is None else None
+    catalog, choice = open_snapshot(snapshot, run, store, owner, workload, memory, deadline, place)
+    chosen = choice.snapshot
+    target = None if place is None else Volume(place, chosen.run)
+    if target is not None:
         into = target.generation_path(target.present() or chosen.generation)
-    say(f"pull snapshot {chosen.id} ({size(chosen.size)}) into {into}")
+    assert into is not None
+    say(f"pull snapshot {chosen.id} into {into}")
     began = time.monotonic()
     with progress() as bar:
         pulled = run_pull(chosen, catalog, into, progress=bar)
+    if target is not None:
+        remember(target, catalog, chosen)
     seconds = time.monotonic() - began
     names = ", ".join(bundle.name for bundle in pulled)
-    say(f"pulled {names}: {figures(chosen.size, seconds)}")
+    copied = sum(bundle.manifest.size for bundle in pulled)
+    say(f"pulled {names}: {figures(copied, seconds)}")
     if output is options.Format.JSON:
         emit(
             {
                 "snapshot": chosen.id,
+                "passed_over": [asdict(one) for one in choice.passed_over],
                 "bundles": [
                     {"bundle": bundle.name, "path": str(bundle.path.absolute())}
                     for bundle in pulled
                 ],
-                "bytes": chosen.size,
+                "bytes": copied,
                 "seconds": round(seconds, 3),
             }
         )
@@ -124,7 +133,7 @@ def _pull_if_empty(
     decision_file: Path | None,
     output: options.Format,
 ) -> None:
-    from holdfast.pull import pull_if_empty
+    from holdfast.refill import pull_if_empty
 
     if decision_file is not None:
         decision_file.unlink(missing_ok=True)  # of an earlier try
@@ -139,6 +148,8 @@ def _pull_if_empty(
     place = f"{decision.bundle} of generation {decision.generation}"
     what = place if decision.bundle else "step 0"
     say(f"{decision.decision}: go on from {what} ({decision.reason}; {seconds:.1f} s)")
+    for one in decision.passed_over:
+        say(str(one))
     document = _decision(decision)
     if decision_file is not None:
         import json
@@ -150,10 +161,11 @@ def _pull_if_empty(
         emit(document)
 
 
-def _decision(decision: Decision) -> dict[str, str | int | None]:
+def _decision(decision: Decision) -> dict[str, Any]:
     return {
         "decision": str(decision.decision),
         "bundle": decision.bundle,
         "generation": decision.generation,
         "reason": decision.reason,
+        "passed_over": [asdict(one) for one in decision.passed_over],
     }

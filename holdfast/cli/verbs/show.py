@@ -36,7 +36,8 @@ def show(
     Example: holdfast show step-00000100
     """
     if is_snapshot(target):
-        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        catalog, choice = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        snapshot = choice.snapshot
         if output is options.Format.JSON:
             emit(snapshot.model_dump(mode="json"))
             return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 from holdfast.cli import options
 from holdfast.cli.context import choose_snapshot, open_catalog, open_volume
 from holdfast.cli.output import emit, phase_output, say
 from holdfast.cli.progress import progress
 from holdfast.defaults import MEMORY
-from holdfast.text import figures, size
+from holdfast.text import figures
 
 
 def stage(
@@ -35,8 +36,10 @@ def stage(
 
     target = open_volume(volume, run)
     catalog = open_catalog(store, owner, memory, deadline)
-    chosen = choose_snapshot(catalog, options.required(workload, "workload"), target.run, snapshot)
-    say(f"stage snapshot {chosen.id} ({size(chosen.size)}) on {target.run_path}")
+    name = options.required(workload, "workload")
+    choice = choose_snapshot(catalog, name, target.run, snapshot, volume)
+    chosen = choice.snapshot
+    say(f"stage snapshot {chosen.id} on {target.run_path}")
     start = time.monotonic()
     with progress() as bar:
         staged = run_stage(target, catalog, chosen, progress=bar)
@@ -53,6 +56,7 @@ def stage(
                 "stage": staged.id,
                 "path": str(staged.path.absolute()),
                 "snapshot": chosen.id,
+                "passed_over": [asdict(one) for one in choice.passed_over],
                 "generation": staged.generation,
                 "bundles": list(staged.bundles),
                 "bytes": staged.size,

@@ -27,7 +27,8 @@ def unpin(
     Example: holdfast unpin step-00000100
     """
     if is_snapshot(target):
-        catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        catalog, choice = open_snapshot(target, run, store, owner, workload, memory, deadline)
+        snapshot = choice.snapshot
         catalog.unpin(snapshot.workload, snapshot.id)
         say(f"unpinned snapshot {snapshot.id}")
     else:

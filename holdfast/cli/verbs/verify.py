@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from holdfast.manifest import FileEntry
     from holdfast.progress import Progress
     from holdfast.store.documents import Snapshot
-    from holdfast.store.snapshot import Catalog
+    from holdfast.store.snapshot import Catalog, PassedOver
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,12 @@ def verify(
             say(f"verify {bundle.path}: {how}")
             results.append(_bundle(bundle.path, quick, bar))
         elif target is not None:
-            catalog, snapshot = open_snapshot(target, run, store, owner, workload, memory, deadline)
-            say(f"verify snapshot {snapshot.id} in {catalog.store.url}: {how}")
-            results.append(_snapshot(catalog, snapshot, quick, bar))
+            catalog, choice = open_snapshot(
+                target, run, store, owner, workload, memory, deadline, volume
+            )
+            say(f"verify snapshot {choice.snapshot.id} in {catalog.store.url}: {how}")
+            results += [_lost(one) for one in choice.passed_over]
+            results.append(_snapshot(catalog, choice.snapshot, quick, bar))
         else:
             on_volume, in_store = sides(side, volume, store)
             if on_volume:
@@ -103,6 +106,7 @@ def verify(
                 results += [
                     Result("store", key, False, 0, [text]) for key, text in listing.damaged.items()
                 ]
+                results += [_lost(one) for one in listing.missing]
     _report(results, time.monotonic() - start, kanister, output)
 
 
@@ -162,6 +166,10 @@ def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
     bar.start(f"verify {path.name}", len(manifest.files), manifest.size)
     each_file(read, manifest.files, default_threads())
     return Result("volume", path.name, not problems, manifest.size, sorted(problems))
+
+
+def _lost(snapshot: PassedOver) -> Result:
+    return Result("store", snapshot.snapshot, False, 0, [snapshot.reason])
 
 
 def _snapshot(catalog: Catalog, snapshot: Snapshot, quick: bool, bar: Progress) -> Result:

@@ -286,10 +286,12 @@ def test_a_starting_pod_uses_pulls_or_starts_fresh_and_writes_its_decision(holdf
     holdfast.push()
     assert decide() | {"reason": ""} == {
         "decision": "use", "bundle": "step-00000100", "generation": 1, "reason": "",
+        "passed_over": [],
     }  # fmt: skip
     shutil.rmtree(holdfast.run_path)
     assert decide("--start", "require") | {"reason": ""} == {
         "decision": "pulled", "bundle": "step-00000100", "generation": 1, "reason": "",
+        "passed_over": [],
     }  # fmt: skip
 
 

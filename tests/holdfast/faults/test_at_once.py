@@ -17,9 +17,9 @@ import pytest
 
 from holdfast.bundle import Bundle, verify
 from holdfast.errors import HoldfastError
-from holdfast.pull import pull_if_empty
 from holdfast.push import PushReport, push
 from holdfast.recover import Start
+from holdfast.refill import pull_if_empty
 from holdfast.store import open_store
 from holdfast.store.lock import HOLD, store_lock
 from holdfast.store.snapshot import Catalog
@@ -146,8 +146,8 @@ def test_a_push_that_was_frozen_is_still_correct_when_it_goes_on(
     claim = catalog.claim_sequence
     other = Catalog(open_store(store_directory.as_uri()), OWNER)
 
-    def frozen(workload: str) -> int:
-        number = claim(workload)
+    def frozen(workload: str, run: str) -> int:
+        number = claim(workload, run)
         lock = store_directory / f"locks/{WORKLOAD}.json"
         os.utime(lock, (0, lock.stat().st_mtime - HOLD.total_seconds() - 1))
         push(Volume(volume.root, volume.run), other, WORKLOAD, patience=0)

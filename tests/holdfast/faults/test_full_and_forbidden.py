@@ -19,9 +19,9 @@ from holdfast.bundle import QUARANTINE, Bundle, quarantine, verify
 from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, NoSpace, StoreDenied
 from holdfast.prune import prune
-from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Action, Start
+from holdfast.refill import pull_if_empty
 from holdfast.store import lock, open_store, snapshot
 from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog

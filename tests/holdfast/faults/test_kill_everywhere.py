@@ -24,9 +24,9 @@ from holdfast.bundle import commit_directory
 from holdfast.defaults import Select
 from holdfast.failpoint import FAILPOINTS
 from holdfast.prune import prune
-from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Start
+from holdfast.refill import pull_if_empty
 from holdfast.restore import stage, switch, switch_to_generation
 from testkit.stores import GRACE, WORKLOAD, age
 from tests.holdfast.faults.killing import Place, kill_at, kill_at_every_call, passes

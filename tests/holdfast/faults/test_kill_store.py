@@ -10,9 +10,9 @@ from holdfast.bundle import Bundle, verify
 from holdfast.defaults import Select
 from holdfast.errors import Mismatch
 from holdfast.prune import prune
-from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Action, Start
+from holdfast.refill import pull_if_empty
 from holdfast.restore import stage, switch, switch_to_generation
 from holdfast.store import open_store
 from holdfast.store.base import Store
@@ -27,7 +27,7 @@ SETUP = """
 import sys
 from pathlib import Path
 from holdfast.prune import prune
-from holdfast.pull import pull_if_empty
+from holdfast.refill import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Start
 from holdfast.restore import stage, switch, switch_to_generation

@@ -20,7 +20,7 @@ from holdfast.bundle import Bundle
 from holdfast.prune import _Prune, prune
 from holdfast.push import PushReport, _Push, push
 from holdfast.retention import Policy
-from holdfast.store import snapshot as snapshot_module
+from holdfast.store import records as records_module
 from holdfast.store.base import ObjectInfo
 from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import Catalog
@@ -66,7 +66,7 @@ class Scene:
         for key in [key for key in world.objects if key.startswith("snapshots/")]:
             data = world.objects[key][0]
             if data not in self._known:
-                self._known[data] = Snapshot.parse(data, Path(key).stem)
+                self._known[data] = Snapshot.parse(data, key)
             snapshot = self._known[data]
             for ref in snapshot.bundles:
                 if {ref.manifest, f"{ref.data}/weights"} <= world.objects.keys():
@@ -81,7 +81,7 @@ class Scene:
 def scene(
     tmp_path: Path, write_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
-    monkeypatch.setattr(snapshot_module, "READERS", 1)
+    monkeypatch.setattr(records_module, "READERS", 1)
     monkeypatch.setattr(prune_module, "WRITERS", 1)
     monkeypatch.setattr(push_module, "ATTEMPTS", 2)
     volumes = []

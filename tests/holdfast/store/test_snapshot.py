@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.bundle import Bundle
-from holdfast.errors import HoldfastError, Mismatch, NoSnapshot, OwnerMismatch, UsageError
+from holdfast.errors import Mismatch, NoSnapshot, OwnerMismatch, UsageError
 from holdfast.manifest import FileEntry, Manifest
 from holdfast.push import push
 from holdfast.store.base import Store
@@ -46,7 +46,7 @@ def test_a_snapshot_is_canonical_json_and_reads_back_equal() -> None:
     data = snapshot.to_bytes()
 
     assert data == rfc8785.dumps(snapshot.model_dump())
-    assert Snapshot.parse(data, snapshot.id) == snapshot
+    assert Snapshot.parse(data, snapshot.key) == snapshot
 
 
 @settings(max_examples=200)
@@ -58,14 +58,14 @@ def test_no_flipped_bit_in_a_snapshot_goes_unnoticed(data: st.DataObject) -> Non
     damaged[bit // 8] ^= 1 << (bit % 8)
 
     with pytest.raises(Mismatch, match="is damaged"):
-        Snapshot.parse(bytes(damaged), snapshot.id)
+        Snapshot.parse(bytes(damaged), snapshot.key)
 
 
 def test_a_snapshot_under_another_name_is_damaged() -> None:
     snapshot = made()
 
-    with pytest.raises(Mismatch, match="is not the name of the object"):
-        Snapshot.parse(snapshot.to_bytes(), snapshot.id.replace("0000000007", "0000000008"))
+    with pytest.raises(Mismatch, match="it belongs at"):
+        Snapshot.parse(snapshot.to_bytes(), snapshot.key.replace("0000000007", "0000000008"))
 
 
 def test_a_bundle_keeps_its_place_in_the_store_wherever_it_is_restored() -> None:
@@ -81,8 +81,9 @@ def test_a_bundle_keeps_its_place_in_the_store_wherever_it_is_restored() -> None
 def test_labels_cannot_place_a_bundle_elsewhere(labels: dict[str, str | int]) -> None:
     manifest = Manifest.build("checkpoint", "step", MANIFEST.files, labels)
 
-    with pytest.raises(HoldfastError):
-        bundle_path(WORKLOAD, "run-a", 1, manifest)
+    place = bundle_path(WORKLOAD, "run-a", 3, manifest)
+
+    assert place == f"gpt/run-a/gen-0003/step/{manifest.digest}"
 
 
 @pytest.mark.parametrize("owner", ["project", "a/b/c", "/", ""])
@@ -135,10 +136,10 @@ def test_writing_needs_an_owner_and_reading_does_not(store: Store) -> None:
 def test_no_two_pushes_get_the_same_sequence_number(store: Store) -> None:
     catalog = Catalog(store, OWNER)
 
-    assert [catalog.claim_sequence(WORKLOAD) for _ in range(3)] == [1, 2, 3]
+    assert [catalog.claim_sequence(WORKLOAD, "run-a") for _ in range(3)] == [1, 2, 3]
     store.put_small(made(sequence=9).key, b"")
-    assert catalog.claim_sequence(WORKLOAD) == 10
-    assert catalog.claim_sequence("another") == 1
+    assert catalog.claim_sequence(WORKLOAD, "run-a") == 10
+    assert catalog.claim_sequence("another", "run-a") == 1
 
 
 def test_latest_is_by_sequence_and_before_is_by_time(store: Store) -> None:
@@ -149,18 +150,18 @@ def test_latest_is_by_sequence_and_before_is_by_time(store: Store) -> None:
     for snapshot in (first, second, other):
         store.put_small(snapshot.key, snapshot.to_bytes())
 
-    assert catalog.resolve(WORKLOAD, "run-a", "latest") == second
-    assert catalog.resolve(WORKLOAD, "run-a", first.id) == first
-    assert catalog.resolve(WORKLOAD, "run-a", "before=2026-08-21T12:00:00+02:00") == second
-    assert catalog.resolve(WORKLOAD, "run-a", "before=2026-08-21T10:15:00") == second
+    assert catalog.choose(WORKLOAD, "run-a", "latest").snapshot == second
+    assert catalog.choose(WORKLOAD, "run-a", first.id).snapshot == first
+    assert catalog.choose(WORKLOAD, "run-a", "before=2026-08-21T12:00:00+02:00").snapshot == second
+    assert catalog.choose(WORKLOAD, "run-a", "before=2026-08-21T10:15:00").snapshot == second
     with pytest.raises(NoSnapshot):
-        catalog.resolve(WORKLOAD, "run-a", "before=2026-08-21T09:00:00Z")
+        catalog.choose(WORKLOAD, "run-a", "before=2026-08-21T09:00:00Z")
     with pytest.raises(UsageError, match="invalid time"):
-        catalog.resolve(WORKLOAD, "run-a", "before=yesterday")
+        catalog.choose(WORKLOAD, "run-a", "before=yesterday")
     with pytest.raises(UsageError, match="invalid snapshot ID"):
-        catalog.resolve(WORKLOAD, "run-a", "../../OWNER")
+        catalog.choose(WORKLOAD, "run-a", "../../OWNER")
     with pytest.raises(UsageError, match="--run run-b"):
-        catalog.resolve(WORKLOAD, "run-a", other.id)
+        catalog.choose(WORKLOAD, "run-a", other.id)
 
 
 def test_a_damaged_snapshot_is_listed_apart_and_does_not_hide_the_others(store: Store) -> None:

@@ -12,9 +12,9 @@ from holdfast.bundle import BundleWriter
 from holdfast.defaults import Select
 from holdfast.errors import StoreError
 from holdfast.prune import delete_snapshot, prune
-from holdfast.pull import pull_if_empty
 from holdfast.push import push
 from holdfast.recover import Start
+from holdfast.refill import pull_if_empty
 from holdfast.restore import stage
 from holdfast.retention import Policy
 from holdfast.store.base import ObjectInfo
@@ -117,6 +117,7 @@ def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[st
     for snapshot in plain.snapshots("gpt"):
         verify_snapshot(plain, snapshot)
     if identity == "reader":
+        plain.claim_sequence("gpt", "run")  # by a push that was killed: was it, or is it at work?
         pull_if_empty(Volume(tmp_path / "empty", "run"), mine, "gpt", Start.AUTO)
         return store.calls
     keep_one = Policy(keep_last=1, hourly=0, daily=0, weekly=0, monthly=0)
