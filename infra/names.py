@@ -27,6 +27,16 @@ def workload_labels(workload: str) -> dict[str, str]:
     return {**PART_OF, WORKLOAD_LABEL: workload}
 
 
+#: On a PersistentVolume: the zone of what is behind it, and whether the stack made that.
+ZONE_ANNOTATION = "holdfast.dev/zone"
+MADE_BY_STACK_ANNOTATION = "holdfast.dev/made-by-stack"
+
+
+def volume_name(volume: str, namespace: str | None = None) -> str:
+    """The PersistentVolume of a volume; a directory that several namespaces mount has one each."""
+    return f"{volume}-{namespace}-vol" if namespace else f"{volume}-vol"
+
+
 def config_map_name(claim: str) -> str:
     """The ConfigMap with a workload's environment: a Blueprint knows only the claim's name."""
     return f"holdfast-{claim}"

@@ -8,18 +8,19 @@ import pulumi
 
 from infra.kubernetes.environment import store_environment, workload_environment
 from infra.kubernetes.kanister import Kanister, KanisterAccess
+from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.placement import task_placement
 from infra.kubernetes.pods import PodSettings
+from infra.kubernetes.preflight import check
 from infra.kubernetes.protection import Protection
 from infra.kubernetes.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
 from infra.kubernetes.tracking import TrackingServer
 from infra.kubernetes.training import Training, WorkloadNamespace
-from infra.names import TRACKING_CLIENT, Project, backup_account
+from infra.names import TRACKING_CLIENT, Project, backup_account, volume_name
 from infra.options import after
 from infra.platform import Platform, on_kubernetes
 from infra.settings import (
     EksStack,
-    ExistingClaim,
     FsxLustreVolume,
     HostPathVolume,
     KubernetesStack,
@@ -55,7 +56,16 @@ class Outputs:
 
 
 def build(settings: Settings) -> Outputs:
-    """Declare every resource of the stack."""
+    """Ask the cluster whether the stack may become this, then declare every resource of it."""
+    cluster = Kubectl(settings.access)
+    if settings.deploys:
+        check(settings, cluster)
+    return declare(settings, cluster)
+
+
+def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
+    """Declare every resource of the stack; asks nothing of the cluster."""
+    cluster = cluster or Kubectl(settings.access)
     project = Project(pulumi.get_project(), pulumi.get_stack())
     platform = _platform(settings, project)
     if not settings.deploys:
@@ -72,17 +82,18 @@ def build(settings: Settings) -> Outputs:
         _accounts(settings),
         stack,
     )
-    directories = _prepared_directories(settings, platform, stack)
+    directories = _prepared_directories(settings, platform, cluster, stack)
     volumes: dict[str, ClaimedVolume] = {}
     trainings: dict[str, Training] = {}
     protections: dict[str, Protection] = {}
     homes = {name: _in_namespace(name, settings, stack) for name in settings.namespaces()}
-    tracking = _tracking(settings, platform, homes, after(stack, *directories))
+    tracking = _tracking(settings, platform, cluster, homes, after(stack, *directories))
     for namespace, here in homes.items():
         access = KanisterAccess(
             f"{namespace}-kanister", namespace, settings.kanister.namespace, here
         )
-        store_claim = _store_claim(settings, namespace, after(here, *directories))
+        stores = _store_volume(settings, namespace, cluster, after(here, *directories))
+        store_objects = [each for volume in stores for each in volume.objects]
         for name, workload in settings.workloads.items():
             if workload.namespace != namespace:
                 continue
@@ -90,17 +101,20 @@ def build(settings: Settings) -> Outputs:
                 f"{name}-volume",
                 workload.volume,
                 namespace,
+                cluster,
                 after(here, *directories),
                 source=platform.sources.get(workload.volume.claim),
+                grace_seconds=workload.termination_grace_seconds,
             )
-            ready = after(here, volumes[name], *store_claim, *_client(tracking, namespace))
+            ready = after(here, volumes[name], *stores, *_client(tracking, namespace))
             trainings[name] = Training(
                 name,
                 workload,
                 pods,
                 settings.nodes_of(name),
                 workload_environment(name, workload, store, settings.kanister.namespace),
-                settings.access,
+                cluster,
+                [*volumes[name].objects, *store_objects],
                 ready,
                 login=TRACKING_CLIENT if tracking is not None else None,
             )
@@ -109,6 +123,7 @@ def build(settings: Settings) -> Outputs:
                 workload,
                 pods,
                 settings.kanister.namespace,
+                store_objects,
                 after(ready, kanister, access),
             )
     outputs = _outputs(list(settings.workloads), settings, volumes, trainings, protections)
@@ -134,9 +149,8 @@ def _platform(settings: Settings, project: Project) -> Platform:
 def _in_namespace(namespace: str, settings: Settings, opts: Options) -> Options:
     """``opts``, and only after the namespace exists. One that holds an existing claim is not the
     stack's: `up` could not make it again, and `destroy` would delete the claim with it."""
-    for _, scope, volume in settings.volumes():
-        if isinstance(volume, ExistingClaim) and scope in (namespace, ""):
-            return opts
+    if not settings.makes_namespace(namespace):
+        return opts
     return after(opts, WorkloadNamespace(namespace, namespace, opts))
 
 
@@ -149,7 +163,7 @@ def _accounts(settings: Settings) -> dict[str, str]:
 
 
 def _prepared_directories(
-    settings: Settings, platform: Platform, opts: Options
+    settings: Settings, platform: Platform, cluster: Kubectl, opts: Options
 ) -> list[pulumi.Resource]:
     """Directories that would be root's, given to the pods' user; nothing where there are none."""
     kinds = HostPathVolume | FsxLustreVolume
@@ -163,6 +177,7 @@ def _prepared_directories(
             volume,
             settings.images.tools,
             settings.run_as,
+            cluster,
             after(opts, system),
             source=platform.sources.get(volume.claim),
         )
@@ -170,19 +185,37 @@ def _prepared_directories(
     ]
 
 
-def _store_claim(settings: Settings, namespace: str, opts: Options) -> list[pulumi.Resource]:
+def _store_volume(
+    settings: Settings, namespace: str, cluster: Kubectl, opts: Options
+) -> list[ClaimedVolume]:
     """The store's volume as one namespace mounts it; nothing where the store is a bucket."""
     volume = settings.backup_store.volume
     if volume is None:
         return []
-    name = f"{namespace}-store"
+    graces = [
+        workload.termination_grace_seconds
+        for workload in settings.workloads.values()
+        if workload.namespace == namespace
+    ]
     return [
-        ClaimedVolume(name, volume, namespace, opts, volume_name=f"{volume.name}-{namespace}-vol")
+        ClaimedVolume(
+            f"{namespace}-store",
+            volume,
+            namespace,
+            cluster,
+            opts,
+            volume_name=volume_name(volume.name, namespace),
+            grace_seconds=max(graces),
+        )
     ]
 
 
 def _tracking(
-    settings: Settings, platform: Platform, homes: Mapping[str, Options], opts: Options
+    settings: Settings,
+    platform: Platform,
+    cluster: Kubectl,
+    homes: Mapping[str, Options],
+    opts: Options,
 ) -> TrackingServer | None:
     """The experiment tracking, with its volumes; None where the stack has none."""
     tracking = settings.pipeline.tracking
@@ -194,12 +227,15 @@ def _tracking(
             f"tracking-{volume.name}",
             volume,
             tracking.namespace,
+            cluster,
             here,
             source=platform.sources.get(volume.claim),
         )
         for _, volume in tracking.volumes()
     ]
-    return TrackingServer("tracking", tracking, settings.run_as, homes, after(here, *volumes))
+    claims = [each for volume in volumes for each in volume.objects]
+    ready = after(here, *volumes)
+    return TrackingServer("tracking", tracking, settings.run_as, homes, claims, ready)
 
 
 def _client(tracking: TrackingServer | None, namespace: str) -> list[pulumi.Resource]:

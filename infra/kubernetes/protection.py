@@ -1,5 +1,7 @@
 """What runs on a schedule for each workload: a backup by Kanister, then retention."""
 
+from collections.abc import Sequence
+
 import pulumi
 
 from infra.kubernetes.pods import PodSettings, user, with_store
@@ -27,6 +29,7 @@ class Protection(pulumi.ComponentResource):
         workload: Workload,
         pods: PodSettings,
         kanister_namespace: str,
+        claims: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
@@ -35,6 +38,7 @@ class Protection(pulumi.ComponentResource):
             workload: its settings.
             pods: image, user and store of the schedule's pods.
             kanister_namespace: where ActionSets are made.
+            claims: what its pods hold, finished ones too.
             opts: the parent, and what must exist first.
         """
         super().__init__("holdfast:protection:Protection", f"{name}-protection", {}, opts)
@@ -92,7 +96,9 @@ class Protection(pulumi.ComponentResource):
             f"{account}-schedule",
             backup_cron_job(name, workload, pods),
             pulumi.ResourceOptions(
-                parent=self, depends_on=[self.binding, self.job_binding, self.task_account]
+                parent=self,
+                depends_on=[self.binding, self.job_binding, self.task_account],
+                replace_with=list(claims),
             ),
         )
         self.cron_job_name = name_of(self.cron_job)

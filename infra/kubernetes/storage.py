@@ -8,16 +8,25 @@ first. ``nfs`` and ``iscsi`` are servers of yours; what AWS provides is made in 
 
 import pulumi
 
+from infra import names
+from infra.kubernetes.hooks import Hook, claim_is_free, volume_is_gone
+from infra.kubernetes.kubectl import Kubectl
+from infra.kubernetes.preflight import must_exist
+from infra.kubernetes.sources import source_of
 from infra.manifests import Manifest, load, merge, register
-from infra.names import PART_OF, SYSTEM_NAMESPACE
+from infra.names import (
+    MADE_BY_STACK_ANNOTATION,
+    PART_OF,
+    SYSTEM_NAMESPACE,
+    ZONE_ANNOTATION,
+)
 from infra.settings import (
     ExistingClaim,
     FsxLustreVolume,
     HostPathVolume,
-    IscsiVolume,
-    NfsVolume,
     Volume,
 )
+from infra.settings.volumes import made_by_stack
 
 #: Where the example PersistentVolume of manifests/ says what is behind it.
 SOURCES = ("hostPath", "nodeAffinity")
@@ -50,6 +59,7 @@ class PreparedDirectory(pulumi.ComponentResource):
         volume: HostPathVolume | FsxLustreVolume,
         image: str,
         run_as: int,
+        cluster: Kubectl,
         opts: pulumi.ResourceOptions,
         *,
         source: Manifest | None = None,
@@ -60,6 +70,7 @@ class PreparedDirectory(pulumi.ComponentResource):
             volume: which directory.
             image: of the tools.
             run_as: the user and group that will own the directory.
+            cluster: where the directory's claim is.
             opts: the parent, and what must exist first.
             source: what is behind it, where another layer made it.
         """
@@ -73,6 +84,7 @@ class PreparedDirectory(pulumi.ComponentResource):
                 name,
                 volume,
                 SYSTEM_NAMESPACE,
+                cluster,
                 pulumi.ResourceOptions(parent=self),
                 volume_name=f"prepare-{volume.name}-vol",
                 source=source,
@@ -99,9 +111,15 @@ class PreparedDirectory(pulumi.ComponentResource):
                 },
             },
         )
-        after = [self.claimed] if self.claimed is not None else None
+        claimed = [self.claimed] if self.claimed is not None else []
         self.job = register(
-            f"{name}-job", job, pulumi.ResourceOptions(parent=self, depends_on=after)
+            f"{name}-job",
+            job,
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=claimed,
+                replace_with=[each for claim in claimed for each in claim.objects],
+            ),
         )
         self.register_outputs({})
 
@@ -111,33 +129,6 @@ def _without_place(job: Manifest) -> Manifest:
     spec = job["spec"]["template"]["spec"]
     del spec["nodeSelector"], spec["volumes"]
     return job
-
-
-def source_of(volume: Volume) -> Manifest | None:
-    """What a PersistentVolume's spec says of a volume that is there already; None for a claim."""
-    match volume:
-        case HostPathVolume():
-            on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [volume.node]}
-            term = {"matchExpressions": [on_node]}
-            return {
-                "hostPath": {"path": volume.path, "type": "DirectoryOrCreate"},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
-            }
-        case NfsVolume():
-            return {
-                "nfs": {"server": volume.server, "path": volume.path},
-                "mountOptions": list(volume.mount_options),
-            }
-        case IscsiVolume():
-            return {
-                "iscsi": {
-                    "targetPortal": volume.portal,
-                    "iqn": volume.iqn,
-                    "lun": volume.lun,
-                    "fsType": "ext4",
-                }
-            }
-    return None
 
 
 class ClaimedVolume(pulumi.ComponentResource):
@@ -150,35 +141,42 @@ class ClaimedVolume(pulumi.ComponentResource):
     """The PersistentVolumeClaim to mount."""
     volume_name: pulumi.Output[str] | None
     """The PersistentVolume, where the stack declares it."""
+    objects: list[pulumi.Resource]
+    """Volume and claim: what holds the claim must be replaced with them. Empty for a claim that
+    someone else made."""
 
     def __init__(
         self,
         name: str,
         volume: Volume,
         namespace: str,
+        cluster: Kubectl,
         opts: pulumi.ResourceOptions,
         *,
         volume_name: str | None = None,
         source: Manifest | None = None,
+        grace_seconds: float = 0,
     ) -> None:
         """
         Args:
             name: the Pulumi name.
             volume: what to claim.
             namespace: where the pods are.
+            cluster: that has the namespace.
             opts: the parent, and what must exist first.
             volume_name: the PersistentVolume's name; default ``<volume.name>-vol``. A directory
                 that several namespaces mount needs one PersistentVolume in each.
             source: what is behind it, where another layer made it.
+            grace_seconds: how long a pod that is told to stop may keep the claim.
         """
         super().__init__("holdfast:storage:ClaimedVolume", name, {}, opts)
         source = source or source_of(volume)
         if source is None or isinstance(volume, ExistingClaim):
             self.volume_name, self.claim_name = None, pulumi.Output.from_input(volume.claim)
+            self.objects = []
             self.register_outputs({"claim_name": self.claim_name})
             return
-        options = pulumi.ResourceOptions(parent=self)
-        volume_name = volume_name or f"{volume.name}-vol"
+        named = volume_name or names.volume_name(volume.name)
         shape = {
             "storageClassName": volume.storage_class,
             "accessModes": list(volume.access_modes),
@@ -187,7 +185,11 @@ class ClaimedVolume(pulumi.ComponentResource):
         persistent_volume = merge(
             _without_source(load("persistent-volume")),
             {
-                "metadata": {"name": volume_name, "labels": PART_OF},
+                "metadata": {
+                    "name": named,
+                    "labels": PART_OF,
+                    "annotations": _what_is_behind(volume),
+                },
                 "spec": {
                     **shape,
                     **source,
@@ -202,20 +204,54 @@ class ClaimedVolume(pulumi.ComponentResource):
                 "metadata": {"name": volume.claim, "namespace": namespace},
                 "spec": {
                     **shape,
-                    "volumeName": volume_name,
+                    "volumeName": named,
                     "resources": {"requests": {"storage": volume.size}},
                 },
             },
         )
-        self.persistent_volume = register(f"{name}-volume", persistent_volume, options)
+        self.persistent_volume = register(
+            f"{name}-volume",
+            persistent_volume,
+            pulumi.ResourceOptions(
+                parent=self,
+                delete_before_replace=True,
+                hooks=_before_create(f"{name}-volume-is-gone", volume_is_gone(cluster, named)),
+            ),
+        )
+        free = claim_is_free(cluster, namespace, volume.claim, named, grace_seconds)
         self.claim = register(
             f"{name}-claim",
             claim,
-            pulumi.ResourceOptions(parent=self, depends_on=[self.persistent_volume]),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[self.persistent_volume],
+                # Kubernetes resizes only volumes that a provisioner made. A claim is made anew with
+                # the same volume behind it, while no pod runs.
+                replace_on_changes=["spec.resources"],
+                replace_with=[self.persistent_volume],
+                delete_before_replace=True,
+                hooks=_before_create(f"{name}-claim-is-free", free),
+            ),
         )
+        self.objects = [self.persistent_volume, self.claim]
+        must_exist(cluster, self.persistent_volume, "persistentvolume", named)
+        must_exist(cluster, self.claim, "persistentvolumeclaim", volume.claim, namespace)
         self.volume_name = name_of(self.persistent_volume)
         self.claim_name = name_of(self.claim)
         self.register_outputs({"volume_name": self.volume_name, "claim_name": self.claim_name})
+
+
+def _before_create(name: str, hook: Hook) -> pulumi.ResourceHookBinding:
+    return pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(name, hook)])
+
+
+def _what_is_behind(volume: Volume) -> dict[str, str]:
+    """What a later change of the settings must know of the volume that there is."""
+    zone = getattr(volume, "zone", None)
+    return {
+        **({ZONE_ANNOTATION: zone} if zone else {}),
+        **({MADE_BY_STACK_ANNOTATION: "true"} if made_by_stack(volume) else {}),
+    }
 
 
 def _without_source(persistent_volume: Manifest) -> Manifest:

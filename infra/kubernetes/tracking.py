@@ -4,7 +4,7 @@ Metrics and the model registry are rows of the database, files are artifacts; th
 artifacts, so that clients hold one password and no right to where the files are kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -47,6 +47,7 @@ class TrackingServer(pulumi.ComponentResource):
         tracking: Tracking,
         run_as: int,
         clients: Mapping[str, pulumi.ResourceOptions],
+        claims: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
@@ -55,11 +56,13 @@ class TrackingServer(pulumi.ComponentResource):
             tracking: its settings.
             run_as: user and group of its pods.
             clients: the namespaces of trainers, each with options that wait for it.
+            claims: what its pods hold; replaced only while no pod runs.
             opts: the provider, the namespace and the claims.
         """
         super().__init__("holdfast:pipeline:TrackingServer", name, {}, opts)
         self._name, self._namespace = name, tracking.namespace
         self._own = pulumi.ResourceOptions(parent=self)
+        self._claims = list(claims)
         self.url = tracking_url(tracking)
         trainer = self._password("trainer")
         before = [
@@ -95,7 +98,11 @@ class TrackingServer(pulumi.ComponentResource):
         self, what: str, manifest: Manifest, *first: pulumi.Resource
     ) -> pulumi.CustomResource:
         placed = merge(manifest, {"metadata": {"namespace": self._namespace}})
-        return register(f"{self._name}-{what}", placed, after(self._own, *first))
+        holds = placed["kind"] in ("Deployment", "StatefulSet")
+        own = pulumi.ResourceOptions.merge(
+            self._own, pulumi.ResourceOptions(replace_with=self._claims if holds else None)
+        )
+        return register(f"{self._name}-{what}", placed, after(own, *first))
 
     def _secret(
         self,

@@ -1,19 +1,26 @@
 """Workloads: a namespace, a training Job that recovers by itself, its Service and environment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
 
 from infra.kubernetes.distributed import devices, members, rendezvous_objects, several_nodes
 from infra.kubernetes.environment import recover_environment, trainer_environment
-from infra.kubernetes.hooks import wait_until_gone
+from infra.kubernetes.hooks import job_is_gone
+from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.placement import protection_from_consolidation, training_placement
 from infra.kubernetes.pods import PodSettings, env, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
-from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, config_map_name, workload_labels
-from infra.settings import EksAccess, KubernetesSettings, Workload
+from infra.names import (
+    CLAIM_LABEL,
+    MADE_BY_STACK_ANNOTATION,
+    WORKLOAD_LABEL,
+    config_map_name,
+    workload_labels,
+)
+from infra.settings import BackupStore, Workload
 from infra.settings.node_groups import TrainingNodes
 
 #: What cannot be changed in a Job, beside its template.
@@ -62,7 +69,8 @@ class Training(pulumi.ComponentResource):
         pods: PodSettings,
         nodes: TrainingNodes | None,
         environment: Mapping[str, str],
-        access: KubernetesSettings | EksAccess,
+        cluster: Kubectl,
+        claims: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions,
         *,
         login: str | None = None,
@@ -74,7 +82,8 @@ class Training(pulumi.ComponentResource):
             pods: images, user and store of its pods.
             nodes: the training group that hosts it; None where the nodes are not the stack's.
             environment: of `holdfast` in all pods of the workload.
-            access: how kubectl reaches the cluster.
+            cluster: where the Job is.
+            claims: what its pods hold; replaced only while no pod runs.
             opts: the parent, and what the pods mount.
             login: the Secret with the trainer's environment for the experiment tracking, if any.
         """
@@ -87,7 +96,11 @@ class Training(pulumi.ComponentResource):
             f"{name}-account", merge(load("service-account"), {"metadata": metadata}), options
         )
         config_map = {
-            "metadata": {**metadata, "name": config_map_name(workload.volume.claim)},
+            "metadata": {
+                **metadata,
+                "name": config_map_name(workload.volume.claim),
+                **_store_mark(pods.store),
+            },
             "data": dict(environment),
         }
         self.config_map = register(
@@ -121,9 +134,10 @@ class Training(pulumi.ComponentResource):
                 # Replaced for these too, where the provider would try an update that the API server
                 # refuses; and never created first, since the name is taken.
                 replace_on_changes=IMMUTABLE,
+                replace_with=list(claims),
                 delete_before_replace=True,
                 hooks=pulumi.ResourceHookBinding(
-                    before_create=[_replacement_hook(name, workload, access)]
+                    before_create=[_replacement_hook(name, workload, cluster)]
                 ),
             ),
         )
@@ -132,24 +146,26 @@ class Training(pulumi.ComponentResource):
         self.register_outputs({"job_name": self.job_name, "service_name": self.service_name})
 
 
+def _store_mark(store: BackupStore) -> Manifest:
+    """Beside the store's address: that the stack made it, for the next change of the settings."""
+    return {"annotations": {MADE_BY_STACK_ANNOTATION: "true"}} if store.create else {}
+
+
 def _ignored_changes(workload: Workload) -> list[str]:
     """A restore suspends and resumes the Job; `up` must not take part in that."""
     manual = ["spec.template", *IMMUTABLE] if workload.rollout == "manual" else []
     return ["spec.suspend", *manual]
 
 
-def _replacement_hook(
-    name: str, workload: Workload, access: KubernetesSettings | EksAccess
-) -> pulumi.ResourceHook:
-    wait = wait_until_gone(
-        access,
+def _replacement_hook(name: str, workload: Workload, cluster: Kubectl) -> pulumi.ResourceHook:
+    wait = job_is_gone(
+        cluster,
         workload.namespace,
         name,
         f"{WORKLOAD_LABEL}={name},app.kubernetes.io/component=trainer",
         workload.termination_grace_seconds,
     )
-    options = pulumi.ResourceHookOptions(on_dry_run=True)
-    return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait, options)
+    return pulumi.ResourceHook(f"{name}-previous-job-is-gone", wait)
 
 
 def training_job(

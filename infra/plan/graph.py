@@ -19,7 +19,7 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from infra.plan.fake_outputs import outputs_of
 from infra.settings import Settings
-from infra.stack import Outputs, build
+from infra.stack import Outputs, declare
 
 PROJECT = "holdfast"
 RESOURCE_REFERENCES = resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES
@@ -45,6 +45,7 @@ class Options:
     delete_before_replace: bool = False
     ignore_changes: tuple[str, ...] = ()
     replace_on_changes: tuple[str, ...] = ()
+    replace_with: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     hooks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     version: str | None = None
@@ -170,6 +171,7 @@ def _resource(urn: str, request: Any) -> Resource:
             delete_before_replace=request.deleteBeforeReplace,
             ignore_changes=tuple(request.ignoreChanges),
             replace_on_changes=tuple(request.replaceOnChanges),
+            replace_with=tuple(sorted(request.replace_with)),
             aliases=tuple(sorted(alias.urn for alias in request.aliases if alias.urn)),
             hooks={kind: names for kind, names in hooks.items() if names},
             version=request.version or None,
@@ -202,7 +204,7 @@ def collect(
     stack: str,
     *,
     preview: bool = False,
-    program: Callable[[Settings], Outputs] = build,
+    program: Callable[[Settings], Outputs] = declare,
     create: Creator = _as_asked,
 ) -> Graph:
     """Run the program and return what it declares. Safe to call again and again.

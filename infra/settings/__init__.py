@@ -115,7 +115,7 @@ def from_config(config: pulumi.Config) -> Settings:
 def with_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that have a value. Pulumi.yaml gives an empty default to each setting that only
     one target has, since the engine would demand it of all stacks otherwise."""
-    return {key: value for key, value in values.items() if value not in ({}, "", None)}
+    return {key: value for key, value in values.items() if value not in ({}, [], "", None)}
 
 
 def _of_project(config: Mapping[str, Any]) -> dict[str, Any]:

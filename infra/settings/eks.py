@@ -82,6 +82,10 @@ class EksStack(Settings):
     """``protected``: destroy refuses to touch bucket, file systems, disks and images, and keeps
     them. ``deletable``: it removes checkpoints and backups with everything else."""
 
+    discard: tuple[str, ...] = ()
+    """Volumes, by name, and the backup bucket, that `up` may take out of the stack: the explicit
+    word for another zone, volume or bucket name. What goes with them: docs/settings.md."""
+
     @property
     def region(self) -> str:
         return self.aws.region

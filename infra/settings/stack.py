@@ -165,6 +165,13 @@ class Settings(Model):
             for where, volume in self.pipeline.tracking.volumes():
                 yield f"pipeline.tracking.{where}", self.pipeline.tracking.namespace, volume
 
+    def makes_namespace(self, namespace: str) -> bool:
+        """Whether a namespace is the stack's: not one that holds a claim of someone else's."""
+        return not any(
+            isinstance(volume, ExistingClaim) and scope in (namespace, "")
+            for _, scope, volume in self.volumes()
+        )
+
     def namespaces(self) -> list[str]:
         """The workloads' namespaces, each once, in the order of the settings."""
         return list(dict.fromkeys(workload.namespace for workload in self.workloads.values()))

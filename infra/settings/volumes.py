@@ -97,6 +97,13 @@ SHAREABLE = ", ".join(
 )
 
 
+def made_by_stack(volume: Volume) -> bool:
+    """Whether the stack makes what is behind the volume, and may so remove it with its data."""
+    if isinstance(volume, EbsVolume):
+        return volume.volume_id is None
+    return isinstance(volume, EfsVolume | FsxLustreVolume)
+
+
 def volume_bytes(volume: Volume) -> int:
     """The volume's size in bytes."""
     return size_bytes(volume.size)

@@ -7,7 +7,7 @@ from infra.plan import render
 from infra.plan.__main__ import main
 from infra.plan.graph import Graph, collect
 from infra.settings import HostPathVolume, load
-from infra.stack import build
+from infra.stack import declare
 from testkit.factories import BUCKET, HOST_PATH, graph, of_stack, settings
 
 
@@ -39,7 +39,7 @@ def test_what_a_program_declares_inside_an_apply_is_found_missing_in_a_preview()
     """The comparison above has teeth."""
 
     def program(given):
-        outputs = build(given)
+        outputs = declare(given)
         pulumi.ComponentResource("t:t:Known", "known").urn.apply(
             lambda _: (
                 None if pulumi.runtime.is_dry_run() else pulumi.ComponentResource("t:t:L", "late")
