@@ -27,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan pictures images images-efa lock clean
+.PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ format: $(BIN)/.dev ## Format the code and apply the linter's safe fixes
 
 plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluster: make plan STACK=local
 	@$(BIN)/python -m infra.plan plan --stack $(STACK) --output $(OUTPUT)
+
+versions: $(BIN)/.dev ## Compare pinned versions with what there is, and say what runs out when
+	@$(BIN)/python -m infra.newer_versions
 
 pictures: $(BIN)/.dev ## Redraw docs/pictures from the plans of the three stacks
 	$(foreach stack,local dev prod,$(BIN)/python -m infra.plan plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true

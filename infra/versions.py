@@ -1,53 +1,94 @@
-"""What a stack pins, in one place: an upgrade is a change of this file and of nothing else.
+"""What an EKS stack pins, by minor version of Kubernetes: an upgrade is a change of settings, and a
+new version is a change of this file and of nothing else.
 
-Add-on versions and the node image belong to one Kubernetes minor version. Those here are what AWS
-offered for it in July and August 2026, by public files, since no one has asked AWS itself yet:
+Add-on versions and the node image belong to one minor version. Those here are what AWS offered for
+it in July and August 2026, by public files, since no one has asked AWS itself yet:
 
-- vpc-cni, coredns: the EKS user guide's tables of the latest version for each minor version;
-- kube-proxy, eks-pod-identity-agent, EBS, EFS, snapshot-controller, eks-node-monitoring-agent:
+- 1.35. vpc-cni, coredns: the EKS user guide's tables of the latest version for each minor version;
+  kube-proxy, eks-pod-identity-agent, EBS, EFS, snapshot-controller, eks-node-monitoring-agent:
   settings of a cluster of 1.35 that a script writes from ``aws eks describe-addon-versions``
   (devopscoop/aws-eks-template); the FSx driver: public Terraform for 1.35;
-- the node image: awslabs/amazon-eks-ami, release v20260728: one release version for all kinds of
-  AL2023 images, NVIDIA's among them;
+- 1.36. vpc-cni, kube-proxy, coredns: what a cluster of 1.36 got in a public record of its tests;
+  the others do not differ from one minor version to the next;
+- node images: awslabs/amazon-eks-ami, releases v20260728 (1.35) and v20260714 (1.36): one release
+  version for all kinds of AL2023 images, NVIDIA's among them;
+- kubectl: the version of the node image, within one minor version of the control plane;
 - the end of support: the EKS user guide and endoflife.date/amazon-eks.
 
 To each other: kube-proxy has the control plane's minor version; the EBS driver is new enough for
-AmazonEBSCSIDriverPolicyV2 (1.58); every driver's add-on takes Pod Identity. docs/eks.md says how to
-ask AWS for the present ones.
+AmazonEBSCSIDriverPolicyV2 (1.58); every driver's add-on takes Pod Identity. `make versions` says
+what is newer and what runs out; docs/upgrade.md how to go on.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
 from types import MappingProxyType
 
+
+@dataclass(frozen=True)
+class Minor:
+    """What belongs to one minor version of Kubernetes on EKS."""
+
+    supported_until: date
+    """The last day of standard support; then AWS upgrades the control plane by itself."""
+    node_release: str
+    """The release of every AL2023 node image. Nodes are replaced when this changes, never
+    otherwise."""
+    kubectl: str
+    """The kubectl to use with it."""
+    addons: Mapping[str, str]
+    """EKS add-ons, by name."""
+
+
+#: When these pins were last compared with what there is.
+CHECKED = date(2026, 8, 21)
+
+#: Add-ons that do not differ from one minor version to the next.
+_ADDONS = {
+    "vpc-cni": "v1.22.4-eksbuild.3",
+    "eks-pod-identity-agent": "v1.4.0-eksbuild.1",
+    "snapshot-controller": "v8.6.0-eksbuild.4",
+    "aws-ebs-csi-driver": "v1.63.1-eksbuild.1",
+    "aws-efs-csi-driver": "v3.4.1-eksbuild.1",
+    "aws-fsx-csi-driver": "v1.9.0-eksbuild.1",
+    "eks-node-monitoring-agent": "v1.7.0-eksbuild.1",
+}
+
+#: From the oldest to the newest.
+MINORS: Mapping[str, Minor] = MappingProxyType(
+    {
+        "1.35": Minor(
+            supported_until=date(2027, 3, 27),
+            node_release="1.35.6-20260728",
+            kubectl="1.35.6",
+            addons=_ADDONS | {"kube-proxy": "v1.35.3-eksbuild.18", "coredns": "v1.14.3-eksbuild.3"},
+        ),
+        "1.36": Minor(
+            supported_until=date(2027, 8, 2),
+            node_release="1.36.2-20260714",
+            kubectl="1.36.2",
+            addons=_ADDONS
+            | {"kube-proxy": "v1.36.0-eksbuild.21", "coredns": "v1.14.3-eksbuild.16"},
+        ),
+    }
+)
+
+#: What a stack has that names no version.
 KUBERNETES = "1.35"
 
-#: Standard support of KUBERNETES ends on this day; then AWS upgrades the control plane by itself.
-SUPPORTED_UNTIL = "2027-03-27"
-
-#: The release of every AL2023 node image. Nodes are replaced when this changes, never otherwise.
-NODE_RELEASE = "1.35.6-20260728"
-
 #: Needed by nodes while they join, so installed before there is one.
-ADDONS_BEFORE_NODES = MappingProxyType(
-    {
-        "vpc-cni": "v1.22.4-eksbuild.3",
-        "kube-proxy": "v1.35.3-eksbuild.18",
-        "eks-pod-identity-agent": "v1.4.0-eksbuild.1",
-    }
-)
-
+ADDONS_BEFORE_NODES = ("vpc-cni", "kube-proxy", "eks-pod-identity-agent")
 #: Deployments among these wait for nodes: installed before, CoreDNS is DEGRADED for 20 minutes.
-ADDONS_AFTER_NODES = MappingProxyType(
-    {
-        "coredns": "v1.14.3-eksbuild.3",
-        "snapshot-controller": "v8.6.0-eksbuild.4",
-        "aws-ebs-csi-driver": "v1.63.1-eksbuild.1",
-        "aws-efs-csi-driver": "v3.4.1-eksbuild.1",
-        "aws-fsx-csi-driver": "v1.9.0-eksbuild.1",
-        "eks-node-monitoring-agent": "v1.7.0-eksbuild.1",
-    }
+ADDONS_AFTER_NODES = (
+    "coredns",
+    "snapshot-controller",
+    "aws-ebs-csi-driver",
+    "aws-efs-csi-driver",
+    "aws-fsx-csi-driver",
+    "eks-node-monitoring-agent",
 )
-
-ADDONS = MappingProxyType({**ADDONS_BEFORE_NODES, **ADDONS_AFTER_NODES})
+ADDONS = ADDONS_BEFORE_NODES + ADDONS_AFTER_NODES
 
 #: Helm charts: repository, chart, version. Kanister's version is also the chart's.
 KANISTER = ("https://charts.kanister.io", "kanister-operator", "0.119.0")

@@ -194,6 +194,7 @@ class ElasticNodes(pulumi.ComponentResource):
                 _node_class(
                     group_name,
                     group,
+                    versions.MINORS[cluster.version].node_release,
                     access.profile,
                     [network.private[zone].id for zone in zones],
                     ids,
@@ -234,6 +235,7 @@ def _release(
 def _node_class(
     name: str,
     group: TrainingGroup,
+    release: str,
     profile: pulumi.Input[str],
     subnets: list[pulumi.Output[str]],
     security_groups: list[pulumi.Output[str]],
@@ -254,7 +256,7 @@ def _node_class(
         },
     }
     spec: dict[str, Any] = {
-        "amiSelectorTerms": [{"alias": f"al2023@v{versions.NODE_RELEASE.rpartition('-')[2]}"}],
+        "amiSelectorTerms": [{"alias": f"al2023@v{release.rpartition('-')[2]}"}],
         "instanceProfile": profile,
         "subnetSelectorTerms": [{"id": subnet} for subnet in subnets],
         "securityGroupSelectorTerms": [{"id": each} for each in security_groups],

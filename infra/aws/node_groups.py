@@ -15,7 +15,6 @@ import pulumi
 import pulumi_aws as aws
 import yaml
 
-from infra import versions
 from infra.aws.iam import Role, managed, service_trust
 from infra.aws.network import Network
 from infra.settings.cluster import ClusterSettings
@@ -148,8 +147,8 @@ class ManagedNodes(pulumi.ComponentResource):
             node_role_arn=role.arn,
             subnet_ids=[network.private[zone].id for zone in zones],
             ami_type=NVIDIA_IMAGE if training and training.gpus else STANDARD_IMAGE,
-            release_version=versions.NODE_RELEASE,
-            version=cluster.version,
+            release_version=cluster.node_release,
+            version=cluster.nodes,
             capacity_type=_capacity_type(training),
             # A Capacity Block's type must be in the template, and then not here.
             instance_types=None if _in_block(training) else list(group.instance_types),

@@ -106,8 +106,13 @@ class ClusterSettings(Model):
 
     name: Name
     """The cluster's name in the account and region."""
-    version: Literal["1.35"] = versions.KUBERNETES
-    """Kubernetes' minor version. Add-ons and node images are pinned to it: infra/versions.py."""
+    version: Literal["1.35", "1.36"] = versions.KUBERNETES
+    """Kubernetes' minor version, of the control plane and, unless said otherwise, of the nodes.
+    Add-ons and node images are pinned to it: infra/versions.py. docs/upgrade.md says how to go on
+    to the next one."""
+    node_version: Literal["1.35", "1.36"] | None = None
+    """The nodes' minor version while an upgrade goes on: the same or the one before. Default:
+    ``version``. With the one before, an upgrade of the control plane stops no training."""
     api_access: ApiAccess
     """From where the API server can be reached."""
     access: dict[Name, AccessEntry] = Field(default_factory=dict)
@@ -147,10 +152,31 @@ class ClusterSettings(Model):
             if _ADDON_VERSION.fullmatch(version) is None:
                 raise ValueError(
                     f"{name} {version!r} is not an add-on version: write one such as "
-                    f"{versions.ADDONS[name]}"
+                    f"{versions.MINORS[versions.KUBERNETES].addons[name]}"
                 )
         return addons
 
+    @model_validator(mode="after")
+    def _nodes_follow_the_control_plane(self) -> "ClusterSettings":
+        minors = list(versions.MINORS)
+        behind = minors.index(self.version) - minors.index(self.nodes)
+        if behind not in (0, 1):
+            raise ValueError(
+                f"node_version {self.nodes} with version {self.version}: nodes have the control "
+                f"plane's version or the one before: use {self.version}, or leave it out"
+            )
+        return self
+
+    @property
+    def nodes(self) -> str:
+        """The nodes' minor version."""
+        return self.node_version or self.version
+
+    @property
+    def node_release(self) -> str:
+        """The release of the nodes' images."""
+        return versions.MINORS[self.nodes].node_release
+
     def addon_version(self, name: str) -> str:
         """The version of one add-on."""
-        return self.addons.get(name, versions.ADDONS[name])
+        return self.addons.get(name, versions.MINORS[self.version].addons[name])

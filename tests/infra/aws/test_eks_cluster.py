@@ -23,6 +23,7 @@ from testkit.eks_factories import (
 )
 from tests.infra.plan.test_graph import everything_before
 
+PINNED = versions.MINORS[versions.KUBERNETES]
 CLUSTER, GROUPS = "eks:index:Cluster", "aws:eks/nodeGroup:NodeGroup"
 TEMPLATE, ADDON = "aws:ec2/launchTemplate:LaunchTemplate", "aws:eks/addon:Addon"
 
@@ -130,16 +131,28 @@ def test_a_pipelines_role_can_read_everything_and_change_nothing():
 
 def test_every_addon_and_chart_is_pinned(eks: Graph):
     for addon in eks.find(ADDON):
-        assert addon.inputs["addonVersion"] == versions.ADDONS[addon.inputs["addonName"]]
+        assert addon.inputs["addonVersion"] == PINNED.addons[addon.inputs["addonName"]]
     for release in eks.find("Release"):
         assert release.inputs["version"]
 
 
-def test_what_is_pinned_belongs_to_one_minor_version_of_kubernetes():
-    assert versions.NODE_RELEASE.startswith(f"{versions.KUBERNETES}.")
-    assert versions.ADDONS["kube-proxy"].startswith(f"v{versions.KUBERNETES}.")
-    released = date.fromisoformat(versions.NODE_RELEASE.partition("-")[2])
-    assert released < date.fromisoformat(versions.SUPPORTED_UNTIL)
+@pytest.mark.parametrize("name", versions.MINORS)
+def test_what_is_pinned_belongs_to_one_minor_version_of_kubernetes(name: str):
+    minor = versions.MINORS[name]
+
+    assert minor.node_release.startswith(f"{name}.")
+    assert minor.kubectl.startswith(f"{name}.")
+    assert minor.addons["kube-proxy"].startswith(f"v{name}.")
+    assert set(minor.addons) == set(versions.ADDONS)
+    released = date.fromisoformat(minor.node_release.partition("-")[2])
+    assert released <= versions.CHECKED < minor.supported_until
+
+
+def test_minor_versions_are_in_order_and_run_out_in_order():
+    ends = [minor.supported_until for minor in versions.MINORS.values()]
+
+    assert ends == sorted(ends)
+    assert versions.KUBERNETES in versions.MINORS
 
 
 def test_addons_come_in_the_order_that_works(eks: Graph):
@@ -190,7 +203,7 @@ def test_nodes_are_private_encrypted_pinned_and_repaired(eks: Graph):
     for group in groups:
         inputs = group.inputs
         assert all("-private-" in subnet for subnet in inputs["subnetIds"]), group.name
-        assert inputs["releaseVersion"] == versions.NODE_RELEASE
+        assert inputs["releaseVersion"] == PINNED.node_release
         assert inputs["version"] == versions.KUBERNETES
         assert inputs["nodeRepairConfig"]["enabled"] is True
         assert inputs["updateConfig"] == {"maxUnavailable": 1}

@@ -166,6 +166,11 @@ def eks_documents(draw: st.DrawFn) -> Document:
             "name": "test",
             "api_access": draw(st.sampled_from(access)),
             **draw(st.sampled_from([{}, {"access": _access()}])),
+            **draw(
+                st.sampled_from(
+                    [{}, {"version": "1.36"}, {"version": "1.36", "node_version": "1.35"}]
+                )
+            ),
         },
         "node_groups": {"training": groups},
         "data_stores": draw(st.sampled_from(["protected", "deletable"])),

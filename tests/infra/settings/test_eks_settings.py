@@ -61,7 +61,10 @@ def test_the_valid_settings_are_valid():
         ({"cluster__api_access": {"public_cidrs": ["10.0.0.0/24"]}},
          "cluster.api_access.public_cidrs.0: 10.0.0.0/24 is private, which never reaches the "
          "public endpoint: use the address that your network has on the internet"),
-        ({"cluster__version": "1.21"}, "cluster.version: '1.21' is not known: use one of 1.35"),
+        ({"cluster__version": "1.21"}, "cluster.version: '1.21' is not known: use one of "
+         "1.35, 1.36"),
+        ({"cluster__node_version": "1.36"}, "cluster: node_version 1.36 with version 1.35: nodes "
+         "have the control plane's version or the one before: use 1.35, or leave it out"),
         ({"cluster__addons": {"coredns": "latest"}}, "cluster.addons: coredns 'latest' is not an "
          "add-on version: write one such as v1.14.3-eksbuild.3"),
         ({"cluster__access": {"me": {"principal": "arn:aws:sts::123456789012:assumed-role/a/b"}}},
