@@ -8,18 +8,14 @@ is up is reported as a failure: the doctor always answers.
 from __future__ import annotations
 
 import errno
-import queue
 import secrets
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from holdfast import bundle as bundles
+from holdfast import doctor_store
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
@@ -28,6 +24,7 @@ from holdfast.errors import (
     StoreDenied,
     StoreUnreachable,
 )
+from holdfast.examination import Check, Examination, Level, Stop, failed
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.documents import Snapshot
 from holdfast.text import ago, size
@@ -37,93 +34,7 @@ if TYPE_CHECKING:
     from holdfast.store.base import Store
     from holdfast.store.snapshot import Catalog
 
-#: seconds in which the doctor answers, whatever the volume and the store do
-BUDGET = 18.0
 CLOCK_WARNING, CLOCK_FAILURE = 30, 300  # seconds; S3 refuses requests that are 15 minutes off
-
-
-class Level(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report. `remedy` is empty when the level is ok."""
-
-    name: str
-    level: Level
-    found: str
-    remedy: str = ""
-
-
-Examination = tuple[str, Callable[[], Iterable[Check]]]
-
-
-class _Stop(Exception):
-    """The rest of this group needs what this check did not find."""
-
-    def __init__(self, check: Check) -> None:
-        self.check = check
-
-
-def examine(*groups: Sequence[Examination], budget: float = BUDGET) -> list[Check]:
-    """Run groups of examinations side by side; in a group one after the other.
-
-    A group ends at the first examination that the rest depends on. One that has not ended within
-    the budget (seconds) is a failure by that name.
-    """
-    results: queue.Queue[tuple[int, str, Check | None]] = queue.Queue()
-    doing = dict.fromkeys(range(len(groups)), "")
-
-    def run(number: int) -> None:
-        for name, examination in groups[number]:
-            doing[number] = name
-            try:
-                for check in examination():
-                    results.put((number, name, check))
-            except _Stop as stop:
-                results.put((number, name, stop.check))
-                break
-            except HoldfastError as error:
-                results.put((number, name, failed(name, error)))
-            except OSError as error:
-                found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-                check = Check(name, Level.FAIL, found, "is it mounted, and may this user read it?")
-                results.put((number, name, check))
-            except Exception as error:  # the doctor always answers
-                found = f"{type(error).__name__}: {error}"
-                results.put(
-                    (number, name, Check(name, Level.FAIL, found, "please report this bug"))
-                )
-        results.put((number, "", None))
-
-    end = time.monotonic() + budget
-    for number in doing:
-        threading.Thread(target=run, args=(number,), daemon=True).start()
-    found: dict[int, list[Check]] = {number: [] for number in doing}
-    waiting = set(doing)
-    while waiting:
-        try:
-            number, _, check = results.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            break
-        if check is None:
-            waiting.discard(number)
-        else:
-            found[number].append(check)
-    for number in sorted(waiting):
-        late = f"no answer within {budget:.0f} s"
-        remedy = "is the storage behind it overloaded, hung or cut off?"
-        found[number].append(Check(doing[number], Level.FAIL, late, remedy))
-    return [check for number in sorted(found) for check in found[number]]
-
-
-def failed(name: str, error: HoldfastError) -> Check:
-    """An error as a check: its line ends with the remedy."""
-    found, _, remedy = str(error).rpartition(": ")
-    return Check(name, Level.FAIL, found or remedy, remedy if found else "")
 
 
 def volume_group(volume: Volume, keep: int) -> list[Examination]:
@@ -132,7 +43,7 @@ def volume_group(volume: Volume, keep: int) -> list[Examination]:
     def exists() -> Iterable[Check]:
         if not volume.root.is_dir():
             remedy = "mount the volume there, or correct --volume (HOLDFAST_VOLUME)"
-            raise _Stop(Check("volume", Level.FAIL, f"'{volume.root}' is not a directory", remedy))
+            raise Stop(Check("volume", Level.FAIL, f"'{volume.root}' is not a directory", remedy))
         present = volume.present()
         state = f"generation {present}" if present else "no generation yet"
         yield Check("volume", Level.OK, f"{volume.run_path}: {state}")
@@ -222,25 +133,29 @@ def store_group(
         ("owner", lambda: _owner(catalog)),
         ("preconditions", lambda: _preconditions(store)),
         ("clock", lambda: _clock(store)),
+        ("listings", lambda: doctor_store.listings(store)),
     ]
     if workload:
         checks += [("latest snapshot", lambda: _snapshots(catalog, workload, max_age))]
+    if isinstance(store, DirectoryStore):
+        checks += [("permissions", lambda: doctor_store.permissions(store.root))]
     if store.url.startswith("s3://"):
-        checks += [("abort-upload rule", lambda: _abort_rule(store.url))]
-    return checks
+        checks += [("abort-upload rule", lambda: doctor_store.abort_rule(store.url))]
+    return [*checks, ("foreign objects", lambda: doctor_store.foreign_objects(store))]
 
 
 def _reachable(store: Store) -> Iterable[Check]:
     try:
         next(iter(store.list("snapshots")), None)
     except StoreDenied as error:
-        yield Check("store reachable", Level.OK, f"{store.url} answers")
-        raise _Stop(failed("store access", error)) from None
+        if not isinstance(store, DirectoryStore):  # a directory has nobody who answers
+            yield Check("store reachable", Level.OK, f"{store.url} answers")
+        raise Stop(failed("store access", error)) from None
     except StoreUnreachable as error:
-        raise _Stop(failed("store reachable", error)) from None
+        raise Stop(failed("store reachable", error)) from None
     if isinstance(store, DirectoryStore) and not store.root.is_dir():
         remedy = "expected before the first push, which creates it; otherwise correct --store"
-        raise _Stop(Check("store", Level.WARN, f"{store.root} does not exist yet", remedy))
+        raise Stop(Check("store", Level.WARN, f"{store.root} does not exist yet", remedy))
     yield Check("store reachable", Level.OK, f"{store.url} answers")
     yield Check("store access", Level.OK, "it exists and may be listed")
 
@@ -324,38 +239,3 @@ def _clock(store: Store) -> Iterable[Check]:
     level = level if off < CLOCK_FAILURE else Level.FAIL
     remedy = "" if level is Level.OK else "set this machine's clock by NTP"
     yield Check("clock", level, f"{off:.1f} s from the store's", remedy)
-
-
-def _abort_rule(url: str) -> Iterable[Check]:
-    """Interrupted uploads cost money, invisibly, until a rule of the bucket aborts them."""
-    name, bucket = "abort-upload rule", url.removeprefix("s3://").split("/")[0]
-    remedy = "add a lifecycle rule AbortIncompleteMultipartUpload after 7 days to the bucket"
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        yield Check(name, Level.WARN, "not checked: boto3 is not installed here", remedy)
-        return
-    config = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
-    try:
-        client = boto3.client("s3", config=config)
-        rules = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code != "NoSuchLifecycleConfiguration":
-            yield Check(name, Level.WARN, f"not checked: {code}", remedy)
-            return
-        rules = []
-    except BotoCoreError as error:
-        yield Check(name, Level.WARN, f"not checked: {type(error).__name__}", remedy)
-        return
-    days = [
-        rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
-        for rule in rules
-        if rule.get("Status") == "Enabled" and "AbortIncompleteMultipartUpload" in rule
-    ]
-    if days:
-        yield Check(name, Level.OK, f"after {min(days)} days")
-    else:
-        yield Check(name, Level.WARN, "the bucket has none", remedy)

@@ -133,11 +133,13 @@ class S3:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = check_key(prefix.rstrip("/")) if prefix.strip("/") else None
 
+        below = f"{top}/" if top else ""
+
         def objects_after(key: str | None) -> Iterator[ObjectInfo]:
             for page in obstore.list(self._small, top, offset=key):
                 self._check_deadline()
-                # The folder marker of the prefix itself comes without its slash.
-                yield from (_info(o) for o in page if not top or o["path"].startswith(f"{top}/"))
+                # The folder marker of the prefix itself comes without its slash, or has no key.
+                yield from (_info(o) for o in page if o["path"].startswith(below) and o["path"])
 
         found, problem = self._call(prefix, lambda: list_completely(objects_after), listing=True)
         if problem and not self._problems:

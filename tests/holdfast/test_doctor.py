@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -14,16 +15,22 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from holdfast import doctor
+from holdfast import doctor_store, examination
 from holdfast.bundle import Bundle
 from holdfast.cli import app
-from holdfast.doctor import Check, Level, examine, store_group, volume_group
+from holdfast.doctor import store_group, volume_group
 from holdfast.errors import StoreDenied
+from holdfast.examination import Check, Level, examine, lazily
+from holdfast.store import open_store
 from holdfast.store.base import ObjectInfo
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.documents import BundleRef, Snapshot, Verification, bundle_path
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
+from testkit.memory_store import MemoryStore, World
+from testkit.s3_faults import Fault, FaultProxy, Rule, faults
+
+__all__ = ["faults"]
 
 Write = Callable[..., Bundle]
 
@@ -122,13 +129,12 @@ def test_a_read_only_store_fails_with_what_a_push_needs(
     assert "permission to write and delete" in check.remedy
 
 
-def test_refused_credentials_are_told_from_no_answer(
-    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
-):
-    def refuse(self: object, prefix: str = "") -> Iterator[ObjectInfo]:
+def test_refused_credentials_are_told_from_no_answer(monkeypatch: pytest.MonkeyPatch):
+    def refuse(prefix: str = "") -> Iterator[ObjectInfo]:
         raise StoreDenied("store s3://b/p: access denied: check the credentials")
 
-    monkeypatch.setattr(DirectoryStore, "list", refuse)
+    store = MemoryStore(World())
+    monkeypatch.setattr(store, "list", refuse)
     checks = examine(store_group(store, Catalog(store), "gpt"))
     assert [(c.name, c.level, c.remedy) for c in checks] == [
         ("store reachable", Level.OK, ""),
@@ -209,7 +215,7 @@ def test_a_store_that_never_answers_is_a_failure_in_time(
 
 
 def test_the_budget_leaves_time_to_start_within_twenty_seconds():
-    assert doctor.BUDGET <= 18
+    assert examination.BUDGET <= 18
 
 
 def test_the_command_ends_with_one_on_a_failure_and_zero_on_warnings(
@@ -237,17 +243,117 @@ def test_a_bucket_without_an_abort_rule_is_a_warning(monkeypatch: pytest.MonkeyP
             return {"Rules": self.rules}
 
     monkeypatch.setattr(boto3, "client", lambda *args, **more: Client())
-    assert [check.level for check in doctor._abort_rule("s3://bucket/p")] == [Level.WARN]
+    assert [check.level for check in doctor_store.abort_rule("s3://bucket/p")] == [Level.WARN]
     Client.rules = [
         {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
     ]
-    assert [check.level for check in doctor._abort_rule("s3://bucket/p")] == [Level.OK]
+    assert [check.level for check in doctor_store.abort_rule("s3://bucket/p")] == [Level.OK]
 
 
 def test_without_boto3_the_abort_rule_is_said_to_be_unchecked(monkeypatch: pytest.MonkeyPatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "boto3", None)
-    (check,) = doctor._abort_rule("s3://bucket/p")
+    (check,) = doctor_store.abort_rule("s3://bucket/p")
     assert check.level is Level.WARN
     assert "not checked" in check.found
+
+
+def test_a_directory_that_is_not_there_is_not_called_reachable(tmp_path: Path):
+    checks = of_store(DirectoryStore(tmp_path / "not/mounted/store"))
+    assert {check.level for check in checks.values()} == {Level.FAIL}
+    assert "does not exist" in checks["store access"].found
+
+
+def test_a_volume_that_hangs_as_it_is_opened_is_a_failure_in_time():
+    release = threading.Event()
+
+    def opened() -> list:
+        release.wait(30)
+        return []
+
+    (check,) = examine(lazily("volume", opened), budget=0.2)
+    release.set()
+    assert (check.name, check.level) == ("volume", Level.FAIL)
+
+
+def test_everything_foreign_is_named_and_nothing_of_ours(
+    store: DirectoryStore, volume: Volume, write_bundle: Write
+):
+    catalog = Catalog(store, "team/prod")
+    catalog.claim()
+    snapshot = snapshot_of(store, write_bundle(volume.generation_path(1)), timedelta(hours=1))
+    catalog.pin("gpt", snapshot.id)
+    path = snapshot.bundles[0].path
+    ours = [f"data/{path}/weights", f"manifests/{path}.json", f"tombstones/{path}.json"]
+    ours += ["locks/gpt.json", "sequences/gpt/0000000001.json", "CLOCK"]
+    for key in ours:
+        store.put_small(key, b"{}")
+    assert of_store(store)["foreign objects"].level is Level.OK
+
+    foreign = ["README.txt", "snapshots/gpt/.nfs00000001", "sequences/gpt/notes"]
+    foreign += ["data/gpt/.DS_Store", "pins/gpt/README"]
+    for key in foreign:
+        store.put_small(key, b"")
+    check = of_store(store)["foreign objects"]
+    assert check.level is Level.WARN
+    assert all(f"'{key}'" in check.found for key in foreign)
+
+
+def test_what_a_directory_store_passes_over_is_named(store: DirectoryStore):
+    Catalog(store, "team/prod").claim()
+    os.mkfifo(store.root / "pipe")
+    (store.root / "loop").symlink_to(".")
+    (store.root / os.fsdecode(b"not-utf-8-\xff")).write_bytes(b"")
+    check = of_store(store)["foreign objects"]
+    assert check.level is Level.WARN
+    assert check.found.count("'") == 6
+    assert "'pipe'" in check.found
+    assert "'loop'" in check.found
+
+
+def test_a_store_with_too_many_objects_is_looked_through_where_documents_are(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    store.put_small("snapshots/gpt/README", b"")
+    monkeypatch.setattr(doctor_store, "LOOK_SECONDS", -1)
+    check = of_store(store)["foreign objects"]
+    assert "'snapshots/gpt/README' among the documents" in check.found
+
+
+@pytest.mark.parametrize("place", ["", "snapshots"])
+def test_a_store_that_every_user_may_write_to_is_a_warning(store: DirectoryStore, place: str):
+    store.put_small("snapshots/gpt/x", b"")
+    store.root.chmod(0o755)
+    (store.root / "snapshots").chmod(0o755)
+    assert of_store(store)["permissions"].level is Level.OK
+    (store.root / place).chmod(0o777)
+    check = of_store(store)["permissions"]
+    assert check.level is Level.WARN
+    assert str(store.root / place) in check.found
+    assert "chmod" in check.remedy
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("fault", [Fault.CUT_LISTING, Fault.ENDED_LISTING])
+def test_a_server_that_cuts_listings_off_is_found_in_an_empty_store(
+    s3_url: str, faults: FaultProxy, fault: Fault
+):
+    store = open_store(s3_url, deadline=60)
+    assert found(examine(store_group(store, Catalog(store), "gpt")))["listings"].level is Level.OK
+    faults.rules = [Rule(fault, "GET", "list-type=2")]
+    check = found(examine(store_group(store, Catalog(store), "gpt")))["listings"]
+    assert check.level is Level.FAIL
+    assert "prune and delete refuse" in check.remedy
+    faults.rules = []
+    assert [info.key for info in store.list("doctor")] == []
+
+
+@pytest.mark.s3
+def test_a_server_that_forgets_the_token_of_small_pages_is_found(s3_url: str, faults: FaultProxy):
+    pytest.importorskip("boto3")
+    store = open_store(s3_url, deadline=60)
+    faults.rules = [Rule(Fault.CUT_LISTING, "GET", "max-keys=2")]
+    check = found(examine(store_group(store, Catalog(store), "gpt")))["listings"]
+    assert check.level is Level.FAIL
+    assert "gives no token" in check.found

@@ -11,7 +11,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, say, table
 from holdfast.defaults import DOCTOR_MEMORY, KEEP, MAX_AGE
-from holdfast.errors import ExitCode, HoldfastError, UsageError
+from holdfast.errors import ExitCode, UsageError
 from holdfast.text import plural
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -47,34 +47,36 @@ def doctor(
     Example: holdfast doctor --volume /mnt/checkpoints --run gpt --store s3://bucket/team/prod
     """
     from holdfast import doctor as examiner
+    from holdfast import examination
     from holdfast.volume import Volume
 
     if volume is None and store is None:
         raise UsageError("nothing to check: give --volume, --store or both")
     say(f"examine {' and '.join(str(place) for place in (volume, store) if place)}")
     start = time.monotonic()
-    early: list[examiner.Check] = []
     groups = []
     if volume is not None:
-        try:
-            target = Volume(volume, run) if run else open_volume(volume, run)
-            groups.append(examiner.volume_group(target, keep))
-        except HoldfastError as error:
-            early.append(examiner.failed("volume", error))
+        target = volume
+
+        def of_volume() -> list:
+            opened = Volume(target, run) if run else open_volume(target, run)
+            return examiner.volume_group(opened, keep)
+
+        groups.append(examination.lazily("volume", of_volume))
     if store is not None:
-        try:
-            groups.append(_store_group(store, owner, workload, memory, max_age))
-        except HoldfastError as error:
-            early.append(examiner.failed("store", error))
-    checks = early + examiner.examine(*groups)
+        url = store
+        groups.append(
+            examination.lazily("store", lambda: _store_group(url, owner, workload, memory, max_age))
+        )
+    checks = examination.examine(*groups)
     _report(checks, output)
-    count = {level: sum(check.level is level for check in checks) for level in examiner.Level}
+    levels = examination.Level
+    count = {level: sum(check.level is level for check in checks) for level in levels}
     say(
-        f"examined in {time.monotonic() - start:.1f} s: {count[examiner.Level.OK]} ok,"
-        f" {plural(count[examiner.Level.WARN], 'warning')},"
-        f" {plural(count[examiner.Level.FAIL], 'failure')}"
+        f"examined in {time.monotonic() - start:.1f} s: {count[levels.OK]} ok,"
+        f" {plural(count[levels.WARN], 'warning')}, {plural(count[levels.FAIL], 'failure')}"
     )
-    if count[examiner.Level.FAIL]:
+    if count[levels.FAIL]:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -82,10 +84,11 @@ def _store_group(
     store: str, owner: str | None, workload: str | None, memory: int, max_age: float
 ) -> list:
     from holdfast import doctor as examiner
+    from holdfast.examination import BUDGET
     from holdfast.store import open_store
     from holdfast.store.snapshot import Catalog
 
-    opened = open_store(store, memory=memory, deadline=examiner.BUDGET)
+    opened = open_store(store, memory=memory, deadline=BUDGET)
     return examiner.store_group(opened, Catalog(opened, owner), workload, max_age)
 
 

@@ -11,7 +11,8 @@ import pytest
 from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
 from holdfast.defaults import Select
-from holdfast.doctor import examine, store_group
+from holdfast.doctor import store_group
+from holdfast.examination import examine
 from holdfast.prune import PruneReport, prune
 from holdfast.push import push
 from holdfast.recover import Start
