@@ -116,9 +116,9 @@ def prune(
     """Apply a retention policy to a workload's snapshots and delete data that none names any more.
 
     A snapshot younger than ``grace`` is never dropped and displaces no older one. The newest, the
-    last that verified, and pinned ones are kept whatever the policy says. ``grace`` must be the
-    same for every push and prune of the store, and much longer than a push takes. ``dry_run``
-    deletes nothing and changes no document.
+    last that verified, the last good one, and pinned ones are kept whatever the policy says.
+    ``grace`` must be the same for every push and prune of the store, and much longer than a push
+    takes. ``dry_run`` deletes nothing and changes no document.
     """
     check_name(workload)
     if not timedelta(0) < grace <= LONGEST_GRACE:
@@ -200,6 +200,7 @@ class _Named:
     sequence: int
     created: datetime
     paths: tuple[str, ...]
+    healthy: bool | None
 
 
 @dataclass
@@ -273,7 +274,7 @@ class _Prune:
                 self.damaged[name] = str(found)
             else:
                 paths = tuple(ref.path for ref in found.bundles)
-                self.read[name] = _Named(name, found.sequence, found.created, paths)
+                self.read[name] = _Named(name, found.sequence, found.created, paths, found.healthy)
         return written
 
     def _collect(self) -> None:

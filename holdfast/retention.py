@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from holdfast.labels import last_good
+
 
 class Dated(Protocol):
     """What retention needs to know about a snapshot."""
@@ -17,6 +19,8 @@ class Dated(Protocol):
     def created(self) -> datetime: ...
     @property
     def sequence(self) -> int: ...
+    @property
+    def healthy(self) -> bool | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ def select_keep(
     """The IDs to keep, each with its reasons. What is not in the result may be dropped.
 
     ``verified`` holds the result of the last verification of those that had one. Whatever the
-    policy says, the newest snapshot, the last that verified, and pinned ones are kept. One that
-    failed verification does not count towards a rule, so that an older good one is kept instead.
+    policy says, the newest snapshot, the last that verified, pinned ones and the last good one (see
+    `holdfast.labels.last_good`) are kept. One that failed verification does not count towards a
+    rule, so that an older one is kept instead.
     """
     verified = verified or {}
     ordered = sorted(snapshots, key=lambda s: (s.sequence, s.id), reverse=True)
@@ -86,4 +91,7 @@ def select_keep(
             if (slot := period(snapshot.created)) not in seen:
                 seen.add(slot)
                 keep(snapshot, rule)
+    good = last_good(sound, lambda snapshot: snapshot.healthy)
+    if good is not None and good.id not in reasons:
+        keep(good, "last good")
     return reasons

@@ -12,13 +12,13 @@ to a run (its trainer, or what restores it while the trainer is stopped); only t
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
 from holdfast.errors import InvalidBundle, UsageError
-from holdfast.labels import is_healthy, newness
+from holdfast.labels import is_healthy, last_good, newness
 from holdfast.manifest import MAX_INTEGER, check_name
 
 PINS = ".pins"
@@ -193,11 +193,11 @@ class Volume:
         if count < 1:
             raise UsageError(f"cannot keep {count} bundles: keep at least 1")
         valid = list(self._valid_history())
-        good = _last_good([bundle for _, bundle in valid])
+        good = last_good(valid, lambda found: is_healthy(found[1].manifest.labels))
         removed = []
-        for generation, bundle in valid[count:]:
+        for generation, bundle in [found for found in valid[count:] if found is not good]:
             try:
-                if bundle is good or durable.exists(self._pin(generation, bundle.name)):
+                if durable.exists(self._pin(generation, bundle.name)):
                     continue
                 if not dry_run:
                     durable.remove_tree(bundle.path)
@@ -289,14 +289,6 @@ class Volume:
 
     def _pin(self, generation: int, name: str) -> Path:
         return self.generation_path(generation) / PINS / name
-
-
-def _last_good(newest_first: Sequence[Bundle]) -> Bundle | None:
-    for marks in ((True,), (True, None)):
-        for bundle in newest_first:
-            if is_healthy(bundle.manifest.labels) in marks:
-                return bundle
-    return None
 
 
 def _entries_of(directory: Path) -> list[Path]:

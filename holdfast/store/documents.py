@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError
 
 from holdfast.errors import Mismatch
-from holdfast.labels import made_in
+from holdfast.labels import is_healthy, made_in
 from holdfast.manifest import (
     MAX_INTEGER,
     Component,
@@ -146,6 +146,12 @@ class Snapshot(Document):
             name = key.rpartition("/")[2].removesuffix(".json")
             raise Mismatch(f"snapshot {name} is damaged: {reason}") from error
         return snapshot
+
+    @property
+    def healthy(self) -> bool | None:
+        """Whether all its bundles are marked good, or one is marked bad; None if neither."""
+        marks = [is_healthy(ref.labels) for ref in self.bundles]
+        return False if False in marks else all(marks) or None
 
     @property
     def size(self) -> int:

@@ -16,6 +16,7 @@ class Taken:
     id: str
     created: datetime
     sequence: int
+    healthy: bool | None = None
 
 
 def every(count: int, step: timedelta) -> list[Taken]:
@@ -111,3 +112,29 @@ def test_a_larger_policy_keeps_no_less(taken: list[Taken], policy: Policy) -> No
     larger = Policy(**{name: count + 1 for name, count in vars(policy).items()})
 
     assert set(select_keep(taken, policy)) <= set(select_keep(taken, larger))
+
+
+def test_the_last_good_snapshot_stays_behind_any_number_of_bad_ones() -> None:
+    marks = [False, False, False, None, True, True]
+    taken = [Taken(f"s{n}", NOON, 1000 - n, mark) for n, mark in enumerate(marks)]
+
+    kept = select_keep(taken, only(keep_last=2))
+
+    assert kept == {"s0": ["newest", "last 1 of 2"], "s1": ["last 2 of 2"], "s4": ["last good"]}
+
+
+def test_where_none_is_marked_good_the_last_not_marked_bad_stays() -> None:
+    marks = [False, None, None]
+    taken = [Taken(f"s{n}", NOON, 1000 - n, mark) for n, mark in enumerate(marks)]
+
+    assert list(select_keep(taken, only(keep_last=1))) == ["s0", "s1"]
+
+
+def test_a_good_snapshot_that_failed_verification_is_not_the_last_good_one() -> None:
+    taken = [
+        Taken("new", NOON, 3, False),
+        Taken("damaged", NOON, 2, True),
+        Taken("old", NOON, 1, True),
+    ]
+
+    assert list(select_keep(taken, only(), verified={"damaged": False})) == ["new", "old"]
