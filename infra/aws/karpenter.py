@@ -244,7 +244,7 @@ def _node_class(
     together: pulumi.Input[str] | None,
 ) -> Manifest:
     """What EC2 is asked for: as the launch template of a managed group says it."""
-    disk = {
+    disk: dict[str, Any] = {
         "deviceName": "/dev/xvda",
         "rootVolume": True,
         "ebs": {
@@ -255,6 +255,8 @@ def _node_class(
             "deleteOnTermination": True,
         },
     }
+    if group.parallel_image_pull:
+        disk["ebs"]["iops"], disk["ebs"]["throughput"] = group.disk_speed
     spec: dict[str, Any] = {
         "amiSelectorTerms": [{"alias": f"al2023@v{release.rpartition('-')[2]}"}],
         "instanceProfile": profile,

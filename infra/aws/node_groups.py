@@ -42,7 +42,7 @@ MEMLOCK = 2**50
 DEFAULT_LIMITS = [{"type": "RLIMIT_NOFILE", "soft": 65536, "hard": 1048576}]
 
 
-def node_config(*, efa: bool) -> dict[str, Any]:
+def node_config(*, efa: bool, parallel_pull: bool) -> dict[str, Any]:
     """The part of the node's configuration that is ours; EKS adds the cluster's.
 
     Local NVMe disks, where a node has any, become one fast disk for images, pods' scratch and logs.
@@ -53,18 +53,21 @@ def node_config(*, efa: bool) -> dict[str, Any]:
         locked = {"type": "RLIMIT_MEMLOCK", "soft": MEMLOCK, "hard": MEMLOCK}
         limits = {"rlimits": [*DEFAULT_LIMITS, locked]}
         spec["containerd"] = {"baseRuntimeSpec": {"process": limits}}
+    if parallel_pull:
+        spec["featureGates"] = {"FastImagePull": True}
     return {"apiVersion": "node.eks.aws/v1alpha1", "kind": "NodeConfig", "spec": spec}
 
 
 def user_data(group: TrainingGroup) -> str:
     """A part of the node's configuration, as nodeadm reads it."""
-    config = yaml.safe_dump(node_config(efa=group.efa), sort_keys=False)
+    config = node_config(efa=group.efa, parallel_pull=group.parallel_image_pull)
+    text = yaml.safe_dump(config, sort_keys=False)
     return (
         "MIME-Version: 1.0\n"
         f'Content-Type: multipart/mixed; boundary="{BOUNDARY}"\n\n'
         f"--{BOUNDARY}\n"
         "Content-Type: application/node.eks.aws\n\n"
-        f"{config}\n"
+        f"{text}\n"
         f"--{BOUNDARY}--\n"
     )
 
@@ -187,6 +190,15 @@ class ManagedNodes(pulumi.ComponentResource):
         training = group if isinstance(group, TrainingGroup) else None
         ids = [each.id for each in security_groups]
         efa = training is not None and training.efa
+        disk: aws.ec2.LaunchTemplateBlockDeviceMappingEbsArgsDict = {
+            "volume_type": "gp3",
+            "volume_size": group.disk_gib,
+            "encrypted": "true",
+            "kms_key_id": key.arn,
+            "delete_on_termination": "true",
+        }
+        if training is not None and training.parallel_image_pull:
+            disk["iops"], disk["throughput"] = training.disk_speed
         return aws.ec2.LaunchTemplate(
             f"{name}-nodes",
             description=f"{cluster}: nodes of group {name}",
@@ -195,18 +207,7 @@ class ManagedNodes(pulumi.ComponentResource):
                 base64.b64encode(user_data(training).encode()).decode() if training else None
             ),
             instance_type=group.instance_types[0] if _in_block(training) else None,
-            block_device_mappings=[
-                {
-                    "device_name": "/dev/xvda",
-                    "ebs": {
-                        "volume_type": "gp3",
-                        "volume_size": group.disk_gib,
-                        "encrypted": "true",
-                        "kms_key_id": key.arn,
-                        "delete_on_termination": "true",
-                    },
-                }
-            ],
+            block_device_mappings=[{"device_name": "/dev/xvda", "ebs": disk}],
             # Hop limit 1: a pod never gets at the node's credentials.
             metadata_options={
                 "http_endpoint": "enabled",

@@ -88,7 +88,7 @@ def _nodes(graph: Graph) -> Iterator[Cost]:
         facts = INSTANCES.get(kind)
         yield Cost(
             f"{group.name}: {count} × {kind}" + (f" ({bought}, at the full price)" * bool(bought)),
-            count * (facts.dollars * HOURS + DISK * disk["ebs"]["volumeSize"])
+            count * (facts.dollars * HOURS + _root_disk(disk["ebs"]))
             if facts is not None and facts.dollars is not None
             else None,
         )
@@ -106,7 +106,8 @@ def _elastic_nodes(graph: Graph) -> Iterator[Cost]:
         count = int(spec["limits"]["nodes"])
         spot = " (spot, at the full price)" * ("spot" in wanted["karpenter.sh/capacity-type"])
         (disk,) = classes[pool.object_name]["blockDeviceMappings"]
-        each = DISK * int(disk["ebs"]["volumeSize"].removesuffix("Gi"))
+        size = int(disk["ebs"]["volumeSize"].removesuffix("Gi"))
+        each = _root_disk({**disk["ebs"], "volumeSize": size})
         known = len(prices) == len(kinds)
         yield Cost(
             f"{pool.object_name}: 0 to {count} × {' or '.join(kinds)}{spot}",
@@ -140,12 +141,23 @@ def _storage(graph: Graph) -> Iterator[Cost]:
         yield Cost(f"{bucket.name}: by what it holds", None)
 
 
+def _root_disk(ebs: dict[str, Any]) -> float:
+    """A node's gp3 disk, a month."""
+    speed = {"iops": BASE_IOPS, "throughput": BASE_THROUGHPUT}
+    wanted = {key: ebs.get(key, least) for key, least in speed.items()}
+    return _gp3(ebs["volumeSize"], wanted["iops"], wanted["throughput"])
+
+
+def _gp3(size: int, iops: int, throughput: int) -> float:
+    faster = DISK_IOPS * (iops - BASE_IOPS) + DISK_THROUGHPUT * (throughput - BASE_THROUGHPUT)
+    return DISK * size + faster
+
+
 def _disk(inputs: dict[str, Any]) -> float | None:
     size, iops = inputs["size"], inputs["iops"]
     if inputs["type"] == "io2":
         return IO2 * size + IO2_IOPS * iops if iops <= IO2_IOPS_UNTIL else None
-    faster = inputs["throughput"] - BASE_THROUGHPUT
-    return DISK * size + DISK_IOPS * (iops - BASE_IOPS) + DISK_THROUGHPUT * faster
+    return _gp3(size, iops, inputs["throughput"])
 
 
 def _count(number: int, thing: str) -> str:

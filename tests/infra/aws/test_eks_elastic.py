@@ -1,5 +1,6 @@
 """Elastic capacity: nodes by Karpenter, that come with the work and never go under a trainer."""
 
+import base64
 import json
 from typing import Any
 
@@ -123,6 +124,28 @@ def test_efa_is_on_every_network_card_and_containers_may_lock_memory(declared: G
     assert "networkInterfaces" not in of(declared, "EC2NodeClass", "cpu")
 
 
+@pytest.mark.parametrize("capacity", ["elastic", "on-demand"])
+def test_images_are_pulled_in_parallel_where_that_was_asked_for(capacity: str):
+    large = {"instance_types": ["m7i.2xlarge"], "zone": "use1-az1", "capacity": capacity}
+    fast = graph(**{GROUP: {"cpu": {**large, "parallel_image_pull": True}}})
+    plain = graph(**{GROUP: {"cpu": large}})
+
+    def node(declared: Graph) -> tuple[str, dict[str, Any]]:
+        if capacity == "elastic":
+            spec = of(declared, "EC2NodeClass", "cpu")
+            return spec["userData"], spec["blockDeviceMappings"][0]["ebs"]
+        (template,) = declared.find("aws:ec2/launchTemplate:LaunchTemplate", "cpu-nodes")
+        text = base64.b64decode(template.inputs["userData"]).decode()
+        return text, template.inputs["blockDeviceMappings"][0]["ebs"]
+
+    config, disk = node(fast)
+    assert "FastImagePull: true" in config
+    assert (disk["iops"], disk["throughput"]) == (16_000, 1000)
+    config, disk = node(plain)
+    assert "FastImagePull" not in config and "iops" not in disk
+    assert total_at_most(monthly(fast)) > total_at_most(monthly(plain))
+
+
 def test_spot_is_taken_only_where_it_was_asked_for():
     def bought(group: dict[str, Any]) -> list[str]:
         pool = of(graph(**{GROUP: {"cpu": group}}), "NodePool", "cpu")
@@ -207,6 +230,7 @@ def test_the_rights_for_up_cover_what_elastic_groups_bring(declared: Graph):
             "elastic with capacity on-demand would not be used",
         ),
         ({**SPOT, "accept_interruptions": False}, "training.cpu is on spot"),
+        ({**CPU, "parallel_image_pull": True}, "m7i.xlarge is too small for it"),
         ({**CPU, "reservation_id": "cr-0123456789abcdef0"}, "reservation_id with capacity elastic"),
     ],
 )
