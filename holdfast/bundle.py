@@ -30,6 +30,7 @@ from holdfast.manifest import (
     path_problems,
     printable,
 )
+from holdfast.progress import SILENT, Progress
 
 QUARANTINE = ".quarantine"
 QUARANTINED = 3  # bad bundles of a run that are kept for inspection
@@ -138,9 +139,9 @@ class BundleWriter:
             durable.make_directories(self.parent)
             self.path.mkdir()
 
-    def entry(self, path: str) -> FileEntry:
+    def entry(self, path: str, progress: Progress = SILENT) -> FileEntry:
         """Hash and sync a file of this bundle that was written to the relative path `path`."""
-        digest, size = durable.hash_file(self.path / path)
+        digest, size = durable.hash_file(self.path / path, progress.advance)
         durable.fsync_file(self.path / path)
         return FileEntry(path=path, size=size, sha256=digest)
 
@@ -224,6 +225,7 @@ def commit_directory(
     labels: Mapping[str, str | int],
     move: bool = False,
     threads: int | None = None,
+    progress: Progress = SILENT,
 ) -> Bundle:
     """Make a bundle of a finished directory. Nothing may still be writing to it.
 
@@ -245,7 +247,8 @@ def commit_directory(
             durable.check_space(writer.path, sum(tree.files.values()), spare=0)
         for directory in tree.directories:
             (writer.path / directory).mkdir()
-        transfer = partial(_link_or_copy, source, writer, move)
+        transfer = partial(_link_or_copy, source, writer, move, progress)
+        progress.start(f"commit {name}", len(tree.files), sum(tree.files.values()))
         bundle = writer.commit(labels, durable.in_threads(transfer, list(tree.files), threads))
     if move:
         durable.discard(source)
@@ -369,14 +372,16 @@ def _bound_quarantine(newest: Path) -> None:
         logger.warning("could not look through '%s' (%s)", newest.parent, error)
 
 
-def _link_or_copy(source: Path, writer: BundleWriter, move: bool, path: str) -> FileEntry:
+def _link_or_copy(
+    source: Path, writer: BundleWriter, move: bool, progress: Progress, path: str
+) -> FileEntry:
     old, new = source / path, writer.path / path
     # A file with another link somewhere could be changed through it after the commit.
     if move and old.lstat().st_nlink == 1 and durable.try_link(old, new):
         if new.lstat().st_nlink == 2:
-            return writer.entry(path)
+            return writer.entry(path, progress)
         new.unlink()
-    digest, size = durable.copy_file(old, new)
+    digest, size = durable.copy_file(old, new, progress.advance)
     return FileEntry(path=path, size=size, sha256=digest)
 
 

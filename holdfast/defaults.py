@@ -9,10 +9,18 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
+
+class Size(int):
+    """A number of bytes that help shows as it is typed: 256MiB."""
+
+    def __str__(self) -> str:
+        return f"{self // 2**20}MiB"
+
+
 #: bytes that transfers may hold in memory at once
-MEMORY = 256 * 2**20
+MEMORY = Size(256 * 2**20)
 #: the same for `doctor`, which moves next to nothing
-DOCTOR_MEMORY = 64 * 2**20
+DOCTOR_MEMORY = Size(64 * 2**20)
 #: between marking data as unused and deleting it; a push has half of it for its snapshot
 GRACE = timedelta(days=1)
 #: `doctor` warns when the latest snapshot is older

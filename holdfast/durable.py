@@ -218,8 +218,15 @@ def exists(path: Path) -> bool:
     return True
 
 
-def hash_file(path: Path) -> tuple[str, int]:
-    """SHA-256 (hexadecimal) and size in bytes of a regular file; see `open_regular`."""
+def _nothing(count: int) -> None:
+    """Nobody watches."""
+
+
+def hash_file(path: Path, advance: Callable[[int], None] = _nothing) -> tuple[str, int]:
+    """SHA-256 (hexadecimal) and size in bytes of a regular file; see `open_regular`.
+
+    ``advance`` is told how many bytes more were read, block by block.
+    """
     digest = hashlib.sha256()
     size = 0
     block = memoryview(bytearray(BLOCK))
@@ -227,10 +234,11 @@ def hash_file(path: Path) -> tuple[str, int]:
         while read := file.readinto(block):
             digest.update(block[:read])
             size += read
+            advance(read)
     return digest.hexdigest(), size
 
 
-def copy_file(src: Path, dst: Path) -> tuple[str, int]:
+def copy_file(src: Path, dst: Path, advance: Callable[[int], None] = _nothing) -> tuple[str, int]:
     """Copy a regular file durably; return the SHA-256 and the size in bytes of what was copied."""
     digest = hashlib.sha256()
     size = 0
@@ -240,6 +248,7 @@ def copy_file(src: Path, dst: Path) -> tuple[str, int]:
             write_all(target.fileno(), block[:read])
             digest.update(block[:read])
             size += read
+            advance(read)
         os.fsync(target.fileno())
     return digest.hexdigest(), size
 

@@ -20,6 +20,7 @@ from holdfast.manifest import MANIFEST, canonical
 from holdfast.progress import SILENT, Progress
 from holdfast.pull import PULLING, pull_locked, remove_leftovers
 from holdfast.remembered import remember
+from holdfast.shortened import only_match
 from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog
@@ -73,13 +74,17 @@ def stage(
 def switch(volume: Volume, stage_id: str) -> int:
     """Make a stage the present generation; returns its number. Nothing may write to the run.
 
-    A second switch to the same stage succeeds and changes nothing.
+    A second switch to the same stage succeeds and changes nothing. The ID may be shortened to any
+    beginning that no other has.
     """
     if not stage_id.isalnum():
         raise UsageError(
             f"invalid stage ID '{stage_id}': use the one that `holdfast stage` printed"
         )
     with run_lock(volume.run_path):
+        known = _stage_ids(volume)
+        if any(held.startswith(stage_id) for held in known):
+            stage_id = only_match("stage", stage_id, known)
         staged = volume.run_path / f"{STAGE}{stage_id}"
         if not durable.is_directory(staged):
             for number in reversed(volume.generations()):
@@ -153,6 +158,13 @@ def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> St
         bundles=tuple(sorted(bundle.name for bundle in found)),
         size=sum(bundle.manifest.size for bundle in found),
     )
+
+
+def _stage_ids(volume: Volume) -> set[str]:
+    """The IDs of the stages that are there, and of those that became a generation."""
+    made = (_marker(volume.generation_path(number)).get("id") for number in volume.generations())
+    staged = (path.name.removeprefix(STAGE) for path in volume.run_path.glob(f"{STAGE}*"))
+    return {*staged, *(str(held) for held in made if held)}
 
 
 def _remove_stages(volume: Volume) -> None:

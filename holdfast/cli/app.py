@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from holdfast import __version__
 from holdfast.cli import output
+from holdfast.cli.combinations import check as check_combination
 from holdfast.cli.failure import catch_stray_messages, fail, json_wanted, name_of
 from holdfast.cli.verbs.adopt import adopt
 from holdfast.cli.verbs.backup import backup
@@ -36,7 +37,7 @@ from holdfast.printable import learn_secrets
 
 
 class Verb(TyperCommand):
-    """One verb: refuses values that are empty, as of a shell variable that is not set."""
+    """One verb: refuses empty values, as of a variable that is not set, and useless options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         typed, _, _ = self.make_parser(ctx).parse_args(args=list(args))
@@ -48,6 +49,14 @@ class Verb(TyperCommand):
                     " variable not set?"
                 )
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+        typed = {
+            name for name, source in sources.items() if source and source.name == "COMMANDLINE"
+        }
+        check_combination(str(self.name), typed, ctx.params)
+        return super().invoke(ctx)
 
 
 class HoldfastGroup(TyperGroup):

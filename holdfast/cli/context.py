@@ -9,6 +9,11 @@ from holdfast.cli import options
 from holdfast.cli.options import Side
 from holdfast.cli.output import say
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.shortened import only_match
+
+#: the form of a snapshot's ID, with 0 for any digit and f for any hexadecimal one
+_ID = "0000000000-00000000T000000Z-ffffffff"
+_DIGITS, _HEX = "0123456789", "0123456789abcdef"
 
 if TYPE_CHECKING:
     from holdfast.bundle import Bundle
@@ -57,12 +62,13 @@ def choose_snapshot(
 ) -> Choice:
     """The snapshot meant by an ID, ``latest`` or ``before=TIME``; by an ID, of any run.
 
-    Says which newer ones were passed over, also those that only the volume knows of.
+    An ID may be shortened to any beginning that no other has. Says which newer ones were passed
+    over, also those that only the volume knows of.
     """
     from holdfast.store.snapshot import Choice
 
-    if is_id(which):
-        return Choice(catalog.read(workload, which))
+    if begins_id(which):
+        return Choice(catalog.read(workload, full_id(catalog, workload, which)))
     if run is None:
         runs = sorted({snapshot.run for snapshot in catalog.snapshots(workload)})
         if len(runs) > 1:
@@ -105,16 +111,34 @@ def open_snapshot(
     return catalog, choose_snapshot(catalog, name, run, which, volume)
 
 
-def is_id(text: str) -> bool:
-    """Whether this is written like a snapshot's ID."""
-    from holdfast.store.documents import SNAPSHOT_ID
+def begins_id(text: str) -> bool:
+    """Whether a snapshot's ID can begin like this, or is this."""
+    return len(text) <= len(_ID) and all(
+        letter in (_DIGITS if place == "0" else _HEX if place == "f" else place)
+        for letter, place in zip(text, _ID, strict=False)
+    )
 
-    return SNAPSHOT_ID.fullmatch(text) is not None
+
+def full_id(catalog: Catalog, workload: str, text: str) -> str:
+    """The one ID of the workload's snapshots that begins like this."""
+    if len(text) == len(_ID):
+        return text
+    return only_match(f"snapshot of workload '{workload}'", text, list(catalog.written(workload)))
 
 
 def is_snapshot(text: str) -> bool:
-    """Whether this names a snapshot rather than a bundle."""
-    return text == "latest" or text.startswith("before=") or is_id(text)
+    """Whether this is written like the name of a snapshot, not of a bundle."""
+    return text == "latest" or text.startswith("before=") or (bool(text) and begins_id(text))
+
+
+def means_snapshot(target: str, volume: Path | None, run: str | None, store: str | None) -> bool:
+    """Whether a target means a snapshot: the beginning of an ID may be a bundle's name as well."""
+    if not is_snapshot(target) or not begins_id(target) or len(target) == len(_ID):
+        return is_snapshot(target)
+    if volume is None or store is None:
+        return store is not None
+    named = open_volume(volume, run)
+    return not any(bundle.name == target for _, bundle in named.history())
 
 
 def sides(side: Side, volume: Path | None, store: str | None) -> tuple[bool, bool]:

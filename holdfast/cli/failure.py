@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -140,7 +141,7 @@ def catch_stray_messages() -> None:
 def json_wanted(words: Sequence[str]) -> bool:
     """Whether these arguments ask for JSON, also where they cannot be parsed."""
     asked = os.environ.get("HOLDFAST_OUTPUT", "")
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in pairwise([*words, ""]):
         if word == "--":
             break
         if word in ("-o", "--output"):

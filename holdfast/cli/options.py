@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from holdfast.cli import complete
 from holdfast.errors import UsageError
 
 #: ten years, in seconds: the longest time that an option takes
@@ -170,8 +171,10 @@ Snapshot = Annotated[
     typer.Option(
         "--snapshot",
         envvar="HOLDFAST_SNAPSHOT",
-        help="A snapshot's ID, latest, or before=TIME such as before=2026-05-01T12:00:00Z.",
+        help="A snapshot's ID or its beginning, latest, or before=TIME such as"
+        " before=2026-05-01T12:00:00Z.",
         metavar="ID|latest|before=TIME",
+        autocompletion=complete.snapshots,
     ),
 ]
 Keep = Annotated[
@@ -344,7 +347,9 @@ Target = Annotated[
     str,
     typer.Argument(
         envvar="HOLDFAST_TARGET",
-        help="A bundle's name or directory; or a snapshot's ID, latest or before=TIME.",
+        help="A bundle's name or directory; or a snapshot's ID (or its beginning), latest or"
+        " before=TIME.",
+        autocompletion=complete.targets,
     ),
 ]
 

@@ -8,7 +8,7 @@ import typer
 
 from holdfast.cli import options
 from holdfast.cli.context import open_catalog
-from holdfast.cli.output import say
+from holdfast.cli.output import emit, say
 from holdfast.defaults import MEMORY
 
 
@@ -20,6 +20,7 @@ def adopt(
     store: options.Store = None,
     owner: options.Owner = None,
     deadline: options.Deadline = None,
+    output: options.Output = options.Format.TABLE,
 ) -> None:
     """Take over the store of a stack that is gone for good, under the name --owner.
 
@@ -33,3 +34,5 @@ def adopt(
     say(f"take over {catalog.store.url} from {previous} for {owner}")
     catalog.adopt(previous)
     say(f"{catalog.store.url} belongs to {owner}; {previous} is refused from now on")
+    if output is options.Format.JSON:
+        emit({"store": catalog.store.url, "owner": owner, "previous": previous})

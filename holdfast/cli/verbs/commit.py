@@ -12,6 +12,7 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, say
+from holdfast.cli.progress import progress
 from holdfast.errors import UsageError
 from holdfast.text import figures, plural
 
@@ -116,7 +117,8 @@ def commit(
         raise UsageError("; ".join(problems))
     say(f"commit {directory} as {parent / name}")
     start = time.monotonic()
-    bundle = commit_directory(directory, parent, name, kind, labels, move=move)
+    with progress() as bar:
+        bundle = commit_directory(directory, parent, name, kind, labels, move=move, progress=bar)
     manifest = bundle.manifest
     say(
         f"committed {bundle.name}: {plural(len(manifest.files), 'file')},"

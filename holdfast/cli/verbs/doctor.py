@@ -28,7 +28,7 @@ def doctor(
             help="Warn when the latest snapshot is older than so many seconds.",
             metavar="SECONDS",
         ),
-    ] = MAX_AGE.total_seconds(),
+    ] = int(MAX_AGE.total_seconds()),
     keep: options.Keep = KEEP,
     volume: options.Volume = None,
     run: options.Run = None,

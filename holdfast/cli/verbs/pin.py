@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from holdfast.cli import options
 from holdfast.cli.context import (
-    is_snapshot,
+    means_snapshot,
     open_snapshot,
     open_volume,
 )
-from holdfast.cli.output import say
+from holdfast.cli.output import emit, say
 from holdfast.defaults import MEMORY
 
 
@@ -21,16 +21,21 @@ def pin(
     workload: options.Workload = None,
     memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
+    output: options.Output = options.Format.TABLE,
 ) -> None:
     """Protect a bundle on the volume, or a snapshot in the store, from retention.
 
     Example: holdfast pin step-00000100
     """
-    if is_snapshot(target):
+    if means_snapshot(target, volume, run, store):
         catalog, choice = open_snapshot(target, run, store, owner, workload, memory, deadline)
         snapshot = choice.snapshot
         catalog.pin(snapshot.workload, snapshot.id)
+        document = {"snapshot": snapshot.id, "pinned": True}
         say(f"pinned snapshot {snapshot.id}: kept until `holdfast unpin {snapshot.id}`")
     else:
         open_volume(volume, run).pin(target)
+        document = {"bundle": target, "pinned": True}
         say(f"pinned bundle {target}: kept until `holdfast unpin {target}`")
+    if output is options.Format.JSON:
+        emit(document)

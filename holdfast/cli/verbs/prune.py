@@ -31,7 +31,7 @@ def prune(
     daily: options.Daily = _DEFAULT.daily,
     weekly: options.Weekly = _DEFAULT.weekly,
     monthly: options.Monthly = _DEFAULT.monthly,
-    grace: options.Grace = GRACE.total_seconds(),
+    grace: options.Grace = int(GRACE.total_seconds()),
     side: Annotated[
         options.Side,
         typer.Option(

@@ -30,7 +30,7 @@ def push(
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
-    grace: options.Grace = GRACE.total_seconds(),
+    grace: options.Grace = int(GRACE.total_seconds()),
     memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
     kanister: options.Kanister = False,

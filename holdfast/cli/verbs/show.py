@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from holdfast.cli import options
 from holdfast.cli.context import (
     find_bundle,
-    is_snapshot,
+    means_snapshot,
     open_snapshot,
 )
 from holdfast.cli.output import emit, pairs, result, table
@@ -35,7 +35,7 @@ def show(
 
     Example: holdfast show step-00000100
     """
-    if is_snapshot(target):
+    if means_snapshot(target, volume, run, store):
         catalog, choice = open_snapshot(target, run, store, owner, workload, memory, deadline)
         snapshot = choice.snapshot
         if output is options.Format.JSON:

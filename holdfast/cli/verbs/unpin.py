@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from holdfast.cli import options
 from holdfast.cli.context import (
-    is_snapshot,
+    means_snapshot,
     open_snapshot,
     open_volume,
 )
-from holdfast.cli.output import say
+from holdfast.cli.output import emit, say
 from holdfast.defaults import MEMORY
 
 
@@ -21,16 +21,21 @@ def unpin(
     workload: options.Workload = None,
     memory: options.Memory = MEMORY,
     deadline: options.Deadline = None,
+    output: options.Output = options.Format.TABLE,
 ) -> None:
     """Let retention decide again about a bundle or a snapshot.
 
     Example: holdfast unpin step-00000100
     """
-    if is_snapshot(target):
+    if means_snapshot(target, volume, run, store):
         catalog, choice = open_snapshot(target, run, store, owner, workload, memory, deadline)
         snapshot = choice.snapshot
         catalog.unpin(snapshot.workload, snapshot.id)
+        document = {"snapshot": snapshot.id, "pinned": False}
         say(f"unpinned snapshot {snapshot.id}")
     else:
         open_volume(volume, run).unpin(target)
+        document = {"bundle": target, "pinned": False}
         say(f"unpinned bundle {target}")
+    if output is options.Format.JSON:
+        emit(document)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli import options
+from holdfast.cli import complete, options
 from holdfast.cli.context import (
     find_bundle,
-    is_snapshot,
+    means_snapshot,
     open_catalog,
     open_snapshot,
     open_volume,
@@ -49,8 +49,9 @@ def verify(
         str | None,
         typer.Argument(
             envvar="HOLDFAST_SNAPSHOT",
-            help="A bundle's name or directory; or a snapshot's ID, latest or before=TIME."
-            " Default: everything on the volume and in the store.",
+            help="A bundle's name or directory; or a snapshot's ID (or its beginning), latest or"
+            " before=TIME. Default: everything on the volume and in the store.",
+            autocompletion=complete.targets,
         ),
     ] = None,
     quick: options.Quick = False,
@@ -77,7 +78,7 @@ def verify(
     results: list[Result] = []
     start = time.monotonic()
     with progress() as bar:
-        if target is not None and not is_snapshot(target):
+        if target is not None and not means_snapshot(target, volume, run, store):
             bundle = find_bundle(target, volume, run)
             say(f"verify {bundle.path}: {how}")
             results.append(_bundle(bundle.path, quick, bar))

@@ -61,6 +61,13 @@ def test_an_error_is_one_line_with_a_remedy_and_a_code_that_scripts_can_trust(ar
     assert done.stderr.count("\n") == 1
 
 
+def test_without_a_verb_it_shows_its_help():
+    done = holdfast()
+    assert done.returncode == 2
+    assert "Usage: holdfast" in done.stdout
+    assert done.stderr == ""
+
+
 def test_help_needs_neither_the_store_client_nor_the_models():
     code = (
         "import sys\n"

@@ -1,0 +1,78 @@
+"""Options that do nothing beside others: typed together they are refused, not ignored.
+
+Only what was typed counts. Variables are set for a whole pod or shell, and each verb takes from
+them what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.cli.options import Format, Side
+from holdfast.errors import UsageError
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The parameters do nothing if `when` is true of all values; `reason` says so in words."""
+
+    parameters: tuple[str, ...]
+    reason: str
+    when: Callable[[Values], bool]
+
+
+def _is(parameter: str, value: object) -> Callable[[Values], bool]:
+    return lambda values: values[parameter] == value
+
+
+def _given(parameter: str) -> Callable[[Values], bool]:
+    return lambda values: values[parameter] is not None
+
+
+_STORE = ("owner", "workload", "memory", "deadline")
+_SIDES = (
+    Rule(("store", *_STORE), "with --side volume", _is("side", Side.VOLUME)),
+    Rule(("volume",), "with --side store", _is("side", Side.STORE)),
+    Rule(_STORE, "without --store", _is("store", None)),
+)
+_POLICY = ("keep_last", "hourly", "daily", "weekly", "monthly", "grace")
+
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "commit": (Rule(("volume", "run"), "with --parent", _given("parent")),),
+    "doctor": (
+        Rule(("owner", "workload", "memory", "max_age"), "without --store", _is("store", None)),
+        Rule(("run", "keep"), "without --volume", _is("volume", None)),
+    ),
+    "latest": (Rule(("path",), "with --output json", _is("output", Format.JSON)),),
+    "list": _SIDES,
+    "prune": (
+        Rule((*_POLICY, "store", *_STORE), "with --side volume", _is("side", Side.VOLUME)),
+        Rule(
+            ("keep", "volume", "run"),
+            "without --side volume",
+            lambda values: values["side"] != Side.VOLUME,
+        ),
+    ),
+    "pull": (
+        Rule(("snapshot",), "with --if-empty, which takes the latest", _is("if_empty", True)),
+        Rule(("start", "decision_file"), "without --if-empty", _is("if_empty", False)),
+        Rule(("volume",), "with --into", _given("into")),
+    ),
+    "restore": (Rule(("snapshot",), "with --before", _given("before")),),
+    "verify": (Rule(("side",), "with a TARGET", _given("target")), *_SIDES),
+}
+
+
+def check(verb: str, typed: Collection[str], values: Values) -> None:
+    """Raise UsageError if an option was typed that does nothing beside the others."""
+    for rule in RULES.get(verb, ()):
+        for parameter in rule.parameters:
+            if parameter in typed and rule.when(values):
+                option = "--" + parameter.replace("_", "-")
+                raise UsageError(f"{option} does nothing {rule.reason}: leave one of them out")
+    if "kanister" in typed and values.get("kanister") and values.get("output") == Format.JSON:
+        raise UsageError("--kanister and --output json both write to stdout: give only one")
