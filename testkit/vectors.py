@@ -1,22 +1,17 @@
-"""The test vectors of the format: `python -m testkit.vectors` writes them to docs/format/vectors.
+"""The test vectors of bundles and volumes: good and bad ones, each with the rule that it breaks.
 
-They were made once and stay as they are: other implementations check themselves against them. A new
-rule gets a new case here. `tests/holdfast/test_vectors.py` compares the files with this module, and
-holds our own reader to all of them.
+`testkit.vector_stores` has those of stores, `testkit.write_vectors` writes all of them.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from holdfast.manifest import MAX_INTEGER, canonical, sha256
 
-ROOT = Path(__file__).parents[1] / "docs/format/vectors"
 CREATED = "2026-08-21T09:30:00Z"
 
 Fields = dict[str, Any]
@@ -354,55 +349,3 @@ ORDERS: dict[str, list[tuple[str, Fields]]] = {
     "equal numbers, then the bytes of the names": [("e-1", {}), ("e-01", {}), ("e-001", {})],
     "equal steps, then names": [("b-10", {"step": 5}), ("b-9", {"step": 5}), ("a", {"step": 5})],
 }
-
-
-# --- writing them --------------------------------------------------------------------------------
-
-CASES: dict[str, Callable[[], Iterator[Case]]] = {"manifests": manifests, "bundles": bundles}
-
-
-def expected(cases: Iterator[Case]) -> Fields:
-    """What a reader must find, by the name of the case."""
-    return {
-        case.name: {"valid": True} if case.valid else {"valid": False, "reason": case.reason}
-        for case in cases
-    }
-
-
-def files() -> dict[str, bytes]:
-    """All files of the vectors by their path below `ROOT`, but for the README."""
-    made = {
-        "names.json": _pretty(NAMES),
-        "labels.json": _pretty(LABELS),
-        "order.json": _pretty(
-            {
-                title: [{"name": name, "labels": labels} for name, labels in bundles_of]
-                for title, bundles_of in ORDERS.items()
-            }
-        ),
-    }
-    for kind, cases in CASES.items():
-        made[f"{kind}.json"] = _pretty(expected(cases()))
-        for case in cases():
-            for path, data in case.content.items():
-                name = f"{case.name}/{path}" if path else f"{case.name}.json"
-                made[f"{kind}/{name}"] = data
-    return made
-
-
-def _pretty(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode()
-
-
-def write(root: Path) -> None:
-    """Write all vectors, in place of what was there."""
-    for kind in CASES:
-        shutil.rmtree(root / kind, ignore_errors=True)
-    for path, data in files().items():
-        target = root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-
-
-if __name__ == "__main__":
-    write(ROOT)

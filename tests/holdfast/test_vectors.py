@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import verify
-from holdfast.errors import InvalidBundle, InvalidManifest
+from holdfast.errors import InvalidBundle, InvalidManifest, Mismatch, OwnerMismatch
 from holdfast.labels import label_problems, newness
 from holdfast.manifest import Manifest, component_problem, name_problem
+from holdfast.store import open_store
+from holdfast.store.snapshot import Catalog, PassedOver, Snapshot
+from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
-from testkit import vectors
-from testkit.vectors import ROOT, Case
+from testkit.vector_stores import NEWEST, RUN, WORKLOAD, StoreCase, documents, stores
+from testkit.vectors import ORDERS, Case, bundles, manifests
+from testkit.write_vectors import ROOT, files
 
 NAME = "step-00000100"
 
 
-def params(kind: str) -> list[object]:
-    return [pytest.param(case, id=case.name) for case in vectors.CASES[kind]()]
-
-
 def test_the_vectors_are_those_that_the_script_writes() -> None:
-    made = vectors.files()
+    made = files()
     there = {str(path.relative_to(ROOT)): path for path in ROOT.rglob("*") if path.is_file()}
     del there["README.md"]
     assert sorted(there) == sorted(made)
@@ -36,7 +36,7 @@ def test_the_vectors_are_those_that_the_script_writes() -> None:
     assert changed == []
 
 
-@pytest.mark.parametrize("case", params("manifests"))
+@pytest.mark.parametrize("case", list(manifests()), ids=lambda case: case.name)
 def test_each_manifest_is_read_or_refused_as_its_vector_says(case: Case) -> None:
     data = (ROOT / "manifests" / f"{case.name}.json").read_bytes()
     if case.valid:
@@ -46,7 +46,7 @@ def test_each_manifest_is_read_or_refused_as_its_vector_says(case: Case) -> None
         Manifest.parse(data)
 
 
-@pytest.mark.parametrize("case", params("bundles"))
+@pytest.mark.parametrize("case", list(bundles()), ids=lambda case: case.name)
 def test_each_bundle_is_valid_or_not_as_its_vector_says(case: Case) -> None:
     path = ROOT / "bundles" / case.name / NAME
     if case.valid:
@@ -110,9 +110,52 @@ def test_a_writer_accepts_and_refuses_labels_as_their_vector_says() -> None:
     assert [found for found in labels["refused"] if not label_problems(found)] == []
 
 
-@pytest.mark.parametrize("title", vectors.ORDERS)
+@pytest.mark.parametrize("title", ORDERS)
 def test_bundles_are_ordered_as_their_vector_says(title: str) -> None:
     right = json.loads((ROOT / "order.json").read_text())[title]
     shuffled = random.Random(1).sample(right, len(right))
     shuffled.sort(key=lambda found: newness(found["name"], found["labels"]), reverse=True)
     assert shuffled == right
+
+
+@pytest.mark.parametrize("case", list(documents()), ids=lambda case: case.name)
+def test_each_snapshot_is_read_or_refused_as_its_vector_says(case: Case) -> None:
+    data = (ROOT / "snapshots" / f"{case.name}.json").read_bytes()
+    if case.valid:
+        assert Snapshot.parse(data, NEWEST).to_bytes() == data
+        return
+    with pytest.raises(Mismatch, match=re.escape(case.says)):
+        Snapshot.parse(data, NEWEST)
+
+
+@pytest.mark.parametrize("case", list(stores()), ids=lambda case: case.name)
+def test_each_store_gives_what_its_vector_says(case: StoreCase) -> None:
+    catalog = Catalog(open_store((ROOT / "stores" / case.name).as_uri()))
+    if case.owner is None:
+        with pytest.raises(OwnerMismatch):
+            catalog.check_owner()
+    else:
+        catalog.check_owner()
+        Catalog(catalog.store, case.owner).check_owner()
+    found = list(catalog.candidates(WORKLOAD, RUN))
+    newest = next((n for n, one in enumerate(found) if isinstance(one, Snapshot)), len(found))
+    snapshots = [one for one in found if isinstance(one, Snapshot)]
+    assert (snapshots[0].id if snapshots else None) == case.latest
+    passed_over = [one.snapshot for one in found[:newest] if isinstance(one, PassedOver)]
+    assert tuple(passed_over) == case.passed_over
+    damaged = catalog.listing(WORKLOAD, RUN).damaged
+    assert damaged.keys() == case.damaged.keys()
+    for name, (_, says) in case.damaged.items():
+        assert says in damaged[name]
+    bad = {}
+    for snapshot in snapshots:
+        result = verify_snapshot(catalog, snapshot, record=False)
+        if not result.ok:
+            bad[snapshot.id] = "; ".join(result.problems)
+    assert bad.keys() == case.bad.keys()
+    for name, (_, says) in case.bad.items():
+        assert says in bad[name]
+    assert {name: record.ok for name, record in catalog.verifications(WORKLOAD).items()} == dict(
+        case.verified
+    )
+    assert tuple(sorted(catalog.pins(WORKLOAD))) == case.pins
