@@ -35,6 +35,13 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     assert not missing, f"{page.name} links to what is not there: {missing}"
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    links = {(ROOT / link).resolve() for link in _LINK.findall((ROOT / "README.md").read_text())}
+    pages = {*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "docs/decisions"}
+
+    assert not pages - links - {ROOT / "README.md"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
     missing = []
