@@ -117,6 +117,7 @@ class Addons(pulumi.ComponentResource):
         return Role(
             f"{self._name}-{addon}",
             pod_trust(self._cloud.cluster_arn(self._settings.name), "kube-system", *DRIVERS[addon]),
+            self._cloud,
             pulumi.ResourceOptions(parent=self),
             description=f"{self._settings.name}: {addon}",
             policies=policies,

@@ -62,6 +62,7 @@ class ArtifactStore(pulumi.ComponentResource):
         role = Role(
             f"{name}-access",
             pod_trust(cloud.cluster_arn(cluster), tracking.namespace, TRACKING),
+            cloud,
             own,
             description=f"{cluster}: artifacts of the experiment tracking",
             inline=place.apply(partial(_policy, made is None)),

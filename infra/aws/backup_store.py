@@ -253,6 +253,7 @@ class StoreAccess(pulumi.ComponentResource):
             role = Role(
                 f"{name}-{identity}",
                 pod_trust(cloud.cluster_arn(cluster), workload.namespace, account),
+                cloud,
                 pulumi.ResourceOptions(parent=self),
                 description=f"{cluster}: {identity} of {name}'s backups",
                 inline=pulumi.Output.from_input(place).apply(

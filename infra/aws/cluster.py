@@ -55,6 +55,7 @@ class Cluster(pulumi.ComponentResource):
         role = Role(
             f"{name}-control-plane",
             service_trust("eks.amazonaws.com"),
+            cloud,
             own,
             description=f"{settings.name}: EKS control plane",
             policies=[managed(cloud.partition, policy) for policy in CLUSTER_POLICIES],

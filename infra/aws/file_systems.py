@@ -201,6 +201,7 @@ class Lustre(pulumi.ComponentResource):
             storage_type="SSD",
             storage_capacity=size_bytes(volume.size) // GIB,
             per_unit_storage_throughput=volume.throughput,
+            metadata_configuration=_metadata(volume),
             file_system_type_version="2.15",
             data_compression_type="LZ4",
             kms_key_id=key.arn,
@@ -233,6 +234,14 @@ class Lustre(pulumi.ComponentResource):
             "mountOptions": ["flock"],
         }
         self.register_outputs({})
+
+
+def _metadata(
+    volume: FsxLustreVolume,
+) -> aws.fsx.LustreFileSystemMetadataConfigurationArgsDict | None:
+    if volume.metadata_iops is None:
+        return None
+    return {"mode": "USER_PROVISIONED", "iops": volume.metadata_iops}
 
 
 def _kept(parent: pulumi.Resource, keep: bool) -> pulumi.ResourceOptions:

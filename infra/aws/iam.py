@@ -9,6 +9,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infra.settings.eks import AwsSettings
+
 Document = dict[str, Any]
 Statement = dict[str, Any]
 
@@ -77,6 +79,7 @@ class Role(pulumi.ComponentResource):
         self,
         name: str,
         trust: Document,
+        cloud: AwsSettings,
         opts: pulumi.ResourceOptions,
         *,
         description: str,
@@ -87,6 +90,7 @@ class Role(pulumi.ComponentResource):
         Args:
             name: the Pulumi name, from which the role's own name is made.
             trust: who may take it.
+            cloud: the account, which may want a path and a permissions boundary.
             opts: the parent.
             description: what it is for.
             policies: ARNs of managed policies.
@@ -97,6 +101,8 @@ class Role(pulumi.ComponentResource):
         self.role = aws.iam.Role(
             f"{name}-role",
             assume_role_policy=json_of(trust),
+            path=cloud.role_path,
+            permissions_boundary=cloud.permissions_boundary,
             description=description,
             opts=options,
         )

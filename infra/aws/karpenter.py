@@ -97,13 +97,16 @@ class KarpenterAccess(pulumi.ComponentResource):
                 arn=queue.arn,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[allowed]),
             )
-        profile = aws.iam.InstanceProfile(f"{name}-nodes", role=nodes.name, opts=own)
+        profile = aws.iam.InstanceProfile(
+            f"{name}-nodes", role=nodes.name, path=cloud.role_path, opts=own
+        )
         rights = pulumi.Output.all(queue.arn, nodes.arn, key.arn).apply(
             lambda arns: _rights(cluster, cloud, *arns)
         )
         role = Role(
             name,
             pod_trust(cloud.cluster_arn(cluster), NAMESPACE, ACCOUNT),
+            cloud,
             own,
             description=f"{cluster}: Karpenter",
             inline=rights,

@@ -187,6 +187,7 @@ class Network(pulumi.ComponentResource):
         role = Role(
             f"{self._name}-flow",
             service_trust("vpc-flow-logs.amazonaws.com", cloud.account),
+            cloud,
             self._own,
             description=f"{self._cluster}: VPC flow logs",
             inline=group.arn.apply(flow_logs),

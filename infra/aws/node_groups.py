@@ -98,6 +98,7 @@ class NodeRole(pulumi.ComponentResource):
         role = Role(
             name,
             service_trust("ec2.amazonaws.com"),
+            cloud,
             pulumi.ResourceOptions(parent=self),
             description=f"{cluster}: nodes",
             policies=[managed(cloud.partition, policy) for policy in NODE_POLICIES],

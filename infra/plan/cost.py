@@ -135,6 +135,8 @@ def _storage(graph: Graph) -> Iterator[Cost]:
         size = system.inputs["storageCapacity"]
         price = LUSTRE.get(system.inputs["perUnitStorageThroughput"])
         yield Cost(f"{system.name}: {size} GiB", price * size if price is not None else None)
+        if metadata := system.inputs.get("metadataConfiguration"):
+            yield Cost(f"{system.name}: {metadata['iops']} metadata IOPS", None)
     for system in graph.find("aws:efs/fileSystem:FileSystem"):
         yield Cost(f"{system.name}: by what it holds, reads and writes", None)
     for bucket in graph.find("aws:s3/bucket:Bucket"):

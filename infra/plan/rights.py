@@ -6,6 +6,7 @@ tried against AWS yet; where a call is missing, AWS names it in its AccessDenied
 """
 
 import json
+from typing import Any
 
 from infra.plan.graph import Graph
 
@@ -143,7 +144,8 @@ _WRITE = {
     ),
     "aws:iam/role:Role": (
         "iam:CreateRole iam:DeleteRole iam:TagRole iam:UntagRole iam:UpdateAssumeRolePolicy "
-        "iam:UpdateRole iam:UpdateRoleDescription"
+        "iam:UpdateRole iam:UpdateRoleDescription iam:DeleteRolePermissionsBoundary "
+        "iam:PutRolePermissionsBoundary"
     ),
     "aws:iam/rolePolicy:RolePolicy": "iam:DeleteRolePolicy iam:PutRolePolicy",
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": (
@@ -183,6 +185,17 @@ _WRITE = {
 _EMPTY_BUCKET = {"s3:DeleteObject", "s3:DeleteObjectVersion"}
 
 
+#: Calls that IAM can tie to a permissions boundary (Service Authorization Reference, IAM).
+_BOUNDED = {
+    "iam:AttachRolePolicy",
+    "iam:CreateRole",
+    "iam:DetachRolePolicy",
+    "iam:DeleteRolePolicy",
+    "iam:PutRolePermissionsBoundary",
+    "iam:PutRolePolicy",
+}
+
+
 def actions(graph: Graph) -> list[str]:
     """The calls that the stack's resources need, each once.
 
@@ -200,7 +213,19 @@ def actions(graph: Graph) -> list[str]:
 
 
 def policy(graph: Graph) -> str:
-    """An IAM policy for the person or role that runs `pulumi up`."""
+    """An IAM policy for the person or role that runs `pulumi up`. Where all roles of the stack have
+    one permissions boundary, it can make and change no role without it."""
     needed = actions(graph)
-    statements = [{"Effect": "Allow", "Action": needed, "Resource": "*"}] if needed else []
+    bounds = {r.inputs.get("permissionsBoundary") for r in graph.find("aws:iam/role:Role")}
+    bounded = sorted(_BOUNDED & set(needed)) if len(bounds) == 1 and None not in bounds else []
+    statements: list[dict[str, Any]] = []
+    if needed:
+        kept = {*bounded, "iam:DeleteRolePermissionsBoundary"} if bounded else set()
+        free = [action for action in needed if action not in kept]
+        statements.append({"Effect": "Allow", "Action": free, "Resource": "*"})
+    if bounded:
+        condition = {"StringEquals": {"iam:PermissionsBoundary": bounds.pop()}}
+        statements.append(
+            {"Effect": "Allow", "Action": bounded, "Resource": "*", "Condition": condition}
+        )
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)

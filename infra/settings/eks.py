@@ -50,6 +50,14 @@ class AwsSettings(Model):
     """Tags on everything in AWS, beside those that Holdfast sets: also on what node groups, the EBS
     driver and the network plugin make, which AWS' own default tags do not reach."""
 
+    role_path: str | None = Field(default=None, pattern=r"^/([\x21-\x2e\x30-\x7e]+/)+$")
+    """The path of every IAM role that the stack makes, such as ``/teams/ml/``. Default: ``/``.
+    Another path makes every role anew, and with the nodes' role every node group."""
+    permissions_boundary: str | None = Field(
+        default=None, pattern=r"^arn:aws:iam::(\d{12}|aws):policy/[\w+=,.@/-]+$"
+    )
+    """ARN of the policy that limits every role of the stack, whatever else allows."""
+
     @property
     def partition(self) -> str:
         """The first part of each ARN."""

@@ -172,6 +172,10 @@ class EfsVolume(ProvidedVolume):
     """Room for bundles: only the space rule uses it, EFS grows by itself."""
 
 
+#: FSx API reference, CreateFileSystemLustreMetadataConfiguration.
+METADATA_IOPS = (1500, 3000, 6000, *range(12_000, 192_001, 12_000))
+
+
 class FsxLustreVolume(ProvidedVolume):
     """An FSx for Lustre file system (PERSISTENT_2, SSD): the fastest that many nodes can share."""
 
@@ -183,6 +187,10 @@ class FsxLustreVolume(ProvidedVolume):
     """The zone ID of the file system; nodes in another zone pay for and wait on the traffic."""
     throughput: Literal[125, 250, 500, 1000] = 125
     """MB a second for each TiB."""
+    metadata_iops: int | None = None
+    """Metadata operations a second (files made, listed, removed): 1500, 3000, 6000 or a multiple of
+    12000 up to 192000. Default: what the size brings. Can be raised later, and neither lowered nor
+    taken out."""
     backup_days: int = Field(default=7, ge=0, le=90)
     """Days that daily backups are kept; 0: none."""
     export: Annotated[str, AfterValidator(_bucket_url)] | None = None
@@ -195,6 +203,12 @@ class FsxLustreVolume(ProvidedVolume):
             raise ValueError(
                 f"size {self.size} is not a size of FSx for Lustre: "
                 "use 1200Gi or a multiple of 2400Gi"
+            )
+        wanted = self.metadata_iops
+        if wanted is not None and wanted not in METADATA_IOPS:
+            raise ValueError(
+                f"metadata_iops {wanted} is not what FSx has: "
+                "use 1500, 3000, 6000 or a multiple of 12000 up to 192000"
             )
         if self.export is not None and self.backup_days:
             raise ValueError(

@@ -1,12 +1,12 @@
 """Every identity of the stack can do what it needs and nothing else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from policy.clusters import cluster_value, is_cluster
 from policy.documents import allowed
-from policy.model import UNKNOWN, Config, Resource, at, items, lacks, rule
+from policy.model import UNKNOWN, Config, Resource, at, items, lacks, rule, stack_rule
 
 _ROOT = re.compile(r"(arn:aws[\w-]*:iam::\d{12}:root|\d{12})")
 
@@ -124,3 +124,18 @@ def logs(resource: Resource, config: Config) -> Iterator[str]:
         missing = [kind for kind in config["kinds"] if lacks(given, kind)]
         if missing:
             yield f"keeps no {', '.join(missing)} logs: add them to enabledClusterLogTypes"
+
+
+@stack_rule(
+    "roles-share-one-boundary",
+    "Give every role of a stack the same permissions boundary and path: one role without it can "
+    "do what the boundary is to prevent.",
+)
+def boundary(resources: Sequence[Resource], _: Config) -> Iterator[tuple[Resource, str]]:
+    roles = [each for each in resources if each.type == "aws:iam/role:Role"]
+    for key in ("permissionsBoundary", "path"):
+        values = [at(role.inputs, key) for role in roles]
+        wanted = next((value for value in values if value not in (None, UNKNOWN)), None)
+        for role, value in zip(roles, values, strict=True):
+            if wanted is not None and value not in (wanted, UNKNOWN):
+                yield role, f"has {key} {value or 'none'}, and others {wanted}: give it the same"

@@ -582,6 +582,16 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
         ],
         [template(), template(tagSpecifications=UNKNOWN), aws("ec2/vpc:Vpc")],
     ),
+    "roles-share-one-boundary": (
+        [
+            [aws("iam/role:Role", permissionsBoundary="arn:b"), aws("iam/role:Role")],
+            [aws("iam/role:Role", path="/a/"), aws("iam/role:Role", path="/b/")],
+        ],
+        [
+            [aws("iam/role:Role"), aws("iam/role:Role")],
+            [aws("iam/role:Role", permissionsBoundary="arn:b", path="/a/")] * 2,
+        ],
+    ),
     # texts
     "aws-takes-every-text": (
         [
