@@ -334,7 +334,8 @@ def quarantine(path: Path, reason: str) -> Path:
     durable.make_directories(directory)
     if not durable.is_directory(directory):
         raise NotADirectoryError(errno.ENOTDIR, "a link instead of a directory", str(directory))
-    kept = directory / f"{path.name[:200]}-{durable.unique()}"
+    name = os.fsencode(path.name)[:200].decode(errors="ignore")  # with its end it must fit
+    kept = directory / f"{name}-{durable.unique()}"
     note = directory / f"{kept.name}.txt"
     try:
         durable.write_durably(note, f"{reason}\n".encode("utf-8", "backslashreplace"))

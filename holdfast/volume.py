@@ -37,7 +37,8 @@ class Volume:
         self.run = check_name(run, "run name")
         self.run_path = self.root / run
         self._failed: dict[Path, InvalidBundle] = {}
-        self._unreadable: dict[Path, OSError] = {}  # because of a fault of the system
+        #: bundles that were passed over because of a fault of the system
+        self.unreadable: dict[Path, OSError] = {}
 
     def generations(self) -> list[int]:
         """The numbers of all generations, ascending."""
@@ -140,22 +141,22 @@ class Volume:
         """
         if error.errno not in durable.UNREADABLE:
             raise error
-        if path not in self._unreadable:
-            self._unreadable[path] = error
+        if path not in self.unreadable:
+            self.unreadable[path] = error
             logger.warning(
                 "could not read bundle '%s' (%s): passed over; it stays where it is", path, error
             )
 
     def usable(self, path: Path) -> bool:
         """Whether this bundle was neither set aside nor passed over by this object."""
-        return path not in self._failed and path not in self._unreadable
+        return path not in self._failed and path not in self.unreadable
 
     def raise_unreadable(self) -> None:
         """Raise the OSError of a bundle of the present generation that was passed over, if any.
 
         For who found no valid bundle: it cannot be said that there is none.
         """
-        for path, error in self._unreadable.items():
+        for path, error in self.unreadable.items():
             if path.parent == self.generation_path(self.present() or 1):
                 raise error
 

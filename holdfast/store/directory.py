@@ -27,6 +27,7 @@ from holdfast.durable import (
     fsync_directory,
     make_directories,
     open_regular,
+    require_utf8,
     write_all,
 )
 from holdfast.errors import (
@@ -65,6 +66,7 @@ class DirectoryStore:
         memory: int = MEMORY,
         deadline: float | None = None,
     ) -> None:
+        require_utf8()  # keys are paths
         self.root = Path(root)
         self.url = url or self.root.as_uri()
         self._chunk = max(64 * 1024, min(CHUNK, memory // 16))

@@ -98,6 +98,7 @@ def verify(
                     found = [bundle.path for bundle in place.bundles(generation)]
                     found += [error.path for error in place.damaged(generation)]
                     results += [_bundle(path, quick, bar) for path in found]
+                results += [_unreadable(path, error) for path, error in place.unreadable.items()]
             if in_store:
                 catalog = open_catalog(store, owner, memory, deadline)
                 name = options.required(workload, "workload")
@@ -141,7 +142,6 @@ def _report(results: list[Result], seconds: float, kanister: bool, output: optio
 
 
 def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
-    from holdfast.bundle import check_files
     from holdfast.bundle import verify as check
     from holdfast.durable import default_threads
     from holdfast.transfer import each_file, read_local
@@ -150,9 +150,12 @@ def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
         bundle = check(path, quick=True)
     except InvalidBundle as error:
         return Result("volume", path.name, False, 0, error.problems)
+    except OSError as error:
+        return _unreadable(path, error)
     if quick:
         return Result("volume", path.name, True, 0)
     problems: list[str] = []
+    faults: list[OSError] = []
 
     def read(entry: FileEntry, stop: Event) -> None:
         try:
@@ -160,13 +163,21 @@ def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
                 pass
         except InvalidBundle as error:
             problems.extend(error.problems)
-        except OSError:  # check_files tells a bad file from a bad system
-            problems.extend(check_files(path, [entry]))
+        except OSError as error:
+            faults.append(error)
 
     manifest = bundle.manifest
     bar.start(f"verify {path.name}", len(manifest.files), manifest.size)
     each_file(read, manifest.files, default_threads())
+    if faults and not problems:
+        return _unreadable(path, faults[0])
     return Result("volume", path.name, not problems, manifest.size, sorted(problems))
+
+
+def _unreadable(path: Path, error: OSError) -> Result:
+    """A fault of the system does not make a bundle bad, but nobody knows that it is good."""
+    reason = f"cannot be read now ({error.strerror or error}): check the mount, then verify again"
+    return Result("volume", path.name, False, 0, [reason])
 
 
 def _lost(snapshot: PassedOver) -> Result:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from holdfast import durable
-from holdfast.bundle import Bundle
+from holdfast.bundle import Bundle, quarantine
+from holdfast.cli import app
 from holdfast.errors import InvalidBundle
 from holdfast.manifest import MANIFEST
 from holdfast.push import push
@@ -116,6 +120,44 @@ def test_a_push_that_cannot_read_a_bundle_fails_and_does_not_call_it_invalid(
     assert catalog.snapshots(WORKLOAD) == []
     faults.clear()
     assert push(volume, catalog, WORKLOAD).bundles[0].name == "step-00000200"
+
+
+@pytest.mark.parametrize("file", [MANIFEST, ".metadata"])
+def test_verify_names_what_it_cannot_read_and_goes_on_with_the_rest(
+    volume: Volume, saved: list[Bundle], faults: dict[str, int], file: str
+) -> None:
+    faults[f"step-00000200/{file}"] = errno.EIO
+    words = ["verify", "--side", "volume", "--volume", str(volume.root), "--run", volume.run]
+    found = CliRunner().invoke(app, [*words, "--output", "json"])
+    assert found.exit_code == 1
+    results = {result["id"]: result for result in json.loads(found.stdout)["results"]}
+    assert results["step-00000100"]["ok"]
+    assert not results["step-00000200"]["ok"]
+    assert "cannot be read now (Input/output error)" in found.stderr
+    assert "not valid" not in found.stderr
+
+
+@pytest.mark.parametrize("make", ["fifo", "socket", "link to a device"])
+def test_nothing_but_a_regular_file_is_ever_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: str
+) -> None:
+    """Opening a pipe can block, and opening a device can move it: it is looked at first."""
+    path = tmp_path / "odd"
+    if make == "fifo":
+        os.mkfifo(path)
+    elif make == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    else:
+        path.symlink_to("/dev/tty")
+    monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(OSError, match="not a regular file"):
+        durable.hash_file(path)
+
+
+def test_a_damaged_bundle_with_the_longest_name_can_be_quarantined(volume: Volume) -> None:
+    path = volume.generation_path(1) / ("é" * 127)
+    path.mkdir(parents=True)
+    assert quarantine(path, "bad").is_dir()
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
