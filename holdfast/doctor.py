@@ -106,7 +106,7 @@ def _free_space(volume: Volume, keep: int) -> Iterable[Check]:
     room = volume.free() + sum(found.manifest.size for found in history)
     needed = (keep + pinned + 2) * newest[0].manifest.size
     rule = (
-        f"{size(volume.free())}; with what bundles use {size(room)} of {size(needed)} ="
+        f"{size(volume.free())}, {size(room)} with what bundles use; {size(needed)} are needed:"
         f" ({keep} kept + {pinned} pinned + 1 being saved + 1 being restored)"
         f" × {size(newest[0].manifest.size)}"
     )
