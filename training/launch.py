@@ -8,16 +8,18 @@ imported PyTorch, so a restart takes about a second.
 import logging
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.config import Config
 from training.outcome import Outcome
-from training.stop import StopRequested, forward_stop
+from training.stop import StopFiles, blocked_signals, forward_stop
 
 _KILL_AFTER = 10  # seconds for ranks to end, and for the other nodes to confirm their end
 
@@ -42,13 +44,24 @@ def start_fork_server(config: Config) -> None:
     }
     # An optimizer's first step imports torch._dynamo, which each rank would pay for by itself.
     multiprocessing.set_forkserver_preload(["training.trainer", "torch._dynamo"])
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: the server outlives a stop
-    multiprocessing.forkserver.ensure_running()
-    signal.signal(signal.SIGTERM, before)
+    multiprocessing.resource_tracker.ensure_running()  # it would unblock SIGTERM below
+    with blocked_signals():  # inherited: the server outlives a stop, and each rank unblocks them
+        multiprocessing.forkserver.ensure_running()
 
 
-def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
-    """Train on this node's ranks. Raises nothing: a failure is printed and is Outcome.RETRY."""
+@dataclass(frozen=True)
+class Watch:
+    """What to call before ranks start for the first time or after a crash, and at a stop."""
+
+    starting: Callable[[], None] = lambda: None
+    stopping: Callable[[], None] = lambda: None
+
+
+def launch(config: Config, environment: Mapping[str, str], watch: Watch) -> Outcome:
+    """Train on this node's ranks. A failure is printed and is Outcome.RETRY.
+
+    Raises StopRequested when asked to stop while no rank trains, and what `watch.starting` raises.
+    """
     start_fork_server(config)
     from torch.distributed import DistError
     from torch.distributed.elastic.agent.server.api import WorkerSpec
@@ -61,16 +74,16 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
-        stop_file = Path(folder) / "stop"
+        files = StopFiles(Path(folder))
         ours = {k: v for k, v in environment.items() if k.startswith("HOLDFAST_")}
         try:
-            handler = make_handler(config, stop_file)
+            handler = make_handler(config, files)
             spec = WorkerSpec(
                 role="trainer",
                 local_world_size=config.ranks,
                 rdzv_handler=handler,
                 entrypoint=worker.main,
-                args=(config.model_dump_json(), ours, str(stop_file)),
+                args=(config.model_dump_json(), ours, folder),
                 max_restarts=config.max_restarts,
                 monitor_interval=0.1,
             )
@@ -80,14 +93,13 @@ def launch(config: Config, environment: Mapping[str, str]) -> Outcome:
                 start_method="forkserver",
                 exit_barrier_timeout=_KILL_AFTER,
                 shutdown_timeout=_KILL_AFTER,
+                after_crash=watch.starting,
             )
-            with forward_stop(stop_file, config.shutdown_timeout, lambda: handler.waiting):
+            with forward_stop(files, config.shutdown_timeout, watch.stopping):
                 try:
                     result = agent.run()
                 finally:
                     handler.shutdown()
-        except StopRequested:
-            return Outcome.STOPPED
         except (RendezvousError, DistError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             print(f"failed: rendezvous: {reason}", file=sys.stderr, flush=True)

@@ -7,11 +7,17 @@ heartbeats; without that, the ranks would wait for it until they time out. And a
 for the others can be told to stop.
 """
 
+import socket
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+from typing import Any, cast
 
-from torch.distributed import Store
+from torch.distributed import DistError, Store
+from torch.distributed.elastic.agent.server.api import WorkerGroup
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.rendezvous import (
     RendezvousConnectionError,
@@ -28,30 +34,29 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     _Action,
     _RendezvousContext,
 )
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
 from training.config import Config
-from training.stop import StopRequested
+from training.stop import StopFiles, StopRequested
 
 _LOOPBACK = ("localhost", "127.0.0.1")
+_STOPS = "holdfast/stops"  # key in the store
+_PORT = 29400  # where the endpoint names none, as in torchrun
 _JOIN = 86_400  # seconds to wait for enough nodes: they may have to be bought first
 
 
 class RendezvousHandler(DynamicRendezvousHandler):
-    """One node's part. While it waits, `waiting` is set and the stop file is checked."""
+    """One node's part. A stop is looked for before it waits for the others."""
 
-    stop_file: Path
-    waiting = False
+    files: StopFiles
+    store: Store
     _size = 0  # nodes in the last round
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Wait until enough nodes have joined. Raises StopRequested when told to stop."""
-        self.waiting = True
-        try:
-            if self.stop_file.exists():
-                raise StopRequested
-            info = super().next_rendezvous()
-        finally:
-            self.waiting = False
+        if self.files.asked:
+            raise StopRequested
+        info = super().next_rendezvous()
         self._size = info.world_size
         return info
 
@@ -66,22 +71,56 @@ class RendezvousHandler(DynamicRendezvousHandler):
         self._op_executor.run(_leave, self._get_deadline(self._settings.timeout.close))
         return True
 
+    def announce_stop(self) -> None:
+        """Let the other nodes know that ranks of this one end because of a stop."""
+        with suppress(DistError, RuntimeError):  # they take it for a crash then
+            self.store.add(_STOPS, 1)
+
+    def stops(self) -> int:
+        """How many nodes have announced a stop so far."""
+        return self.store.add(_STOPS, 0)
+
 
 class Agent(LocalElasticAgent):
-    """torchrun's agent of one node. At its end it waits for the other nodes to end."""
+    """torchrun's agent of one node. It calls `after_crash` before it restarts ranks that failed.
+
+    Ranks that have not begun to train have nothing to save: they are not asked to end, but killed.
+    Neither is their end a crash where another node was stopped. At the end of a training an agent
+    waits for the other nodes to end, unless its own node alone was told to stop.
+    """
+
+    def __init__(self, *args: Any, after_crash: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._after_crash = after_crash
+        self._crashes = self._stops = 0
+
+    @property
+    def _handler(self) -> RendezvousHandler:
+        return cast(RendezvousHandler, self._worker_group.spec.rdzv_handler)
+
+    def _initialize_workers(self, worker_group: WorkerGroup) -> None:
+        self._handler.files.begin_round()
+        if self._handler.files.asked:
+            raise StopRequested
+        crashes = worker_group.spec.max_restarts - self._remaining_restarts
+        stops = self._handler.stops()
+        if crashes > self._crashes and stops == self._stops:
+            self._after_crash()
+        self._crashes, self._stops = crashes, stops
+        super()._initialize_workers(worker_group)
+
+    def _shutdown(self, death_sig: Signals = SIGTERM, timeout: int = 30) -> None:
+        if self._handler.files.asked:
+            self._handler.announce_stop()
+        super()._shutdown(death_sig if self._handler.files.training else SIGKILL, timeout)
 
     def _exit_barrier(self) -> None:
-        handler = self._worker_group.spec.rdzv_handler
-        if isinstance(handler, RendezvousHandler) and handler.stop_file.exists():
-            return  # only this node was told to stop: the others wait for its next pod
-        super()._exit_barrier()
+        if not self._handler.files.asked:
+            super()._exit_barrier()
 
 
-def make_handler(config: Config, stop_file: Path) -> RendezvousHandler:
-    """Connect to the rendezvous store, however long it takes; a single node has it in this process.
-
-    A signal still ends the process here.
-    """
+def make_handler(config: Config, files: StopFiles) -> RendezvousHandler:
+    """Connect to the rendezvous store, however long it takes; a single node has its own."""
     alone = config.nodes == 1
     endpoint = "localhost:0" if alone else str(config.rendezvous)
     local = alone or endpoint.rpartition(":")[0] in _LOOPBACK
@@ -101,20 +140,29 @@ def make_handler(config: Config, stop_file: Path) -> RendezvousHandler:
         ),
         keep_alive_interval=config.heartbeat,
     )
-    handler.stop_file = stop_file
+    handler.files = files
+    handler.store = store
     return handler
 
 
 def _connect(params: RendezvousParameters) -> tuple[C10dRendezvousBackend, Store]:
     """Try until it answers: a missing store must not count as a failed start."""
+    said = ""
     while True:
         try:
+            if not params.get_as_bool("is_host"):
+                # torch would wait for two minutes, deaf to signals.
+                address = parse_rendezvous_endpoint(params.endpoint, _PORT)
+                socket.create_connection(address, timeout=5).close()
             return create_backend(params)
-        except RendezvousConnectionError as error:  # after two minutes
+        except (OSError, RendezvousConnectionError) as error:
             if params.get_as_bool("is_host"):
                 raise
             reason = str(error.__cause__ or error).splitlines()[0]
-            print(f"waiting for the rendezvous store: {reason}", file=sys.stderr)
+            if reason != said:
+                print(f"waiting for the rendezvous store: {reason}", file=sys.stderr, flush=True)
+            said = reason
+            time.sleep(1)
 
 
 def _leave(context: _RendezvousContext, deadline: float) -> _Action:

@@ -7,7 +7,6 @@ from holdfast import durable
 from holdfast.volume import Volume
 from training.checkpoint import Saved, Saver
 from training.config import Config, WhenBusy
-from training.crash_loop import CrashLoop, reason_to_give_up
 from training.data import Corpus
 from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
@@ -24,9 +23,7 @@ def train(config: Config, stop: Stop) -> Outcome:
     metrics = Metrics(os.environ["RANK"] == "0", config.metrics, port)
     with joined(config) as ranks:
         volume = Volume(config.volume, config.run)
-        if reason := ranks.broadcast_from_rank0(lambda: _prepare(volume, config)):
-            metrics.say(f"refused: {reason}")
-            return Outcome.REFUSED
+        ranks.broadcast_from_rank0(lambda: _prepare(volume))
         recovery = recover(config, volume, ranks, metrics)
         if recovery.outcome:
             metrics.say(f"{recovery.outcome}: {recovery.reason}")
@@ -59,6 +56,8 @@ class Trainer:
         self._introduce()
         self._resume(recovery)
         state.begin()
+        if os.environ["LOCAL_RANK"] == "0":
+            stop.files.begin_training()
         self._clock()
         while state.step < config.steps:
             loss = state.train_step()
@@ -221,13 +220,7 @@ class Trainer:
         )
 
 
-def _prepare(volume: Volume, config: Config) -> str | None:
-    """On rank 0, before anything is read: count a restart, and remove what killed saves left."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        # The first start was counted by the entry process, before anything could fail.
-        starts = CrashLoop(volume).count_start()
-        if reason := reason_to_give_up(starts, config.attempts):
-            return reason
+def _prepare(volume: Volume) -> None:
+    """On rank 0, before anything is read: remove what killed saves left."""
     durable.make_directories(volume.run_path)
     volume.sweep()
-    return None

@@ -15,11 +15,13 @@ from pathlib import Path
 from holdfast.errors import ExitCode, HoldfastError
 from training.config import Config
 from training.outcome import Outcome
-from training.stop import Stop
+from training.stop import Stop, StopFiles
 
 
-def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
+def main(settings: str, environment: dict[str, str], stop_folder: str) -> Outcome:
     """Train. Returns an outcome that all ranks agree on; a failure ends the process at once."""
+    files = StopFiles(Path(stop_folder))
+    stop = Stop(files)
     import torch
     from torch.distributed import DistError
 
@@ -32,8 +34,8 @@ def main(settings: str, environment: dict[str, str], stop_file: str) -> Outcome:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
     try:
-        outcome = train(config, Stop(Path(stop_file)))
-        if outcome is not Outcome.STOPPED or config.nodes == 1 or Path(stop_file).exists():
+        outcome = train(config, stop)
+        if outcome is not Outcome.STOPPED or config.nodes == 1 or files.asked:
             return outcome
         _report("saved, since a node joins or leaves: a new rendezvous follows")
     except HoldfastError as error:

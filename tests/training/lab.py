@@ -6,12 +6,17 @@ The fork server that makes them imports PyTorch once, so a training takes a seco
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from holdfast.volume import Volume
-from training.__main__ import run
 from training.config import Config
+from training.entry import run
 from training.outcome import Outcome
 
 STEPS, EVERY = 12, 4
@@ -75,3 +80,48 @@ class Lab:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
+
+
+class command:  # noqa: N801
+    """`python -m training` as a process group of its own, killed at the end whatever happens."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        environment: dict[str, str] | None = None,
+        stderr: Path | None = None,
+        **changed: Any,
+    ) -> None:
+        options = [
+            f"--{name.replace('_', '-')}={value}" for name, value in lab.settings(**changed).items()
+        ]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "training", *options],
+            env=os.environ | (environment or {}),
+            stderr=stderr.open("wb") if stderr else None,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process is None or process.poll() is None, "the training ended by itself"
+        assert time.monotonic() < deadline, "waited 90 s in vain"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

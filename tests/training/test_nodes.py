@@ -22,6 +22,7 @@ from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 from tests.training.lab import Lab
 from training import rendezvous_handler
 from training.config import Config
+from training.stop import StopFiles
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -141,6 +142,6 @@ def test_a_rendezvous_store_that_is_not_there_yet_is_waited_for(
     monkeypatch.setattr(rendezvous_handler, "create_backend", asked)
     settings = lab.settings(nodes=2, ranks=1, rendezvous=nodes.place)
 
-    handler = rendezvous_handler.make_handler(Config.model_validate(settings), lab.root / "stop")
+    handler = rendezvous_handler.make_handler(Config.model_validate(settings), StopFiles(lab.root))
     assert handler.shutdown()
     assert "waiting for the rendezvous store: nobody there" in capsys.readouterr().err

@@ -3,10 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from tests.training.lab import Lab
+from tests.training.lab import Lab, alive, command, until
 from training.crash_loop import FILE
 from training.outcome import Outcome
 
@@ -197,44 +193,6 @@ def test_an_entry_process_killed_in_the_middle_of_a_save_takes_its_ranks_along(
 
     assert [event["step"] for event in lab.events("resume")] == [4]
     assert lab.contents() == undisturbed.contents()
-
-
-class command:  # noqa: N801
-    """`python -m training` as a process group of its own, killed at the end whatever happens."""
-
-    def __init__(self, lab: Lab, environment: dict[str, str] | None = None, **changed: Any) -> None:
-        options = [
-            f"--{name.replace('_', '-')}={value}" for name, value in lab.settings(**changed).items()
-        ]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "training", *options],
-            env=os.environ | (environment or {}),
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self.process
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert process is None or process.poll() is None, "the training ended by itself"
-        assert time.monotonic() < deadline, "waited 90 s in vain"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def losses(lab: Lab) -> dict[int, float]:

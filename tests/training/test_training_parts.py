@@ -15,14 +15,14 @@ from holdfast.manifest import FileEntry
 from holdfast.recover import Pulled, Start, VolumeState
 from holdfast.volume import Volume
 from training.config import load
-from training.crash_loop import CrashLoop, Starts, reason_to_give_up
+from training.crash_loop import CrashLoop, CrashLoopFound
 from training.data import Corpus, Order, sample_at
 from training.fingerprint import as_labels, differences
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.recover import remember, split_files, without_a_bundle
 from training.state import canonical_pickle
-from training.stop import StopRequested, forward_stop
+from training.stop import SIGNALS, Stop, StopFiles, StopRequested, blocked_signals, forward_stop
 
 pytestmark = pytest.mark.torch
 
@@ -146,20 +146,53 @@ def test_equal_values_are_equal_bytes_even_where_parts_are_one_object() -> None:
 
 def test_starts_without_a_newer_bundle_are_counted_until_one_is_there(tmp_path: Path) -> None:
     volume = Volume(tmp_path, "lab")
-    crash_loop = CrashLoop(volume)
+    crash_loop = CrashLoop(volume, 4)
 
-    assert [crash_loop.count_start().count for _ in range(3)] == [1, 2, 3]
-    assert reason_to_give_up(crash_loop.count_start(), 4) is None
-    assert "4 starts in a row from step 0" in (reason_to_give_up(crash_loop.count_start(), 4) or "")
+    for _ in range(4):
+        crash_loop.count_start()
+    with pytest.raises(CrashLoopFound, match="4 starts in a row from step 0"):
+        crash_loop.count_start()
 
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "w").write_text("w")
-    path = volume.generation_path(1)
-    commit_directory(tmp_path / "weights", path, "step-00000004", "checkpoint", {"step": 4})
-    assert crash_loop.count_start() == Starts(1, "step-00000004")
-    assert crash_loop.count_start().count == 2
+    commit(volume, tmp_path, 4)
+    for _ in range(4):
+        crash_loop.count_start()
+    with pytest.raises(CrashLoopFound, match="4 starts in a row from step-00000004"):
+        crash_loop.count_start()
     crash_loop.reset()
-    assert crash_loop.count_start().count == 1
+    crash_loop.count_start()
+
+
+def test_a_start_that_was_stopped_on_purpose_is_not_counted(tmp_path: Path) -> None:
+    volume = Volume(tmp_path, "lab")
+    CrashLoop(volume, 2).count_start()  # this one crashes
+
+    for _ in range(5):
+        drained = CrashLoop(volume, 2)
+        drained.count_start()
+        drained.forget_start()
+        drained.forget_start()
+
+    CrashLoop(volume, 2).count_start()
+    with pytest.raises(CrashLoopFound):
+        CrashLoop(volume, 2).count_start()
+
+
+def test_forgetting_a_start_that_was_never_counted_forgets_no_other(tmp_path: Path) -> None:
+    volume = Volume(tmp_path, "lab")
+    CrashLoop(volume, 1).count_start()
+
+    CrashLoop(volume, 1).forget_start()
+
+    with pytest.raises(CrashLoopFound):
+        CrashLoop(volume, 1).count_start()
+
+
+def commit(volume: Volume, scratch: Path, step: int) -> None:
+    (scratch / "weights").mkdir()
+    (scratch / "weights" / "w").write_text("w")
+    path = volume.generation_path(1)
+    name = f"step-{step:08d}"
+    commit_directory(scratch / "weights", path, name, "checkpoint", {"step": step})
 
 
 def test_a_fingerprint_survives_its_labels_and_names_what_differs() -> None:
@@ -263,9 +296,41 @@ def consumed(ranks: int, first: int, steps: int) -> list[list[int]]:
     return [sorted(index for order in orders for index in next(order)) for _ in range(steps)]
 
 
-def test_a_stop_request_while_no_ranks_run_takes_effect_at_once(tmp_path: Path) -> None:
-    with pytest.raises(StopRequested), forward_stop(tmp_path / "stop", 60, idle=lambda: True):
+def test_a_stop_ends_everything_at_once_until_the_ranks_train(tmp_path: Path) -> None:
+    files, asked = StopFiles(tmp_path), []
+    with pytest.raises(StopRequested), forward_stop(files, 60, lambda: asked.append(1)):
         signal.raise_signal(signal.SIGTERM)
-    with forward_stop(tmp_path / "again", 60, idle=lambda: False):
+    assert files.asked
+
+    (tmp_path / "other").mkdir()
+    files = StopFiles(tmp_path / "other")
+    files.begin_training()
+    with forward_stop(files, 60, lambda: asked.append(2)):
         signal.raise_signal(signal.SIGTERM)
-    assert (tmp_path / "again").exists()
+        signal.raise_signal(signal.SIGTERM)
+    assert files.asked
+    assert asked == [1, 2]
+
+
+def test_a_stop_of_the_ranks_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
+    files = StopFiles(tmp_path)
+    files.begin_training()
+
+    with (
+        pytest.raises(TimeoutError, match=r"did not stop within 0.01 s: raise shutdown_timeout"),
+        forward_stop(files, 0.01, lambda: None),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+        signal.pause()
+
+
+def test_a_signal_before_a_rank_listens_is_not_lost(tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with blocked_signals():
+            signal.raise_signal(signal.SIGTERM)
+            stop = Stop(StopFiles(tmp_path))
+            assert stop.asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -133,7 +133,7 @@ def test_two_nodes_that_lose_the_first_one_end_bit_for_bit_like_two_ranks_that_n
     logs = "".join(pod.log("trainer").read_text() for pod in training.pods)
     assert training.finished == "Complete", logs
     assert sorted(pod.name for pod in training.pods) == ["gpt-0-1", "gpt-0-2", "gpt-1-1"]
-    assert "going on from step-00000004" in logs
+    assert "resuming from step-00000004" in logs
     assert undisturbed.wait(100) == 0
     assert sorted(contents(shared)) == [f"step-{step:08d}" for step in (4, 8, 12)]
     assert contents(shared) == contents(alone)
