@@ -22,7 +22,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItemType
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future as TorchFuture
@@ -34,7 +34,7 @@ from holdfast.manifest import FileEntry
 from holdfast.volume import Volume
 from training.cleanup import Cleanup
 from training.ranks import Ranks
-from training.state import canonical_pickle
+from training.state import canonical_pickle, is_finite
 
 METADATA = ".metadata"  # DCP's own index of a checkpoint
 
@@ -43,15 +43,23 @@ class SaveFailed(Exception):
     """Why a save failed, as one string, so that it can travel between ranks."""
 
 
+class NotFinite(SaveFailed):
+    """The state holds NaN or infinity: nobody could train on from it."""
+
+
 @dataclass(frozen=True)
 class Saved:
-    """How a save ended. `problem` is None when the bundle is committed."""
+    """How a save ended. `problem` is None when the bundle is committed.
+
+    It was `refused` when the problem is the state, which is not finite.
+    """
 
     step: int
     seconds: float
     stall: float  # seconds that training waited
     size: int = 0  # bytes, known to rank 0
     problem: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class BundleStorageWriter(dcp.FileSystemWriter):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> TorchFuture[list[WriteResult]]:
         self.path = Path(plan.storage_data.directory)
         with _as_save_failed(), durable.no_space_named(self.path):
+            _refuse_unless_finite(plan, planner)
             results = super().write_data(plan, planner).wait()
             failpoint("save.shard-written")
         for entry in self._hashed.entries:
@@ -242,7 +251,8 @@ class Saver:
         if not isinstance(problem, CheckpointException):
             raise problem  # the group is broken: a rank is dead or silent
         flight.writer.abort()
-        return Saved(flight.step, seconds, flight.stall, problem=_reason(problem))
+        refused = any(isinstance(error, NotFinite) for error, _ in problem.failures.values())
+        return Saved(flight.step, seconds, flight.stall, problem=_reason(problem), refused=refused)
 
     def _committed(self, bundle: Bundle) -> None:
         """On rank 0's writing thread."""
@@ -291,8 +301,18 @@ class _HashingStream:
 def _as_save_failed() -> Iterator[None]:
     try:
         yield
+    except SaveFailed:
+        raise
     except Exception as error:
         raise SaveFailed(str(error) or type(error).__name__) from None
+
+
+def _refuse_unless_finite(plan: SavePlan, planner: SavePlanner) -> None:
+    """On the writing thread, on the copy in host memory: training does not wait for it."""
+    for item in plan.items:
+        data = planner.resolve_data(item) if item.type is not WriteItemType.BYTE_IO else None
+        if isinstance(data, torch.Tensor) and not is_finite(data):
+            raise NotFinite(f"{item.index.fqn} is not finite")
 
 
 def _reason(problem: CheckpointException) -> str:

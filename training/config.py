@@ -152,6 +152,9 @@ class Config(BaseModel):
         0, ge=0, lt=2**31, description="seed of weights, dropout and the order of data"
     )
     threads: int = Field(1, ge=1, description="threads per rank: part of the fingerprint")
+    refused_saves: int = Field(
+        3, ge=1, description="saves in a row without finite loss and weights before giving up"
+    )
     loaders: int = Field(2, ge=0, description="data loader workers per rank")
     log_every: int = Field(10, ge=1, description="steps between two printed lines")
     timeout: float = Field(

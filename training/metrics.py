@@ -25,6 +25,7 @@ _HELP = {
     "save_bytes": ("gauge", "size of the last bundle"),
     "saves_total": ("counter", "bundles committed by this process"),
     "save_failures_total": ("counter", "saves that failed while the run went on"),
+    "saves_refused_total": ("counter", "saves that were refused since the state is not finite"),
     "saves_skipped_total": ("counter", "saves that fell due while another one was in flight"),
     "stall_seconds_total": ("counter", "time that training waited for saves"),
     "quarantined_total": ("counter", "bundles that failed verification and were quarantined"),

@@ -26,6 +26,7 @@ class Agreed:
     stop: bool  # somebody asked at least one rank to stop
     busy: bool  # at least one rank has not finished the save in flight
     due: bool  # the clock says that it is time to save
+    diverged: bool  # at least one rank has seen too many saves refused
     loss: float  # mean over the ranks
 
 
@@ -48,12 +49,12 @@ class Ranks:
         """Whether this is rank 0, which decides and reports for all."""
         return self.rank == 0
 
-    def agree(self, *, stop: bool, busy: bool, due: bool, loss: float) -> Agreed:
+    def agree(self, *, stop: bool, busy: bool, due: bool, diverged: bool, loss: float) -> Agreed:
         """One reduction per step, so that all ranks stop, save and skip at the same steps."""
-        votes = torch.tensor([stop, busy, due and self.first, loss], dtype=torch.float64)
+        votes = torch.tensor([stop, busy, due and self.first, diverged, loss], dtype=torch.float64)
         dist.all_reduce(votes, group=self.control)
-        stops, busies, dues, losses = votes.tolist()
-        return Agreed(stops > 0, busies > 0, dues > 0, losses / self.world_size)
+        *flags, losses = votes.tolist()
+        return Agreed(*(flag > 0 for flag in flags), loss=losses / self.world_size)
 
     def broadcast_from_rank0(self, decide: Callable[[], T]) -> T:
         """What rank 0 decides, on all ranks; an exception on rank 0 is raised on all."""

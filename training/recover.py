@@ -15,6 +15,7 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.bundle import Bundle, check_files, verify
 from holdfast.errors import InvalidBundle
+from holdfast.labels import is_healthy
 from holdfast.manifest import FileEntry, canonical
 from holdfast.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
 from holdfast.volume import Volume
@@ -31,6 +32,7 @@ class Recovery:
     reason: str
     bundle: Bundle | None = None
     outcome: Outcome | None = None
+    seconds: float = 0.0  # that loading took
 
 
 def recover(config: Config, volume: Volume, ranks: Ranks, metrics: Metrics) -> Recovery:
@@ -91,7 +93,7 @@ def _newest_valid(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | No
         if not problems:
             return bundle
         damage = InvalidBundle(bundle.path, problems)
-        ranks.broadcast_from_rank0(partial(_set_aside, volume, damage, metrics))
+        ranks.broadcast_from_rank0(partial(set_aside, volume, damage, metrics))
     return None
 
 
@@ -110,28 +112,32 @@ def _newest_complete(volume: Volume, metrics: Metrics) -> Bundle | None:
     """The newest bundle whose manifest, files and sizes look right. On rank 0."""
     for damage in volume.damaged():
         if volume.usable(damage.path):
-            _set_aside(volume, damage, metrics)
+            set_aside(volume, damage, metrics)
     for bundle in volume.bundles():
         if not volume.usable(bundle.path):
+            continue
+        if is_healthy(bundle.manifest.labels) is False:
+            metrics.say(f"bundle {bundle.name} is marked as not healthy: it is not used")
             continue
         try:
             return verify(bundle.path, quick=True)
         except InvalidBundle as damage:
-            _set_aside(volume, damage, metrics)
+            set_aside(volume, damage, metrics)
         except OSError as fault:
             volume.pass_over(bundle.path, fault)
     volume.raise_unreadable()
     return None
 
 
-def _set_aside(volume: Volume, damage: InvalidBundle, metrics: Metrics) -> None:
+def set_aside(volume: Volume, damage: InvalidBundle, metrics: Metrics) -> None:
     metrics.say(f"{damage}: {volume.set_aside(damage)}")
     metrics.add("quarantined_total")
     metrics.event("quarantine", bundle=damage.path.name, reason="; ".join(damage.problems))
 
 
 def _state(volume: Volume) -> VolumeState:
-    return VolumeState.BAD if volume.has_bad() else VolumeState.NONE
+    """Without a bundle to use: one that is there all the same is no reason for step 0."""
+    return VolumeState.BAD if volume.has_bad() or volume.bundles() else VolumeState.NONE
 
 
 def _pulled(file: Path | None) -> Pulled:

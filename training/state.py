@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -40,7 +41,8 @@ class State:
         torch.manual_seed(config.seed)
         self.model = _distribute(Gpt(config).to(ranks.device), config, ranks)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.rate)
-        self.schedule = LambdaLR(self.optimizer, _Schedule(config))
+        self._schedule = _Schedule(config)
+        self.schedule = LambdaLR(self.optimizer, self._schedule)
         self._own: dict[str, Any] | None = None  # this rank's part, as it was loaded
 
     @property
@@ -77,6 +79,7 @@ class State:
         over the ranks is the mean over the batch.
         """
         inputs, targets = (tensor.to(self.ranks.device) for tensor in next(self._batches))
+        self._batch = inputs, targets
         loss: Tensor = next_byte_loss(self.model(inputs), targets)
         share = len(inputs) * self.ranks.world_size / self.config.batch
         if share != 1:
@@ -89,16 +92,31 @@ class State:
         self.consumed += self.config.batch
         return loss.item()
 
+    def probe(self) -> float:
+        """This rank's loss on its last batch with the weights as they are now, without dropout.
+
+        The loss of a step is that of the weights before it, and tells nothing of those after it.
+        """
+        inputs, targets = self._batch
+        self.model.eval()
+        with torch.no_grad():
+            loss: Tensor = next_byte_loss(self.model(inputs), targets)
+        self.model.train()
+        return loss.item()
+
     def collect(self) -> dict[str, Any]:
         """What a bundle holds, ready for torch.distributed.checkpoint."""
         own = {"generators": _generators(), "loader": self._loader.state_dict()}
         return self._common() | {"ranks": {str(self.ranks.rank): canonical_pickle(own)}}
 
-    def load(self, path: Path, world_size: int) -> None:
-        """Take the state from a verified bundle (it is read with pickle)."""
+    def load(self, path: Path, keep_own: bool) -> None:
+        """Take the state from a verified bundle (it is read with pickle).
+
+        Rate and schedule are those of the settings, whatever they were when the bundle was saved.
+        `keep_own` takes this rank's own part too, which fits only the same ranks and data.
+        """
         found = self._common()
-        same = world_size == self.ranks.world_size
-        if same:
+        if keep_own:
             found["ranks"] = {str(self.ranks.rank): b""}
         dcp.load(
             found,
@@ -111,10 +129,23 @@ class State:
             model_state_dict=found["model"],
             optim_state_dict=found["optimizer"],
         )
-        self.schedule.load_state_dict(found["schedule"])
         self.step = found["progress"]["step"]
         self.consumed = found["progress"]["consumed"]
-        self._own = pickle.loads(found["ranks"][str(self.ranks.rank)]) if same else None
+        self._own = pickle.loads(found["ranks"][str(self.ranks.rank)]) if keep_own else None
+        present = self._schedule
+        rate = self.config.rate * present(self.step)
+        self.schedule.load_state_dict(
+            found["schedule"]
+            | {"base_lrs": [self.config.rate], "_last_lr": [rate], "lr_lambdas": [vars(present)]}
+        )
+        for group in self.optimizer.param_groups:
+            group |= {"initial_lr": self.config.rate, "lr": rate}
+
+    def is_finite(self) -> bool:
+        """Whether this rank's weights and moments hold neither NaN nor infinity."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*self.model.parameters(), *self.model.buffers(), *moments]
+        return all(is_finite(tensor) for tensor in tensors if isinstance(tensor, Tensor))
 
     def _common(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.model, self.optimizer)
@@ -124,6 +155,12 @@ class State:
             "schedule": self.schedule.state_dict(),
             "progress": {"step": self.step, "consumed": self.consumed},
         }
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it holds neither NaN nor infinity; of a sharded one, this rank's shard."""
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return not local.is_floating_point() or bool(torch.isfinite(local).all())
 
 
 def canonical_pickle(value: Any) -> bytes:

@@ -1,10 +1,15 @@
 """The training itself: settings, then components, then the loop."""
 
+import math
 import os
 import time
+from dataclasses import asdict, replace
+from functools import partial
 
 from holdfast import durable
+from holdfast.errors import InvalidBundle
 from holdfast.volume import Volume
+from training import resume
 from training.checkpoint import Saved, Saver
 from training.config import Config, WhenBusy
 from training.data import Corpus
@@ -12,7 +17,7 @@ from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.ranks import Ranks, joined
-from training.recover import Recovery, recover, remember
+from training.recover import Recovery, recover, remember, set_aside
 from training.state import State
 from training.stop import Stop
 
@@ -24,13 +29,12 @@ def train(config: Config, stop: Stop) -> Outcome:
     with joined(config) as ranks:
         volume = Volume(config.volume, config.run)
         ranks.broadcast_from_rank0(lambda: _prepare(volume))
-        recovery = recover(config, volume, ranks, metrics)
+        state = State(config, ranks, Corpus(config.data, config.block))
+        recovery = _load(state, volume, metrics)
         if recovery.outcome:
             metrics.say(f"{recovery.outcome}: {recovery.reason}")
             metrics.event("refused", outcome=recovery.outcome, reason=recovery.reason)
             return recovery.outcome
-        corpus = Corpus(config.data, config.block)
-        state = State(config, ranks, corpus)
         generation = ranks.broadcast_from_rank0(lambda: volume.present() or 1)
         trainer = Trainer(config, ranks, state, Saver(volume, generation, ranks, config.keep))
         outcome = trainer.run(recovery, generation, metrics, stop)
@@ -48,6 +52,8 @@ class Trainer:
         self.state = state
         self.saver = saver
         self.fingerprint = fingerprint(config, ranks.world_size, state.corpus.digest)
+        self.good: str | None = None  # the newest bundle
+        self.refused = 0  # saves in a row whose state was not finite
 
     def run(self, recovery: Recovery, generation: int, metrics: Metrics, stop: Stop) -> Outcome:
         config, state, saver = self.config, self.state, self.saver
@@ -64,10 +70,16 @@ class Trainer:
             self._report(saver.poll())
             self._report_cleanup()
             due = self._minutes_are_over()
-            agreed = self.ranks.agree(stop=stop.asked, busy=saver.busy, due=due, loss=loss)
+            diverged = self.refused >= config.refused_saves
+            agreed = self.ranks.agree(
+                stop=stop.asked, busy=saver.busy, due=due, diverged=diverged, loss=loss
+            )
             self._report_step(agreed.loss)
             if state.step == config.steps:
                 break
+            if agreed.diverged:
+                self._report(saver.wait())
+                return self._give_up()
             if agreed.stop:
                 return self._end(Outcome.STOPPED)
             if state.step % config.save_every == 0 or agreed.due:
@@ -83,7 +95,12 @@ class Trainer:
         return outcome
 
     def _save(self) -> None:
+        """Begin a save, unless nobody could train on from this state."""
         self._last_save = time.monotonic()
+        losses = self.ranks.gather(self.state.probe())
+        if not all(map(math.isfinite, losses)):
+            self._refuse(self.state.step, f"its loss is {sum(losses) / len(losses)}")
+            return
         labels: dict[str, str | int] = {
             "run": self.config.run,
             "generation": self.generation,
@@ -91,10 +108,11 @@ class Trainer:
             "samples": self.state.consumed,
             "world_size": self.ranks.world_size,
             "model": self.config.shape,
+            "healthy": 1,  # what is not finite is not saved
         }
-        self.saver.begin(
-            self.state.step, self.state.collect(), labels | as_labels(self.fingerprint)
-        )
+        labels |= as_labels(self.fingerprint)
+        labels |= resume.as_label(self.config, self.state.corpus.digest)
+        self.saver.begin(self.state.step, self.state.collect(), labels)
 
     def _end(self, outcome: Outcome) -> Outcome:
         """Leave nothing unsaved: wait for a save in flight, and save again only if it is older."""
@@ -106,6 +124,11 @@ class Trainer:
         if self.saver.saved_step != step:
             self._save()
             self._report(self.saver.wait())
+        if self.saver.saved_step != step and self.refused:
+            if outcome is Outcome.DONE:
+                return self._give_up()
+            self.metrics.say(f"stopped: the newest good bundle is {self.good or 'none'}")
+            return outcome
         if self.saver.saved_step != step:
             self.metrics.say(f"failed: step {step} could not be saved")
             return Outcome.RETRY
@@ -121,25 +144,27 @@ class Trainer:
             self.metrics.say(recovery.reason)
             self.metrics.event("start", step=0, generation=self.generation)
             return
-        began = time.monotonic()
         labels = recovery.bundle.manifest.labels
-        world_size = int(labels["world_size"])
-        self.state.load(recovery.bundle.path, world_size)
         self.saver.saved_step = self.state.step
-        seconds = time.monotonic() - began
+        self.good = recovery.bundle.name
         differing = differences(labels, self.fingerprint)
-        promise = "not bit for bit" if differing else "equal fingerprint: bit for bit"
-        self.metrics.say(f"{recovery.reason}, loaded in {seconds:.2f} s, {promise}")
+        changes = resume.changes(labels, self.config, self.state.corpus.digest) or []
+        exact = not differing and not any(change.changes_bits for change in changes)
+        promise = "equal fingerprint: bit for bit" if exact else "not bit for bit"
+        self.metrics.say(f"{recovery.reason}, loaded in {recovery.seconds:.2f} s, {promise}")
         for difference in differing:
             self.metrics.say(f"  differs: {difference}")
+        for change in changes:
+            self.metrics.say(f"  changed: {change}")
         self.metrics.set(saved_step=self.state.step)
         self.metrics.event(
             "resume",
             step=self.state.step,
             bundle=recovery.bundle.name,
             generation=self.generation,
-            seconds=round(seconds, 3),
+            seconds=round(recovery.seconds, 3),
             differences=differing,
+            changes=[asdict(change) for change in changes],
         )
 
     def _introduce(self) -> None:
@@ -171,7 +196,8 @@ class Trainer:
         rate = config.batch * config.block / (now - self._last_step)
         self._last_step = now
         self.metrics.set(step=step, loss=loss, tokens_per_second=rate)
-        self.metrics.event("step", step=step, loss=round(loss, 6), tokens_per_second=round(rate, 1))
+        shown = round(loss, 6) if math.isfinite(loss) else None  # JSON has no NaN
+        self.metrics.event("step", step=step, loss=shown, tokens_per_second=round(rate, 1))
         if step % config.log_every == 0 or step == config.steps:
             steps = (step - self._line_step) / (now - self._last_line)
             self._last_line, self._line_step = now, step
@@ -179,6 +205,26 @@ class Trainer:
                 f"step {step:>{len(str(config.steps))}}/{config.steps}  loss {loss:.4f}  "
                 f"{steps:.1f} steps/s  {steps * config.batch * config.block:,.0f} tokens/s"
             )
+
+    def _refuse(self, step: int, reason: str) -> None:
+        self.refused += 1
+        self.metrics.say(
+            f"save of step {step} refused: {reason}; the newest good bundle is "
+            f"{self.good or 'none'}"
+        )
+        self.metrics.add("saves_refused_total")
+        self.metrics.event("save-refused", step=step, reason=reason)
+
+    def _give_up(self) -> Outcome:
+        """On all ranks: the state has not been finite for too long."""
+        reason = f"{self.refused} saves in a row were refused, since the state is not finite"
+        remedy = "lower the rate and resume; the newest good bundle is"
+        if self.good is None:
+            remedy = "lower the rate and start again; there is no good bundle"
+        reason = f"{reason}: {remedy} {self.good or ''}".rstrip()
+        self.metrics.say(f"refused: {reason}")
+        self.metrics.event("refused", outcome=Outcome.REFUSED, reason=reason)
+        return Outcome.REFUSED
 
     def _skip(self) -> None:
         self.metrics.say(f"save of step {self.state.step} skipped: one is still in flight")
@@ -193,12 +239,16 @@ class Trainer:
         if saved is None:
             return
         self.metrics.add("stall_seconds_total", saved.stall)
+        if saved.problem and saved.refused:
+            self._refuse(saved.step, saved.problem)
+            return
         if saved.problem:
             self.metrics.say(f"save of step {saved.step} failed, training goes on: {saved.problem}")
             self.metrics.add("save_failures_total")
             self.metrics.event("save-failed", step=saved.step, reason=saved.problem)
             return
-        bundle = f"step-{saved.step:08d}"
+        self.refused = 0
+        self.good = bundle = f"step-{saved.step:08d}"
         if self.ranks.first:
             remember(self.config.decision, bundle)
         self.metrics.say(
@@ -218,6 +268,25 @@ class Trainer:
             seconds=round(saved.seconds, 4),
             stall_seconds=round(saved.stall, 4),
         )
+
+
+def _load(state: State, volume: Volume, metrics: Metrics) -> Recovery:
+    """Load the newest bundle from which training can go on; decide what to do without one.
+
+    One that verifies and holds NaN or infinity, as earlier versions saved them, is quarantined.
+    """
+    while True:
+        recovery = recover(state.config, volume, state.ranks, metrics)
+        if recovery.outcome or recovery.bundle is None:
+            return recovery
+        began = time.monotonic()
+        labels = recovery.bundle.manifest.labels
+        fits = resume.fits_ranks(labels, state.config, state.corpus.digest, state.ranks.world_size)
+        state.load(recovery.bundle.path, keep_own=fits)
+        if all(state.ranks.gather(state.is_finite())):
+            return replace(recovery, seconds=time.monotonic() - began)
+        damage = InvalidBundle(recovery.bundle.path, ["its state is not finite"])
+        state.ranks.broadcast_from_rank0(partial(set_aside, volume, damage, metrics))
 
 
 def _prepare(volume: Volume) -> None:

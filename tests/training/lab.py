@@ -10,14 +10,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from holdfast.volume import Volume
 from training.config import Config
 from training.entry import run
 from training.outcome import Outcome
+from training.ranks import Ranks, joined
 
 STEPS, EVERY = 12, 4
 
@@ -80,6 +84,22 @@ class Lab:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
+
+
+@contextmanager
+def alone(volume: Path) -> Iterator[Ranks]:
+    """This process as a training's only rank."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": "0",
+        }.items():
+            patch.setenv(name, value)
+        with joined(Config(volume=volume, timeout=30)) as ranks:
+            yield ranks
 
 
 class command:  # noqa: N801

@@ -12,26 +12,17 @@ import torch.distributed.checkpoint as dcp
 
 from holdfast.bundle import verify
 from holdfast.volume import Volume
+from tests.training.lab import alone
 from training.checkpoint import Saver
-from training.config import Config
-from training.ranks import Ranks, joined
+from training.ranks import Ranks
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "RANK": "0",
-            "WORLD_SIZE": "1",
-            "LOCAL_RANK": "0",
-            "MASTER_ADDR": "localhost",
-            "MASTER_PORT": "0",
-        }.items():
-            patch.setenv(name, value)
-        with joined(Config(volume=tmp_path_factory.mktemp("unused"), timeout=30)) as ranks:
-            yield ranks
+    with alone(tmp_path_factory.mktemp("unused")) as ranks:
+        yield ranks
 
 
 @pytest.fixture
