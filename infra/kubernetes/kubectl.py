@@ -1,6 +1,7 @@
 """The stack's cluster, asked by kubectl: it knows every way in that a kubeconfig can name."""
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,8 @@ from infra.manifests import Manifest
 from infra.settings import EksAccess, KubernetesSettings
 
 REQUEST_SECONDS = 20
+#: What kubectl's own library logs beside the message, with time and file.
+_LOG_LINE = re.compile(r"[IWEF]\d{4} ")
 
 
 class ClusterError(pulumi.RunError):
@@ -117,7 +120,8 @@ def _run(program: str, arguments: list[str], purpose: str) -> str:
     command = [_find(program), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        reason = " ".join(result.stderr.split())
+        lines = [line for line in result.stderr.splitlines() if not _LOG_LINE.match(line)]
+        reason = " ".join(" ".join(lines).split())
         raise ClusterError(
             f"{program} cannot {purpose} ({reason}): "
             "check the context and your rights, then run pulumi again"

@@ -138,6 +138,12 @@ def _volume(
             "has: a volume never shrinks; use another volume name, which the next pod fills from "
             "the store"
         )
+    if claimant(volume)[0] != namespace:
+        yield (
+            f"{wanted.where}: volume {wanted.volume.name} is claimed in namespace "
+            f"{claimant(volume)[0]}, where a pod may still write to it: give the volume another "
+            "name too, which the next pod fills from the store"
+        )
     yield from _place(settings, wanted, volume)
     if claims and _is_forgotten(volume, claims[0]) and not pulumi.runtime.is_dry_run():
         cluster.release(wanted.name)
@@ -228,7 +234,7 @@ def _fate(settings: EksStack, name: str) -> str:
     if settings.keeps_data:
         return (
             f"{name} is protected, and `up` would stop at it half-way (it stays in AWS, see "
-            "docs/settings.md)"
+            "docs/changes.md)"
         )
     return f"data_stores is deletable, so `up` would delete {name} with all that it holds"
 

@@ -92,7 +92,7 @@ class EksStack(Settings):
 
     discard: tuple[str, ...] = ()
     """Volumes, by name, and the backup bucket, that `up` may take out of the stack: the explicit
-    word for another zone, volume or bucket name. What goes with them: docs/settings.md."""
+    word for another zone, volume or bucket name. What goes with them: docs/changes.md."""
 
     @property
     def region(self) -> str:

@@ -160,6 +160,16 @@ def test_a_volume_does_not_move(cluster: Cluster, changes: dict[str, Any]):
     )
 
 
+def test_a_volume_has_no_writers_in_two_namespaces(cluster: Cluster):
+    """The hook before a Job waits for the pods of its own namespace only."""
+    cluster.set(claim(), volume())
+
+    (line,) = refusals(workloads__gpt__namespace="other")
+    assert line.startswith(
+        "workloads.gpt.volume: volume checkpoints is claimed in namespace training, "
+    )
+
+
 def test_a_volume_that_is_left_out_is_said_with_where_its_data_stay(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ):
