@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -25,8 +25,10 @@ from holdfast.errors import (
     StoreUnreachable,
 )
 from holdfast.examination import Check, Examination, Level, Stop, failed
+from holdfast.remembered import rolled_back
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.documents import Snapshot
+from holdfast.store.snapshot import is_snapshot_id
 from holdfast.text import ago, size
 from holdfast.volume import Volume
 
@@ -122,11 +124,16 @@ def _seconds_since(moment: datetime) -> float:
 
 
 def store_group(
-    store: Store, catalog: Catalog, workload: str | None, max_age: float = 86400
+    store: Store,
+    catalog: Catalog,
+    workload: str | None,
+    max_age: float = 86400,
+    volume: Callable[[], Volume] | None = None,
 ) -> list[Examination]:
     """What a backup needs of the store, and when the last one was made and verified.
 
-    A latest snapshot older than `max_age` (seconds) is worth a warning.
+    A latest snapshot older than `max_age` (seconds) is worth a warning. What the volume remembers
+    of the store shows whether the store was set back.
     """
     checks: list[Examination] = [
         ("store reachable", lambda: _reachable(store)),
@@ -137,6 +144,8 @@ def store_group(
     ]
     if workload:
         checks += [("latest snapshot", lambda: _snapshots(catalog, workload, max_age))]
+    if workload and volume:
+        checks += [("history", lambda: _history(catalog, workload, volume))]
     if isinstance(store, DirectoryStore):
         checks += [("permissions", lambda: doctor_store.permissions(store.root))]
     if store.url.startswith("s3://"):
@@ -175,9 +184,10 @@ def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Chec
         if isinstance(found, Snapshot):
             latest = found
             break
+        kind = "damaged" if is_snapshot_id(found.snapshot) else "missing"
         remedy = "recovery does not use it: make a new one with `holdfast push`"
         found_bad = f"{found.snapshot}: {found.reason}"
-        yield Check("damaged snapshot", Level.WARN, found_bad, remedy)
+        yield Check(f"{kind} snapshot", Level.WARN, found_bad, remedy)
     if latest is None:
         remedy = "expected before the first backup; otherwise check that backups run"
         yield Check(name, Level.WARN, f"workload '{workload}' has none", remedy)
@@ -201,6 +211,19 @@ def _snapshots(catalog: Catalog, workload: str, max_age: float) -> Iterable[Chec
     yield Check(
         name, Level.OK if newest.ok else Level.FAIL, found, "" if newest.ok else "see above"
     )
+
+
+def _history(catalog: Catalog, workload: str, volume: Callable[[], Volume]) -> Iterable[Check]:
+    """Whether the store still has the newest snapshot that the volume knows of."""
+    try:
+        known = volume()
+    except HoldfastError:  # the checks of the volume say why
+        return
+    if lost := rolled_back(known, catalog, workload, catalog.index(workload)):
+        found, _, remedy = lost[0].reason.partition("; ")
+        yield Check("history", Level.FAIL, f"{lost[0].snapshot}: {found}", remedy)
+    else:
+        yield Check("history", Level.OK, "the store has what the volume remembers of it")
 
 
 def _preconditions(store: Store) -> Iterable[Check]:

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import wraps
 from io import FileIO
 from pathlib import Path
 from stat import S_ISREG
-from typing import BinaryIO
+from typing import BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from holdfast.defaults import MEMORY
 from holdfast.durable import (
@@ -32,7 +33,6 @@ from holdfast.durable import (
 )
 from holdfast.errors import (
     AlreadyExists,
-    DeadlineExceeded,
     NoSpace,
     NotDeleted,
     NotFound,
@@ -43,6 +43,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.store.base import NO_LOCKS, ObjectInfo, check_key, is_key
+from holdfast.store.deadline import Deadline
 
 TEMPORARY = ".tmp"
 LOCK = ".lock"
@@ -50,6 +51,20 @@ LOCK = ".lock"
 NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 LOCK_SECONDS = 60  # it is held for a few system calls only
 CHUNK = 4 * 1024 * 1024
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_time(method: Callable[Concatenate[DirectoryStore, P], R]) -> Callable[..., R]:
+    """Let a method of a store end at the store's deadline, also when the storage hangs."""
+
+    @wraps(method)
+    def limited(store: DirectoryStore, *args: P.args, **options: P.kwargs) -> R:
+        return store._deadline.run(lambda: method(store, *args, **options))
+
+    return limited
 
 
 class DirectoryStore:
@@ -70,35 +85,44 @@ class DirectoryStore:
         self.root = Path(root)
         self.url = url or self.root.as_uri()
         self._chunk = max(64 * 1024, min(CHUNK, memory // 16))
-        self._expires = None if deadline is None else time.monotonic() + deadline
+        self._deadline = Deadline(self.url, deadline)
 
     def within(self, seconds: float | None) -> DirectoryStore:
         other = copy.copy(self)
-        other._expires = None if seconds is None else time.monotonic() + seconds
+        other._deadline = Deadline(self.url, seconds)
         return other
 
+    @_in_time
     def get(self, key: str) -> bytes:
         with self._errors(key), self._open(key) as file:
             return file.readall()
 
     def stream(self, key: str) -> Iterator[bytes]:
-        with self._errors(key), self._open(key) as file:
-            while chunk := file.read(self._chunk):
-                self._check_deadline()
+        run = self._deadline.run
+        with self._errors(key), run(lambda: self._open(key)) as file:
+            while chunk := run(lambda: file.read(self._chunk)):
                 yield chunk
 
+    @_in_time
     def head(self, key: str) -> ObjectInfo:
         with self._errors(key):
             return self._info(key, self._path(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        objects = self._objects(prefix)
+        if self._deadline.seconds is None:
+            return objects
+        return iter(self._deadline.run(lambda: [*objects]))
+
+    def _objects(self, prefix: str) -> Iterator[ObjectInfo]:
         top = self._path(prefix.rstrip("/")) if prefix.strip("/") else self.root
         with self._errors(prefix):
-            self._check_deadline()
+            self._deadline.check()
             self._check_mounted()
             if top.is_dir():
                 yield from self._walk(top, "" if top == self.root else f"{prefix.rstrip('/')}/")
 
+    @_in_time
     def put_small(
         self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo:
@@ -127,11 +151,12 @@ class DirectoryStore:
                 self._publish(temporary, path, os.replace)
             return self._info(key, path)
 
+    @_in_time
     def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         path, written = self._path(key), 0
         with self._temporary() as (temporary, file):
             for chunk in chunks:  # its errors are the caller's, so they are not translated
-                self._check_deadline()
+                self._deadline.check()
                 with self._errors(key):
                     write_all(file.fileno(), memoryview(chunk))
                     written += len(chunk)
@@ -141,6 +166,7 @@ class DirectoryStore:
                 os.fsync(file.fileno())
                 self._publish(temporary, path, os.replace)
 
+    @_in_time
     def delete(self, keys: Iterable[str]) -> None:
         left: dict[Path, str] = {}
         refused: list[str] = []
@@ -164,12 +190,14 @@ class DirectoryStore:
         if refused:
             raise NotDeleted(refused, f"{reason}: give this user the right to it")
 
+    @_in_time
     def now(self) -> datetime:
         with self._errors(TEMPORARY), self._temporary() as (temporary, _):
             return _time(temporary.stat().st_mtime_ns)
 
+    @_in_time
     def sweep(self, before: datetime) -> int:
-        self._check_deadline()
+        self._deadline.check()
         swept = 0
         with self._errors(TEMPORARY), suppress(FileNotFoundError):
             for path in (self.root / TEMPORARY).iterdir():
@@ -180,7 +208,7 @@ class DirectoryStore:
         return swept
 
     def _path(self, key: str) -> Path:
-        self._check_deadline()
+        self._deadline.check()
         check_key(key)
         if key.split("/")[0] in (TEMPORARY, LOCK):
             raise UsageError(f"store key '{key}' is reserved")
@@ -204,7 +232,7 @@ class DirectoryStore:
             return False
 
     def _walk(self, directory: Path, prefix: str) -> Iterator[ObjectInfo]:
-        self._check_deadline()
+        self._deadline.check()
         with os.scandir(directory) as scan:
             entries = [
                 (entry.name + ("/" if entry.is_dir(follow_symlinks=False) else ""), entry.path)
@@ -227,7 +255,7 @@ class DirectoryStore:
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, BinaryIO]]:
-        self._check_deadline()
+        self._deadline.check()
         path = self.root / TEMPORARY / secrets.token_hex(16)
         with self._errors(TEMPORARY):
             self._check_mounted()
@@ -275,7 +303,7 @@ class DirectoryStore:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    self._check_deadline()
+                    self._deadline.check()
                     if time.monotonic() > end:
                         raise StoreUnreachable(
                             f"store {self.url}: another process holds '{LOCK}' for more than"
@@ -297,13 +325,6 @@ class DirectoryStore:
         """
         if not self.root.is_dir() and not self.root.parent.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root.parent.parent))
-
-    def _check_deadline(self) -> None:
-        if self._expires is not None and time.monotonic() > self._expires:
-            raise DeadlineExceeded(
-                f"store {self.url} gave no answer before the deadline: check the storage, or raise"
-                " the deadline"
-            )
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:

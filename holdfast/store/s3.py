@@ -14,7 +14,6 @@ import copy
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from holdfast.errors import (
 )
 from holdfast.printable import without_secrets
 from holdfast.store.base import ObjectInfo, check_key
+from holdfast.store.deadline import Deadline
 from holdfast.store.listing import list_completely
 from holdfast.store.s3_client import FORBIDDEN, connect, is_panic, translate_error
 from holdfast.store.s3_settings import endpoint
@@ -81,8 +81,7 @@ class S3:
         return other
 
     def _until(self, seconds: float | None) -> None:
-        self._deadline = seconds
-        self._expires = None if seconds is None else time.monotonic() + seconds
+        self._deadline = Deadline(self.url, seconds)
         patience = min(SMALL_SECONDS, max(1.0, (seconds or 3600) / 3))
         self._small = self._client(patience, 0, 4, 2 * patience)
         # A download has no time limit as a whole, but none of its pieces may stall.
@@ -133,19 +132,31 @@ class S3:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = check_key(prefix.rstrip("/")) if prefix.strip("/") else None
 
-        below = f"{top}/" if top else ""
-
         def objects_after(key: str | None) -> Iterator[ObjectInfo]:
-            for page in obstore.list(self._small, top, offset=key):
-                self._check_deadline()
-                # The folder marker of the prefix itself comes without its slash, or has no key.
-                yield from (_info(o) for o in page if o["path"].startswith(below) and o["path"])
+            last = key or ""
+            try:
+                for info in self._pages(top, key):
+                    last = info.key
+                    yield info
+            except BaseError as error:
+                if "object with invalid path" not in str(error) or not top or top.count("/") > 1:
+                    raise
+                # A foreign key such as `snapshots/w//x`: no name of ours begins before a digit.
+                yield from self._pages(top, max(f"{top}/0", last))
 
         found, problem = self._call(prefix, lambda: list_completely(objects_after), listing=True)
         if problem and not self._problems:
             self._problems.append(problem)
             _log.warning("warning: store %s: %s: see `holdfast doctor`", self.url, problem)
         return iter(found)
+
+    def _pages(self, top: str | None, after: str | None) -> Iterator[ObjectInfo]:
+        """What the server lists below a prefix and after a key."""
+        below = f"{top}/" if top else ""
+        for page in obstore.list(self._small, top, offset=after):
+            self._deadline.check()
+            # The folder marker of the prefix itself comes without its slash, or has no key.
+            yield from (_info(o) for o in page if o["path"].startswith(below) and o["path"])
 
     @property
     def listing_problem(self) -> str:
@@ -197,7 +208,7 @@ class S3:
                 self._call(key, lambda: obstore.put(client, key, data, use_multipart=False))
             return
         at_once = max(1, min(8, self._share // part - 1, -(-size // part)))
-        source = _Watched(chunks, self._check_deadline)
+        source = _Watched(chunks, self._deadline.check)
         with self._budget.hold((at_once + 1) * part):
             try:
                 self._call(
@@ -244,18 +255,8 @@ class S3:
         return self.put_small(CLOCK, b"").modified
 
     def sweep(self, before: datetime) -> int:
-        self._check_deadline()
+        self._deadline.check()
         return 0  # S3 hides unfinished uploads: the bucket's lifecycle rule removes them
-
-    def _check_deadline(self) -> None:
-        if self._expires is not None and time.monotonic() > self._expires:
-            raise self._late()
-
-    def _late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"store {self.url} gave no answer within {self._deadline:g} s: check the network and"
-            " the endpoint, or raise the deadline"
-        )
 
     def _call(
         self,
@@ -265,43 +266,23 @@ class S3:
         listing: bool = False,
         reading: bool = False,
     ) -> T:
-        """Run a blocking request within the deadline, with its errors translated.
-
-        With a deadline it runs in a thread that is left behind when time is up: it ends by its
-        own time-outs.
-        """
+        """Run a blocking request within the deadline, with its errors translated."""
         with self._errors(key, listing, reading):
-            if self._expires is None:
-                result = request()
-            else:
-                self._check_deadline()
-                future: Future[T] = Future()
-                threading.Thread(target=_settle, args=(future, request), daemon=True).start()
-                result = self._result(future)
+            result = self._deadline.run(request)
         self._proven.set()
         return result
 
     def _wait(self, key: str, future: Future[T]) -> T:
         """What `_submit` began, within the deadline, with its errors translated."""
         with self._errors(key, listing=False, reading=True):
-            self._check_deadline()
+            self._deadline.check()
             try:
-                result = self._result(future)
+                result = self._deadline.wait(future)
             except DeadlineExceeded:
                 future.cancel()
                 raise
         self._proven.set()
         return result
-
-    def _result(self, future: Future[T]) -> T:
-        """What comes of a request, or DeadlineExceeded when time is up before."""
-        left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
-        try:
-            return future.result(left)
-        except TimeoutError:
-            if future.done():  # the request's own
-                raise
-            raise self._late() from None
 
     @contextmanager
     def _errors(self, key: str, listing: bool, reading: bool) -> Iterator[None]:
@@ -395,13 +376,6 @@ class _Watched:
 
     def stop(self) -> None:
         self._stopped = True
-
-
-def _settle(future: Future[T], request: Callable[[], T]) -> None:
-    try:
-        future.set_result(request())
-    except BaseException as error:
-        future.set_exception(error)
 
 
 @cache

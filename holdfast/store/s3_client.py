@@ -125,6 +125,11 @@ def translate_error(error: BaseError, url: str, bucket: str, prefix: str, key: s
             f"store {url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, or give the pod or machine an identity"
         )
+    if odd := re.search(r'object with invalid path: .*?"([^"]*)"', text):
+        return StoreError(
+            f"store {url}: a foreign object has a key that cannot be listed, {odd[1]!r}: delete it"
+            " with another S3 client"
+        )
     if "RequestTimeTooSkewed" in reason:
         return StoreDenied(
             f"store {url}: this machine's clock is more than 15 minutes off: set it by NTP"

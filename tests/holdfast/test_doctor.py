@@ -21,6 +21,7 @@ from holdfast.cli import app
 from holdfast.doctor import store_group, volume_group
 from holdfast.errors import StoreDenied
 from holdfast.examination import Check, Level, examine, lazily
+from holdfast.remembered import remember
 from holdfast.store import open_store
 from holdfast.store.base import ObjectInfo
 from holdfast.store.directory import DirectoryStore
@@ -357,3 +358,27 @@ def test_a_server_that_forgets_the_token_of_small_pages_is_found(s3_url: str, fa
     check = found(examine(store_group(store, Catalog(store), "gpt")))["listings"]
     assert check.level is Level.FAIL
     assert "gives no token" in check.found
+
+
+def test_a_store_that_was_set_back_is_named(
+    store: DirectoryStore, volume: Volume, write_bundle: Write
+):
+    catalog = Catalog(store, "team/prod")
+    snapshot = snapshot_of(store, write_bundle(volume.generation_path(1)), timedelta(minutes=5))
+    remember(volume, catalog, snapshot)
+
+    def history() -> Check:
+        group = store_group(store, catalog, "gpt", volume=lambda: volume)
+        return found(examine(group))["history"]
+
+    assert history().level is Level.OK
+    store.delete([snapshot.key])
+    assert history().level is Level.FAIL
+    assert snapshot.id in history().found
+
+
+def test_a_missing_newest_snapshot_is_named(store: DirectoryStore):
+    store.put_small("sequences/gpt/0000000004.json", b"{}")
+    check = of_store(store)["missing snapshot"]
+    assert check.level is Level.WARN
+    assert "0000000004" in check.found

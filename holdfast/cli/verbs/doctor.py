@@ -48,6 +48,8 @@ def doctor(
     """
     from holdfast import doctor as examiner
     from holdfast import examination
+    from holdfast.store import open_store
+    from holdfast.store.snapshot import Catalog
     from holdfast.volume import Volume
 
     if volume is None and store is None:
@@ -55,19 +57,25 @@ def doctor(
     say(f"examine {' and '.join(str(place) for place in (volume, store) if place)}")
     start = time.monotonic()
     groups = []
+
+    def opened_volume() -> Volume:
+        assert volume is not None
+        return Volume(volume, run) if run else open_volume(volume, run)
+
     if volume is not None:
-        target = volume
-
-        def of_volume() -> list:
-            opened = Volume(target, run) if run else open_volume(target, run)
-            return examiner.volume_group(opened, keep)
-
-        groups.append(examination.lazily("volume", of_volume))
+        groups.append(
+            examination.lazily("volume", lambda: examiner.volume_group(opened_volume(), keep))
+        )
     if store is not None:
         url = store
-        groups.append(
-            examination.lazily("store", lambda: _store_group(url, owner, workload, memory, max_age))
-        )
+        known = None if volume is None else opened_volume
+
+        def of_store() -> list[examination.Examination]:
+            opened = open_store(url, memory=memory, deadline=examination.BUDGET)
+            catalog = Catalog(opened, owner)
+            return examiner.store_group(opened, catalog, workload, max_age, known)
+
+        groups.append(examination.lazily("store", of_store))
     checks = examination.examine(*groups)
     _report(checks, output)
     levels = examination.Level
@@ -78,18 +86,6 @@ def doctor(
     )
     if count[levels.FAIL]:
         raise typer.Exit(ExitCode.FAILED)
-
-
-def _store_group(
-    store: str, owner: str | None, workload: str | None, memory: int, max_age: float
-) -> list:
-    from holdfast import doctor as examiner
-    from holdfast.examination import BUDGET
-    from holdfast.store import open_store
-    from holdfast.store.snapshot import Catalog
-
-    opened = open_store(store, memory=memory, deadline=BUDGET)
-    return examiner.store_group(opened, Catalog(opened, owner), workload, max_age)
 
 
 def _report(checks: list, output: options.Format) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -143,3 +146,59 @@ def test_nothing_is_deleted_where_a_listing_was_cut_off(
 
     faults.rules = []
     assert set(before) <= set(keys(open_store(s3_url)))
+
+
+@pytest.fixture
+def keys_of_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The keys that a server lists which holds whatever a test puts there, legal or not."""
+    held: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            prefix, after = query.get("prefix", [""])[0], query.get("start-after", [""])[0]
+            listed = [key for key in sorted(held) if key.startswith(prefix) and key > after]
+            entries = "".join(
+                f"<Contents><Key>{key}</Key><Size>1</Size><ETag>x</ETag>"
+                "<LastModified>2026-08-21T00:00:00Z</LastModified></Contents>"
+                for key in listed
+            )
+            body = f"<ListBucketResult>{entries}</ListBucketResult>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield held
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "odd", ["p/s/w/", "p/s/w//", "p/s/w//x", "p/s/w///x", "p/s/w/./x", "p/s/w/../x", "p/s/w/\t"]
+)
+def test_a_key_that_s3_allows_and_our_client_does_not_hides_no_other(
+    keys_of_server: list[str], odd: str
+) -> None:
+    keys_of_server += ["p/s/w/1", "p/s/w/2", "p/s/wx/3", odd]
+
+    assert keys(open_store("s3://b/p", deadline=20), "s/w") == ["s/w/1", "s/w/2"]
+
+
+def test_where_it_may_hide_data_the_listing_fails_and_names_it(keys_of_server: list[str]) -> None:
+    keys_of_server += ["p/data/w/r/1", "p/data/w/r//x"]
+
+    with pytest.raises(StoreError, match="'p/data/w/r//x': delete it"):
+        keys(open_store("s3://b/p", deadline=20), "data/w")

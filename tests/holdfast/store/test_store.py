@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from holdfast.errors import (
 )
 from holdfast.store import open_store
 from holdfast.store.base import Store, check_key
+from holdfast.store.directory import DirectoryStore
 from holdfast.store.s3 import MIB, PART, part_size
 from testkit.memory_store import MemoryStore, World
 from testkit.stores import keys
@@ -372,3 +374,32 @@ def test_without_hard_links_of_two_creations_one_succeeds(
 
         assert sum(pool.map(create, range(8))) == 1
     assert keys(store) == ["claim"]
+
+
+def test_a_directory_that_hangs_ends_every_call_at_the_deadline(
+    store_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mount does whose server is gone."""
+    store = open_store(store_directory.as_uri())
+    store.put_small("a", b"1")
+    answer = threading.Event()
+
+    def hang(*_: object) -> None:
+        answer.wait(60)
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name in ("_path", "_check_mounted"):  # what every call begins with
+        monkeypatch.setattr(DirectoryStore, name, hang)
+    for use in (
+        lambda store: store.get("a"),
+        lambda store: list(store.stream("a")),
+        lambda store: store.head("a"),
+        lambda store: list(store.list()),
+        lambda store: store.put_small("a", b"", if_absent=True),
+        lambda store: store.put_file("a", iter([b""]), 0),
+        lambda store: store.delete(["a"]),
+        lambda store: store.now(),
+    ):
+        with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
+            use(store.within(0.1))
+    answer.set()
