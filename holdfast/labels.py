@@ -6,13 +6,11 @@ that these could not use; a reader takes such a value as if the label were missi
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping
 
 from holdfast.manifest import MAX_INTEGER, component_problem
 
 Labels = Mapping[str, str | int]
-T = TypeVar("T")
 
 _INTEGERS = {
     "generation": (1, MAX_INTEGER),
@@ -62,18 +60,6 @@ def is_healthy(labels: Labels) -> bool | None:
     """
     mark = _integer(labels, "healthy")
     return None if mark is None else mark == 1
-
-
-def last_good(newest_first: Sequence[T], mark: Callable[[T], bool | None]) -> T | None:
-    """The newest that is marked good; where none is, the newest that is not marked bad.
-
-    It is never removed by keep-K or retention, however many bad ones come after it.
-    """
-    for marks in ((True,), (True, None)):
-        for found in newest_first:
-            if mark(found) in marks:
-                return found
-    return None
 
 
 def newness(name: str, labels: Labels) -> tuple[object, ...]:

@@ -187,7 +187,10 @@ def delete_snapshot(
 
 def _accept_loss(catalog: Catalog, workload: str, number: str, dry_run: bool) -> None:
     if int(number) not in catalog.index(workload).missing:
-        raise NoSnapshot(f"workload '{workload}' misses no snapshot {number}: see `holdfast list`")
+        raise NoSnapshot(
+            f"workload '{workload}' has no snapshot {number}, and none of that number is missing:"
+            " see `holdfast list`"
+        )
     if not dry_run:
         sequence.withdraw(catalog.store, workload, int(number))
 

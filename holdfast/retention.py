@@ -1,13 +1,13 @@
-"""Which snapshots a retention policy keeps. It reads neither a store nor a clock."""
+"""What is kept: snapshots, by a policy, and the last good state. It reads no store and no clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from holdfast.labels import last_good
+T = TypeVar("T")
 
 
 class Dated(Protocol):
@@ -62,8 +62,8 @@ def select_keep(
 
     ``verified`` holds the result of the last verification of those that had one. Whatever the
     policy says, the newest snapshot, the last that verified, pinned ones and the last good one (see
-    `holdfast.labels.last_good`) are kept. One that failed verification does not count towards a
-    rule, so that an older one is kept instead.
+    `last_good`) are kept. One that failed verification does not count towards a rule, so that an
+    older one is kept instead.
     """
     verified = verified or {}
     ordered = sorted(snapshots, key=lambda s: (s.sequence, s.id), reverse=True)
@@ -95,3 +95,15 @@ def select_keep(
     if good is not None and good.id not in reasons:
         keep(good, "last good")
     return reasons
+
+
+def last_good(newest_first: Sequence[T], mark: Callable[[T], bool | None]) -> T | None:
+    """The newest that is marked good; where none is, the newest that is not marked bad.
+
+    It is never removed by keep-K or retention, however many bad ones come after it.
+    """
+    for marks in ((True,), (True, None)):
+        for found in newest_first:
+            if mark(found) in marks:
+                return found
+    return None

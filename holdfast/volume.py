@@ -18,8 +18,9 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
 from holdfast.errors import InvalidBundle, UsageError
-from holdfast.labels import is_healthy, last_good, newness
+from holdfast.labels import is_healthy, newness
 from holdfast.manifest import MAX_INTEGER, check_name
+from holdfast.retention import last_good
 
 PINS = ".pins"
 
