@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from holdfast.errors import InvalidManifest, UsageError
+from holdfast.printable import printable as on_one_line
 
 MANIFEST = "MANIFEST.json"
 MAX_MANIFEST_BYTES = 64 << 20  # about 350,000 files
@@ -277,10 +278,8 @@ def _by_bytes(path: str) -> bytes:
 
 
 def printable(path: str) -> str:
-    """The path for display on one line: control characters and invalid bytes are escaped."""
-    if path and path.isprintable():
-        return path
-    return repr(path)
+    """The path for display on one line, as every line of output."""
+    return on_one_line(path) or "''"
 
 
 def _summary(error: ValidationError) -> str:

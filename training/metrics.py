@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from holdfast.printable import printable
+
 _PREFIX = "holdfast_training"
 _HELP = {
     "step": ("gauge", "last step completed"),
@@ -49,7 +51,7 @@ class Metrics:
     def say(self, text: str) -> None:
         """Print one line."""
         if self._reports:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def event(self, event: str, **fields: Any) -> None:
         """Append one JSON line: the event, its time (Unix seconds) and its fields."""

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 from holdfast.errors import ExitCode, HoldfastError
+from holdfast.printable import printable
 from training.config import Config
 from training.outcome import Outcome
 from training.stop import Stop, StopFiles
@@ -59,4 +60,4 @@ def _die_with_the_entry_process() -> None:
 
 
 def _report(text: str) -> None:
-    print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)
+    print(printable(f"rank {os.environ.get('RANK', '?')}: {text}"), file=sys.stderr, flush=True)

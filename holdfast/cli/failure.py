@@ -105,13 +105,19 @@ def describe(error: BaseException, verb: str | None = None) -> tuple[str, int]:
 def _misuse(error: Any) -> str:
     """What was typed wrong, in words of ours: the value, the rule."""
     cause, param = error.__cause__, getattr(error, "param", None)
-    if param is not None and hasattr(cause, "errors"):
-        found = cause.errors()[0]
-        expected = _EXPECTED.get(found["type"])
-        if expected:
-            rule = expected.format(**found.get("ctx", {}))
-            return f"invalid {name_of(error.ctx, param)} '{found['input']}': expected {rule}"
-    return str(error.format_message()).rstrip(".")
+    if type(error) is not typer.BadParameter or param is None:
+        return str(error.format_message()).rstrip(".")
+    name = name_of(error.ctx, param)
+    if not hasattr(cause, "errors"):
+        return f"invalid {name}: {str(error.message).rstrip('.')}"
+    found = cause.errors()[0]
+    if choices := param.type_descriptor.choices:
+        rule = " or ".join(str(choice) for choice in choices)
+    elif expected := _EXPECTED.get(found["type"]):
+        rule = expected.format(**found.get("ctx", {}))
+    else:
+        rule = str(found["msg"])
+    return f"invalid {name} '{found['input']}': expected {rule}"
 
 
 def name_of(context: Any, param: Any) -> str:

@@ -46,6 +46,8 @@ def holdfast(*args: object, **environment: str) -> subprocess.CompletedProcess[s
         (["show"], 2, "Missing argument 'target'"),
         (["list", "--volume", ""], 2, "--volume is empty: give it a value, or leave it out"),
         (["commit", ".", "--label", ""], 2, "--label is empty"),
+        (["push", "--select", "foo"], 2, "invalid --select 'foo': expected newest or all"),
+        (["commit", "/nowhere"], 2, "invalid DIRECTORY: dir '/nowhere' does not exist"),
         (["show", ""], 2, "TARGET is empty"),
         (["backup"], 2, "no workload is named: give --workload or set HOLDFAST_WORKLOAD"),
         (["latest", "--volume", "/nowhere"], 1, "volume '/nowhere' is not a directory"),
