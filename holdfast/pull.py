@@ -14,6 +14,7 @@ from pathlib import Path
 from holdfast import bundle as bundles
 from holdfast import durable
 from holdfast.bundle import Bundle
+from holdfast.draft import Draft
 from holdfast.errors import HoldfastError, InvalidBundle
 from holdfast.failpoint import failpoint
 from holdfast.manifest import MANIFEST, FileEntry, Manifest
@@ -21,7 +22,7 @@ from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog
-from holdfast.transfer import each_file, read_remote, write_local
+from holdfast.transfer import each_file, read_remote
 
 PULLING = ".pull-"
 
@@ -51,6 +52,10 @@ def pull_locked(
     """`pull` for a caller that holds the lock of ``scratch``, the directory on the same file
     system as ``into`` in which the hidden directories are made."""
     manifests = [(ref, catalog.manifest(ref)) for ref in snapshot.bundles]
+    if durable.exists(into) and not durable.is_directory(into):
+        raise HoldfastError(
+            f"'{into}' is a link or a file: nothing is pulled through it; remove it"
+        )
     here = {ref.name: _present(into, ref) for ref, _ in manifests}
     missing = [(ref, manifest) for ref, manifest in manifests if here[ref.name] is None]
     check_space(scratch, sum(manifest.size for _, manifest in missing))
@@ -97,42 +102,28 @@ def _pull_bundle(
     scratch: Path,
     progress: Progress,
 ) -> Bundle:
-    draft = scratch / f"{PULLING}{durable.unique()}"
-
     def fetch(entry: FileEntry, stop: threading.Event) -> None:
-        chunks = read_remote(catalog.store, ref, entry, progress, stop)
-        write_local(draft / entry.path, chunks)
+        draft.write(entry.path, read_remote(catalog.store, ref, entry, progress, stop))
         failpoint("pull.file-written")
         progress.file(entry.path)
 
     progress.start(f"pull {ref.name}", len(manifest.files), manifest.size)
-    with durable.no_space_named(scratch):
-        draft.mkdir()
+    parents = {entry.path.rpartition("/")[0] for entry in manifest.files}
+    draft = Draft(scratch / f"{PULLING}{durable.unique()}")
+    with durable.no_space_named(scratch), draft:
+        draft.make_directories(parents)
+        each_file(fetch, manifest.files, catalog.store.parallel)
+        draft.write(MANIFEST, [manifest.to_bytes()])
+        draft.sync_directories(parents)
+        durable.make_directories(into)
+        bundles.check_tree(draft.path, manifest)
+        failpoint("pull.before-rename")
         try:
-            directories = {
-                parent
-                for e in manifest.files
-                for parent in (draft / e.path).parents
-                if parent.is_relative_to(draft)
-            }
-            for directory in sorted(directories):
-                directory.mkdir(exist_ok=True)
-            each_file(fetch, manifest.files, catalog.store.parallel)
-            for directory in sorted(directories - {draft}, reverse=True):
-                durable.fsync_directory(directory)
-            durable.create_file(draft / MANIFEST, manifest.to_bytes())
-            durable.fsync_directory(draft)
-            durable.make_directories(into)
-            bundles.check_tree(draft, manifest)
-            failpoint("pull.before-rename")
-            try:
-                durable.rename_durably(draft, into / ref.name)
-            except FileExistsError:  # another pod, where the file system has no flock
-                found = _present(into, ref)
-                if found is None:
-                    raise
-                return found
-            failpoint("pull.after-rename")
-        finally:
-            durable.discard(draft)
+            draft.rename(into / ref.name)
+        except FileExistsError:  # another pod, where the file system has no flock
+            found = _present(into, ref)
+            if found is None:
+                raise
+            return found
+        failpoint("pull.after-rename")
     return Bundle(into / ref.name, manifest)

@@ -214,6 +214,8 @@ class _Push:
                 self.catalog.manifest(named)
         except (_TooLate, Mismatch) as error:
             self.catalog.remove(self.workload, snapshot.id)
+            if isinstance(error, Mismatch):
+                bad.add(ref.path)  # the next attempt takes a fresh path
             raise _TooLate(str(error)) from error
         failpoint("push.after-snapshot")
         self.created.append(snapshot)

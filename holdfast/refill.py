@@ -6,12 +6,8 @@ is, and does it. The store has a few seconds to answer, whatever it does.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from holdfast import bundle as bundles
 from holdfast.bundle import Bundle
@@ -23,7 +19,7 @@ from holdfast.errors import (
     NoSnapshot,
     OwnerMismatch,
     RecoveryStopped,
-    StoreDenied,
+    StoreError,
     StoreUnreachable,
 )
 from holdfast.labels import newness
@@ -39,8 +35,6 @@ from holdfast.volume import Volume
 #: seconds within which a starting pod knows whether the store answers
 ANSWER = 15.0
 ANSWER_WHEN_VALID = 5.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,53 +108,26 @@ def _ask(volume: Volume, catalog: Catalog | None, workload: str, answer: float) 
     """
     if catalog is None:
         return _Answer(StoreState.UNREACHABLE)
-    late = DeadlineExceeded(
-        f"store {catalog.store.url} gave no answer within {answer:g} s: check the network, the"
-        " endpoint or the mount"
-    )
-    end = time.monotonic() + answer
+    soon = catalog.within(answer)
     passed_over: list[PassedOver] = []
     try:
-        soon = catalog.within(answer)
-        _in_time(soon.check_owner, end, late)
-        index = _in_time(lambda: soon.index(workload), end, late)
-        passed_over += rolled_back(volume, catalog, workload, index)
-        found = catalog.candidates(workload, index=index, answer=answer)
-        while one := _in_time(lambda: next(found, None), end, late):
-            if one.run in (None, volume.run):
-                if isinstance(one, Snapshot):
+        soon.check_owner()
+        index = soon.index(workload)
+        passed_over += rolled_back(volume, soon, workload, index)
+        for found in soon.candidates(workload, index=index, answer=answer):
+            if found.run in (None, volume.run):
+                if isinstance(found, Snapshot):
                     if not passed_over:
-                        remember(volume, catalog, one)
+                        remember(volume, catalog, found)
                     return _Answer(StoreState.SNAPSHOT, None, tuple(passed_over))
-                passed_over.append(one)
-            end = time.monotonic() + answer
-    except (StoreUnreachable, StoreDenied, DeadlineExceeded, OwnerMismatch) as error:
+                passed_over.append(found)
+    except (StoreError, DeadlineExceeded, OwnerMismatch) as error:
         return _Answer(StoreState.UNREACHABLE, error, tuple(passed_over))
     known, _ = recall(volume, catalog, workload)
     if known and not passed_over:
         passed_over.append(PassedOver(known, "the volume knows it, the store does not have it"))
     state = StoreState.LOST if passed_over else StoreState.EMPTY
     return _Answer(state, None, tuple(passed_over))
-
-
-def _in_time(work: Callable[[], T], end: float, late: DeadlineExceeded) -> T:
-    """The result of ``work``, which may hang in a system call: then it is left behind at ``end``,
-    and ``late`` is raised."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        return future.result(max(0.0, end - time.monotonic()))
-    except TimeoutError:
-        if future.done():
-            raise
-        raise late from None
 
 
 def _use(volume: Volume, valid: Bundle, found: _Answer, start: Start) -> Decision:

@@ -18,6 +18,7 @@ from holdfast.store.snapshot import Catalog, Index, PassedOver
 from holdfast.volume import Volume
 
 FILE = ".store.json"
+_DRAFT = f"{durable.TEMPORARY}store"
 _MAX_BYTES = 64 * 1024
 
 
@@ -36,17 +37,21 @@ def remember(volume: Volume, catalog: Catalog, snapshot: Snapshot) -> None:
 
     A volume that cannot be written to remembers nothing.
     """
-    known, _ = recall(volume, catalog, snapshot.workload)
-    if known is not None and known[:10] >= snapshot.id[:10]:
-        return
     record = Record(
         store=catalog.store.url,
         workload=snapshot.workload,
         run=volume.run,
         snapshot=snapshot.id,
     )
+    path = _path(volume)
     with suppress(OSError):
-        durable.write_durably(_path(volume), record.to_bytes())
+        draft = path.with_name(_DRAFT)  # one name, so that the next one removes what a kill left
+        draft.unlink(missing_ok=True)
+        known, _ = recall(volume, catalog, snapshot.workload)
+        if known is None or known[:10] < snapshot.id[:10]:
+            durable.create_file(draft, record.to_bytes())
+            draft.replace(path)
+            durable.fsync_directory(path.parent)
 
 
 def recall(volume: Volume, catalog: Catalog, workload: str) -> tuple[str | None, str]:

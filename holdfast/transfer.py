@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from holdfast.bundle import Bundle, unreadable
-from holdfast.durable import open_regular, write_all
+from holdfast.durable import open_regular
 from holdfast.errors import InvalidBundle, Mismatch, NotFound
 from holdfast.manifest import FileEntry, printable
 from holdfast.progress import Progress
@@ -130,14 +128,6 @@ def read_remote(
         ) from error
     if problem := _problem(entry, size, digest.hexdigest()):
         raise Mismatch(f"bundle {ref.name}, {printable(entry.path)} in the store: {problem}")
-
-
-def write_local(path: Path, chunks: Iterator[bytes | memoryview]) -> None:
-    """Write a new file and make its bytes durable."""
-    with path.open("xb", buffering=0) as file:
-        for chunk in chunks:
-            write_all(file.fileno(), memoryview(chunk))
-        os.fsync(file.fileno())
 
 
 def _problem(entry: FileEntry, size: int, digest: str) -> str | None:

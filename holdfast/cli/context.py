@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def open_volume(root: Path | None, run: str | None) -> Volume:
     """The run on the volume. Without a run name: the only one that is there."""
+    from holdfast.manifest import component_problem
     from holdfast.volume import Volume
 
     if root is None:
@@ -30,7 +31,11 @@ def open_volume(root: Path | None, run: str | None) -> Volume:
     if not root.is_dir():
         raise HoldfastError(f"volume '{root}' is not a directory: is it mounted there?")
     if run is None:
-        runs = sorted(path.name for path in root.iterdir() if any(path.glob("gen-*")))
+        runs = sorted(
+            path.name
+            for path in root.iterdir()
+            if component_problem(path.name) is None and any(path.glob("gen-*"))
+        )
         if len(runs) != 1:
             held = f"it holds {', '.join(runs)}" if runs else "it holds none yet"
             raise UsageError(f"no run is named, and {held}: give --run or set HOLDFAST_RUN")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from holdfast.errors import UsageError
+from holdfast.errors import Mismatch, StoreError
+from holdfast.manifest import MAX_MANIFEST_BYTES
 
 #: what a file system says that has no locks
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -65,7 +66,7 @@ class Store(Protocol):
         ...
 
     def get(self, key: str) -> bytes:
-        """The bytes of a small object. Raises `NotFound`."""
+        """The bytes of a small object. Raises `NotFound`, or `Mismatch` for a large one."""
         ...
 
     def stream(self, key: str) -> Iterator[bytes | memoryview]:
@@ -125,10 +126,18 @@ def is_key(text: str) -> bool:
     return not any(part in ("", ".", "..") for part in text.split("/")) and not _ODD.search(text)
 
 
+def check_document(key: str, size: int) -> None:
+    """Refuse to hold an object in memory that is larger than any document (a manifest)."""
+    if size > MAX_MANIFEST_BYTES:
+        raise Mismatch(
+            f"'{key}' has {size} bytes: no document has more than {MAX_MANIFEST_BYTES >> 20} MiB"
+        )
+
+
 def check_key(key: str) -> str:
     """Refuse a key that no store can hold, or that leads out of the store; returns the key."""
     if not is_key(key):
-        raise UsageError(
+        raise StoreError(
             f"invalid store key {key!r}: expected a relative path without empty parts, '.', '..',"
             " control characters and bytes that are not UTF-8"
         )

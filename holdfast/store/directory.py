@@ -40,9 +40,8 @@ from holdfast.errors import (
     StoreDenied,
     StoreError,
     StoreUnreachable,
-    UsageError,
 )
-from holdfast.store.base import NO_LOCKS, ObjectInfo, check_key, is_key
+from holdfast.store.base import NO_LOCKS, ObjectInfo, check_document, check_key, is_key
 from holdfast.store.deadline import Deadline
 
 TEMPORARY = ".tmp"
@@ -95,6 +94,7 @@ class DirectoryStore:
     @_in_time
     def get(self, key: str) -> bytes:
         with self._errors(key), self._open(key) as file:
+            check_document(key, os.fstat(file.fileno()).st_size)
             return file.readall()
 
     def stream(self, key: str) -> Iterator[bytes]:
@@ -211,7 +211,7 @@ class DirectoryStore:
         self._deadline.check()
         check_key(key)
         if key.split("/")[0] in (TEMPORARY, LOCK):
-            raise UsageError(f"store key '{key}' is reserved")
+            raise StoreError(f"invalid store key '{key}': the store uses it for itself")
         return self.root / key
 
     def _open(self, key: str) -> FileIO:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from holdfast.durable import in_threads
-from holdfast.errors import AlreadyExists, NotFound, PreconditionFailed, StoreError
+from holdfast.errors import AlreadyExists, Mismatch, NotFound, PreconditionFailed, StoreError
 from holdfast.manifest import check_name
 from holdfast.store.base import ObjectInfo, Store
 from holdfast.store.documents import SNAPSHOT_ID, Dropped, Verification
@@ -44,7 +44,7 @@ class Records:
         nothing never replaces a full one."""
         key = f"verified/{check_name(workload)}/{verification.snapshot}.json"
         if verification.kind == "quick" and verification.ok:
-            with suppress(NotFound, ValueError):
+            with suppress(NotFound, Mismatch, ValueError):
                 if Verification.parse(self.store.get(key), key).kind == "full":
                     return
         self.store.put_small(key, verification.to_bytes())
@@ -114,14 +114,13 @@ class Records:
     def _dropped(self, workload: str) -> tuple[tuple[str, ...], str]:
         """The list, and the tag of its document: "" if there is none. A damaged list is empty."""
         key = _dropped_key(check_name(workload))
+        etag = ""
         try:
             etag = self.store.head(key).etag
-            data = self.store.get(key)
+            return Dropped.parse(self.store.get(key), key).bundles, etag
         except NotFound:
             return (), ""
-        try:
-            return Dropped.parse(data, key).bundles, etag
-        except ValueError:
+        except (Mismatch, ValueError):
             return (), etag
 
     def _verified(self, workload: str) -> Iterator[ObjectInfo]:
@@ -131,7 +130,7 @@ class Records:
         def read(key: str) -> Verification | None:
             try:
                 return Verification.parse(self.store.get(key), key)
-            except (NotFound, ValueError):  # gone, damaged, foreign: the same as never verified
+            except (NotFound, Mismatch, ValueError):  # as if it was never verified
                 return None
 
         return [record for record in read_at_once(read, keys) if record]

@@ -34,7 +34,7 @@ from holdfast.errors import (
     StoreUnreachable,
 )
 from holdfast.printable import without_secrets
-from holdfast.store.base import ObjectInfo, check_key
+from holdfast.store.base import ObjectInfo, check_document, check_key
 from holdfast.store.deadline import Deadline
 from holdfast.store.listing import list_completely
 from holdfast.store.s3_client import FORBIDDEN, connect, is_panic, translate_error
@@ -97,7 +97,13 @@ class S3:
 
     def get(self, key: str) -> bytes:
         check_key(key)
-        return self._call(key, lambda: bytes(obstore.get(self._small, key).bytes()), reading=True)
+
+        def read() -> bytes:
+            answer = obstore.get(self._small, key)
+            check_document(key, answer.meta["size"])
+            return bytes(answer.bytes())
+
+        return self._call(key, read, reading=True)
 
     def stream(self, key: str) -> Iterator[bytes]:
         check_key(key)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from holdfast.errors import AlreadyExists, NotFound, StoreError
+from holdfast.errors import AlreadyExists, Mismatch, NotFound, StoreDenied, StoreError
 from holdfast.manifest import Component, Document, canonical, check_name
 from holdfast.store.base import Store
 from holdfast.store.documents import MAX_SEQUENCE
@@ -41,11 +41,6 @@ class Claim:
 def key(workload: str, number: int) -> str:
     """Where the claim of a number lies."""
     return f"sequences/{workload}/{number:010d}.json"
-
-
-def is_ours(workload: str, name: str) -> bool:
-    """Whether this key is a claim, or says that one is withdrawn."""
-    return _number(workload, name) is not None
 
 
 def claims(store: Store, workload: str) -> list[Claim]:
@@ -103,7 +98,7 @@ def run_of(store: Store, workload: str, number: int) -> str | None:
     """The run whose push took a number; None where that is unknown."""
     try:
         return _Taken.model_validate_json(store.get(key(workload, number))).run
-    except (NotFound, ValueError):
+    except (NotFound, Mismatch, StoreDenied, ValueError):
         return None
 
 

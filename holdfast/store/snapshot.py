@@ -299,7 +299,7 @@ class Catalog(Records):
         Args:
             until: leave out what was made later than this.
             index: of a moment ago, so that the store need not be listed again.
-            answer: seconds within which the store must answer, anew for each batch.
+            answer: seconds that each batch after the first has for itself.
         """
         index = index or self.index(workload)
         missing = {
@@ -307,13 +307,12 @@ class Catalog(Records):
             for number, (taken, reason) in index.missing.items()
             if until is None or taken <= until
         }
-        names, count = sorted([*index.written, *missing]), 1
+        names, count, catalog = sorted([*index.written, *missing]), 1, self
         while names:
             batch, names = names[: -count - 1 : -1], names[:-count]
             count = min(2 * count, AT_ONCE)
             ids = [name for name in batch if name not in missing]
-            soon = self if answer is None else self.within(answer)
-            read = dict(soon.scan(workload, ids))
+            read = dict(catalog.scan(workload, ids))
             for name in batch:
                 found = read.get(name)
                 if isinstance(found, Snapshot):
@@ -327,9 +326,10 @@ class Catalog(Records):
                     reason = str(found).removeprefix(f"snapshot {name} ")
                 else:
                     continue
-                whose = sequence.run_of(soon.store, workload, int(name[:10]))
+                whose = sequence.run_of(catalog.store, workload, int(name[:10]))
                 if run is None or whose in (None, run):
                     yield PassedOver(name, reason, whose)
+            catalog = self if answer is None else self.within(answer)
 
     def choose(self, workload: str, run: str | None, which: str) -> Choice:
         """The snapshot for an ID, ``latest`` or ``before=TIME`` (ISO 8601, UTC by default).
@@ -361,7 +361,7 @@ class Catalog(Records):
     def written(self, workload: str) -> dict[str, datetime]:
         """The IDs of a workload's snapshots, oldest first, with the store's time of each.
 
-        Foreign objects are ignored, and so is a number out of range: see `foreign`.
+        Foreign objects are ignored, and so is a number out of range.
         """
         prefix = f"snapshots/{check_name(workload)}/"
         found = {info.key.removeprefix(prefix): info.modified for info in self.store.list(prefix)}
@@ -370,16 +370,6 @@ class Catalog(Records):
             for name, modified in found.items()
             if name.endswith(".json") and is_snapshot_id(name.removesuffix(".json"))
         }
-
-    def foreign(self, workload: str) -> list[str]:
-        """Keys among the snapshots and sequence numbers that are not Holdfast's: ignored."""
-        ours = {f"snapshots/{workload}/{name}.json" for name in self.written(workload)}
-        keys = [
-            info.key
-            for kind in ("snapshots", "sequences")
-            for info in self.store.list(f"{kind}/{workload}/")
-        ]
-        return [key for key in keys if key not in ours and not sequence.is_ours(workload, key)]
 
     def _try_to_read(self, workload: str, snapshot_id: str) -> Snapshot | Mismatch | None:
         try:

@@ -303,7 +303,7 @@ def test_a_volume_that_cannot_be_written_to_remembers_nothing_and_pushes_all_the
         raise OSError(30, "Read-only file system", str(path))
 
     save(100)
-    monkeypatch.setattr("holdfast.durable.write_durably", refuse)
+    monkeypatch.setattr("holdfast.durable.create_file", refuse)
 
     assert push(volume, catalog, WORKLOAD).snapshot
     assert recall(volume, catalog, WORKLOAD) == (None, "")

@@ -411,3 +411,18 @@ def test_one_failed_file_ends_the_others(
     with pytest.raises(StoreError):
         push(volume, catalog, WORKLOAD)
     assert len(sent) <= 2 * catalog.store.parallel
+
+
+def test_a_manifest_that_is_damaged_in_the_store_is_copied_anew_beside_it(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle]
+) -> None:
+    """Shown to fail: with a push that tries the same path again and again."""
+    save(100)
+    first = push(volume, catalog, WORKLOAD)
+    catalog.store.put_small(first.bundles[0].manifest, b"{}")
+    catalog.store.delete([f"snapshots/{WORKLOAD}/{first.snapshot}.json"])
+
+    again = push(volume, Catalog(catalog.store, OWNER), WORKLOAD)
+
+    assert again.bundles[0].path == f"{first.bundles[0].path}-1"
+    assert verify_snapshot(catalog, catalog.read(WORKLOAD, again.snapshot)).ok

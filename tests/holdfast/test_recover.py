@@ -1,5 +1,6 @@
 """The recovery table, cell by cell, and then for real on a volume and a store."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 
 from holdfast.bundle import Bundle, verify
 from holdfast.errors import (
+    DeadlineExceeded,
     OwnerMismatch,
     RecoveryStopped,
     StoreDenied,
+    StoreError,
     StoreUnreachable,
 )
 from holdfast.push import push
@@ -17,6 +20,7 @@ from holdfast.recover import Action, Start, StoreState, VolumeState, decide
 from holdfast.refill import pull_if_empty
 from holdfast.restore import stage, switch
 from holdfast.store import open_store
+from holdfast.store.directory import DirectoryStore
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.s3 import Proxy
@@ -263,6 +267,40 @@ def test_a_store_that_never_answers_does_not_keep_a_pod_waiting(
     decision = pull_if_empty(volume, catalog, WORKLOAD, Start.AUTO, answer=0.3)
     assert decision.decision is USE
     assert "unreachable" in decision.reason
+
+
+@pytest.mark.parametrize("call", ["_open", "_walk", "_info"])
+def test_a_store_that_hangs_in_a_system_call_does_not_keep_a_pod_waiting(
+    volume: Volume,
+    catalog: Catalog,
+    save: Callable[..., Bundle],
+    store_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    """As a directory does whose server is gone, while it opens a file, lists, or looks at one."""
+    (store_directory / "snapshots" / WORKLOAD).mkdir(parents=True)
+    never = threading.Event()
+    monkeypatch.setattr(DirectoryStore, call, lambda *_: never.wait())
+
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.3 s"):
+        pull_if_empty(volume, catalog, WORKLOAD, Start.AUTO, answer=0.3)
+    save(100)
+    decision = pull_if_empty(volume, catalog, WORKLOAD, Start.AUTO, answer=0.3)
+    assert decision.decision is USE
+    assert "unreachable" in decision.reason
+    never.set()
+
+
+def test_a_store_that_answers_with_nonsense_does_not_stop_a_pod_that_needs_nothing_of_it(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nonsense(*_: object) -> None:
+        raise StoreError("the store lists 'x' twice")
+
+    monkeypatch.setattr(DirectoryStore, "list", nonsense)
+    save(100)
+    assert pull_if_empty(volume, catalog, WORKLOAD, Start.AUTO).decision is USE
 
 
 def test_an_unmounted_store_is_no_reason_to_begin_again(volume: Volume, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def pull(
     if into is None and volume is None:
         raise UsageError("no destination: give --volume or --into")
     place = volume if into is None else None
+    into = into and into.resolve()
     catalog, choice = open_snapshot(snapshot, run, store, owner, workload, memory, deadline, place)
     chosen = choice.snapshot
     target = None if place is None else Volume(place, chosen.run)

@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 TRACED = (
-    "openat,write,pwrite64,copy_file_range,fsync,rename,link,linkat,mkdir,unlink,unlinkat,rmdir"
+    "openat,write,pwrite64,copy_file_range,fsync,rename,link,linkat,mkdir,mkdirat,"
+    "unlink,unlinkat,rmdir"
 )
 DRIVER = """
 import sys
@@ -115,9 +116,9 @@ class Disk:
         at = Path(descriptor[1]) if descriptor else None
         match call:
             case "openat" if "O_CREAT" in text:
-                self._entry(names[0])
-            case "mkdir":
-                self._entry(names[0])
+                self._entry((at or Path()) / names[0])
+            case "mkdir" | "mkdirat":
+                self._entry((at or Path()) / names[0])
             case "write" | "pwrite64" | "copy_file_range" if at and at.is_relative_to(self.root):
                 self.unsynced.add(at)
             case "fsync" if at:

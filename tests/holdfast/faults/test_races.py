@@ -16,13 +16,17 @@ import pytest
 
 from holdfast import durable
 from holdfast import pull as pull_module
+from holdfast import push as push_module
 from holdfast import restore as restore_module
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, verify
-from holdfast.errors import HoldfastError, InvalidBundle
+from holdfast.errors import HoldfastError, InvalidBundle, Mismatch
 from holdfast.pull import pull
 from holdfast.push import push
+from holdfast.recover import Start
+from holdfast.refill import pull_if_empty
 from holdfast.restore import stage, switch
 from holdfast.store.snapshot import Catalog
+from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD
 
@@ -50,7 +54,7 @@ def contents(directory: Path) -> dict[str, bytes | None]:
 
 
 def before(
-    monkeypatch: pytest.MonkeyPatch, where: Any, call: str, deed: Callable[[], None]
+    monkeypatch: pytest.MonkeyPatch, where: Any, call: str, deed: Callable[[], object]
 ) -> None:
     """Do something once, right before the next call of a function."""
     real, done = getattr(where, call), []
@@ -139,7 +143,7 @@ def test_a_pull_into_a_directory_that_became_a_link_names_no_bundle(
     volume: Volume, catalog: Catalog, save: Callable[..., Bundle], tmp_path: Path, precious: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Shown to fail: without `check_tree`: a bundle with a link in it gets its name."""
+    """Nothing is created where the link leads to. Shown to fail: with `Path.open` in `Draft`."""
     save(100)
     snapshot = catalog.read(WORKLOAD, push(volume, catalog, WORKLOAD).snapshot)
     saved, into = contents(precious), tmp_path / "into"
@@ -149,13 +153,75 @@ def test_a_pull_into_a_directory_that_became_a_link_names_no_bundle(
         replace(draft / "rank-0", precious)
 
     before(monkeypatch, pull_module, "each_file", swap)
-    with pytest.raises(InvalidBundle, match="rank-0: is a symbolic link"):
+    with pytest.raises(InvalidBundle, match="rank-0: was replaced while it was written"):
         pull(snapshot, catalog, into)
     assert [path.name for path in into.iterdir()] == [".lock"]
-    assert saved.items() <= contents(precious).items()
+    assert contents(precious) == saved
     monkeypatch.undo()
     (found,) = pull(snapshot, catalog, into)
     assert verify(found.path) == found
+
+
+def test_a_pull_whose_directory_became_another_one_names_none_that_it_did_not_fill(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle], tmp_path: Path, precious: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Shown to fail: without the look at what got the name."""
+    save(100)
+    snapshot = catalog.read(WORKLOAD, push(volume, catalog, WORKLOAD).snapshot)
+    saved, into = contents(precious), tmp_path / "into"
+
+    def swap() -> None:
+        (draft,) = into.glob(".pull-*")
+        replace(draft, precious)
+
+    before(monkeypatch, pull_module.durable, "rename_durably", swap)
+    with pytest.raises(InvalidBundle, match="was replaced by another one while it was pulled"):
+        pull(snapshot, catalog, into)
+    assert contents(precious) == saved
+
+
+def test_a_generation_that_is_a_link_is_not_pulled_into(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle], tmp_path: Path, precious: Path
+) -> None:
+    save(100)
+    push(volume, catalog, WORKLOAD)
+    other, saved = Volume(tmp_path / "other", volume.run), contents(precious)
+    other.run_path.mkdir(parents=True)
+    other.generation_path(1).symlink_to(precious)
+
+    with pytest.raises(HoldfastError, match="is a link or a file: nothing is pulled through it"):
+        pull_if_empty(other, catalog, WORKLOAD, Start.AUTO)
+    assert contents(precious) == saved
+
+
+def test_a_bundle_that_is_renamed_while_it_is_pushed_is_passed_over(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(100)
+    newest = save(200)
+    aside = newest.path.with_name(".aside")
+    before(monkeypatch, push_module, "read_local", lambda: newest.path.rename(aside))
+
+    report = push(volume, catalog, WORKLOAD)
+
+    assert [ref.name for ref in report.bundles] == ["step-00000100"]
+    assert [skipped.name for skipped in report.skipped] == ["step-00000200"]
+
+
+def test_a_store_that_changes_between_a_verification_and_a_pull_is_found_by_the_pull(
+    volume: Volume, catalog: Catalog, save: Callable[..., Bundle], tmp_path: Path,
+    store_directory: Path, flip: Callable[..., None],
+) -> None:  # fmt: skip
+    save(100)
+    report = push(volume, catalog, WORKLOAD)
+    snapshot = catalog.read(WORKLOAD, report.snapshot)
+    assert verify_snapshot(catalog, snapshot).ok
+    flip(store_directory / report.bundles[0].data / "rank-0/model.bin")
+
+    with pytest.raises(Mismatch, match="other bytes"):
+        pull(snapshot, catalog, tmp_path / "into")
+    assert not list((tmp_path / "into").glob("[!.]*"))
 
 
 @pytest.mark.parametrize("moment", ["before", "while"])

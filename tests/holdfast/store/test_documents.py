@@ -1,5 +1,6 @@
 """Documents are bound to where they lie, and their fields to the manifests that they name."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,22 @@ from typing import Any
 import pytest
 
 from holdfast.bundle import Bundle
-from holdfast.errors import Mismatch, OwnerMismatch
-from holdfast.manifest import canonical, sha256
+from holdfast.errors import Mismatch, NoSpace, OwnerMismatch, StoreError
+from holdfast.manifest import FileEntry, Manifest, canonical, sha256
 from holdfast.pull import pull
 from holdfast.push import push
 from holdfast.recover import Action, Start
 from holdfast.refill import pull_if_empty
 from holdfast.restore import stage
-from holdfast.store.documents import MAX_SEQUENCE, BundleRef, Snapshot, Verification, is_copy
+from holdfast.store.directory import DirectoryStore
+from holdfast.store.documents import (
+    MAX_SEQUENCE,
+    BundleRef,
+    Snapshot,
+    Verification,
+    bundle_path,
+    is_copy,
+)
 from holdfast.store.snapshot import Catalog
 from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
@@ -36,10 +45,14 @@ def in_entry(**fields: Any) -> Change:
     return lambda document: document["bundles"][0].update(fields)
 
 
-def moved(old: str, new: str) -> Change:
+def moved(part: int, name: str) -> Change:
+    """An entry whose path has another workload (1), run (2) or generation (3)."""
+
     def change(document: dict[str, Any]) -> None:
         entry = document["bundles"][0]
-        entry.update({key: entry[key].replace(old, new) for key in ("manifest", "data")})
+        for key in ("manifest", "data"):
+            parts = entry[key].split("/")
+            entry[key] = "/".join([*parts[:part], name, *parts[part + 1 :]])
 
     return change
 
@@ -67,10 +80,10 @@ CHANGES: dict[str, Change] = {
     "a run that leads elsewhere": lambda document: document.update(run=".."),
     "a generation out of range": lambda document: document.update(generation=2**60),
     "a bundle twice": twice,
-    "data of another workload": moved("/gpt/", "/other/"),
-    "data of another run": moved("/run-a/", "/run-b/"),
-    "data of another generation": moved("/gen-0001/", "/gen-0002/"),
-    "a path that leads out": moved("/run-a/", "/../"),
+    "data of another workload": moved(1, "other"),
+    "data of another run": moved(2, "run-b"),
+    "data of another generation": moved(3, "gen-0002"),
+    "a path that leads out": moved(2, ".."),
     "a copy without a number": copied("-x"),
     "another name than its path": in_entry(name="step-00000200"),
     "another digest than its path": in_entry(digest="1" * 64),
@@ -231,7 +244,7 @@ def test_a_verification_record_counts_only_where_it_belongs(catalog: Catalog) ->
         f"sequences/{WORKLOAD}/12.json",
     ],
 )
-def test_a_foreign_object_among_snapshots_and_numbers_is_ignored_and_can_be_named(
+def test_a_foreign_object_among_snapshots_and_numbers_is_ignored_and_left_alone(
     volume: Volume, catalog: Catalog, save: Callable[..., Bundle], key: str
 ) -> None:
     catalog.store.put_small(key, b"not ours")
@@ -242,8 +255,95 @@ def test_a_foreign_object_among_snapshots_and_numbers_is_ignored_and_can_be_name
     assert [snapshot.id for snapshot in catalog.snapshots(WORKLOAD)] == [report.snapshot]
     assert catalog.choose(WORKLOAD, volume.run, "latest").passed_over == ()
     assert report.snapshot.startswith("0000000001-")
-    assert catalog.foreign(WORKLOAD) == [key]
     assert catalog.store.get(key) == b"not ours"
+
+
+HUGE = 100 << 30  # bytes of a sparse file, which takes no room
+
+
+def test_an_object_of_a_hundred_gigabytes_is_no_document_and_is_not_read(
+    volume: Volume,
+    catalog: Catalog,
+    save: Callable[..., Bundle],
+    store_directory: Path,
+    tmp_path: Path,
+) -> None:
+    save(100)
+    right = push(volume, catalog, WORKLOAD)
+    for key in (
+        f"snapshots/{WORKLOAD}/0000000002-20260821T101500Z-00000000.json",
+        f"verified/{WORKLOAD}/{right.snapshot}.json",
+        f"dropped/{WORKLOAD}.json",
+        f"sequences/{WORKLOAD}/0000000002.json",
+    ):
+        path = store_directory / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.truncate(path, HUGE)
+    fresh = Catalog(catalog.store, catalog.owner)
+
+    choice = fresh.choose(WORKLOAD, volume.run, "latest")
+    assert choice.snapshot.id == right.snapshot
+    assert "no document has more than" in choice.passed_over[0].reason
+    assert fresh.verifications(WORKLOAD) == {} and fresh.dropped(WORKLOAD) == ()
+    manifest = store_directory / right.bundles[0].manifest
+    manifest.chmod(0o600)
+    os.truncate(manifest, HUGE)
+    with pytest.raises(Mismatch, match="no document has more than"):
+        pull(choice.snapshot, fresh, tmp_path / "into")
+
+
+def test_a_file_that_is_longer_than_its_manifest_says_is_left_at_once(
+    volume: Volume,
+    catalog: Catalog,
+    save: Callable[..., Bundle],
+    store_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(100)
+    snapshot = catalog.read(WORKLOAD, push(volume, catalog, WORKLOAD).snapshot)
+    data = store_directory / snapshot.bundles[0].data / "rank-0/model.bin"
+    data.chmod(0o600)
+    os.truncate(data, HUGE)
+    stream, read = DirectoryStore.stream, []
+
+    def counted(store: DirectoryStore, key: str) -> Iterator[bytes]:
+        for chunk in stream(store, key):
+            read.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(DirectoryStore, "stream", counted)
+    with pytest.raises(Mismatch, match="has more than"):
+        pull(snapshot, catalog, tmp_path / "into")
+    assert sum(read) < 16 << 20
+    assert "has 107374182400 bytes" in verify_snapshot(catalog, snapshot, record=False).problems[0]
+
+
+def test_a_bundle_that_no_disk_can_hold_is_refused_before_anything_is_written(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    files = [FileEntry(path="weights", size=2**52, sha256="0" * 64)]
+    manifest = Manifest.build("model", "huge", files, {"run": "run-a", "generation": 1})
+    ref = BundleRef.at(bundle_path(WORKLOAD, "run-a", 1, manifest), manifest)
+    snapshot = Snapshot.build(WORKLOAD, "run-a", 1, 1, made().created, [ref])
+    catalog.store.put_small(ref.manifest, manifest.to_bytes())
+    catalog.store.put_small(snapshot.key, snapshot.to_bytes())
+
+    with pytest.raises(NoSpace):
+        pull(snapshot, catalog, tmp_path / "into")
+    with pytest.raises(NoSpace):
+        stage(Volume(tmp_path / "volume", "run-a"), catalog, snapshot)
+    assert not list(tmp_path.rglob("weights"))
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/../b", "./a", "", ".tmp/x"])
+def test_a_key_that_leads_elsewhere_is_the_stores_fault_and_no_misuse(
+    catalog: Catalog, key: str
+) -> None:
+    with pytest.raises(StoreError) as refused:
+        catalog.store.get(key)
+    assert refused.value.exit_code == 1
 
 
 def test_a_reference_says_what_its_manifest_says(
