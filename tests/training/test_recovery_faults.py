@@ -16,6 +16,7 @@ from holdfast.bundle import Bundle, BundleWriter
 from holdfast.volume import Volume
 from training.config import Config
 from training.metrics import Metrics
+from training.outcome import Outcome
 from training.ranks import Ranks
 from training.recover import recover
 
@@ -102,3 +103,25 @@ def test_a_bad_bundle_that_cannot_be_moved_is_not_used_and_does_not_end_the_star
     assert bundle is not None
     assert bundle.step == 100
     assert newest.exists()
+
+
+@pytest.mark.parametrize("marked", [{200}, {100, 200}])
+def test_a_bundle_that_is_marked_as_not_healthy_is_not_used_and_is_no_reason_for_step_0(
+    tmp_path: Path, marked: set[int]
+) -> None:
+    volume = Volume(tmp_path, "run-a")
+    for step in (100, 200):
+        with BundleWriter(volume.generation_path(1), f"step-{step:08d}", "checkpoint") as writer:
+            (writer.path / "weights").write_bytes(b"1")
+            healthy = int(step not in marked)
+            writer.commit({"step": step, "model": "tiny", "healthy": healthy})
+    config = cast(Config, SimpleNamespace(shape="tiny", start="auto", decision=None))
+
+    found = recover(config, volume, cast(Ranks, OneRank()), Metrics(reports=False))
+
+    if marked == {200}:
+        assert found.bundle is not None
+        assert found.bundle.step == 100
+    else:
+        assert (found.bundle, found.outcome) == (None, Outcome.REFUSED)
+    assert len(volume.bundles()) == 2
