@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from holdfast import durable
 from holdfast.bundle import Bundle, quarantine
 from holdfast.cli import app
-from holdfast.errors import InvalidBundle
+from holdfast.errors import HoldfastError, InvalidBundle
 from holdfast.manifest import MANIFEST
 from holdfast.push import push
+from holdfast.restore import switch
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD
@@ -207,3 +208,14 @@ def test_a_deeply_nested_manifest_is_damaged_and_nothing_else(
     (saved[1].path / MANIFEST).write_text(text)
     assert volume.newest_valid(quarantine=True) == saved[0]
     assert [path.name[:13] for path in volume.quarantined()] == ["step-00000200"]
+
+
+def test_a_deeply_nested_stage_is_incomplete_and_nothing_else(
+    volume: Volume, saved: list[Bundle]
+) -> None:
+    staged = volume.run_path / ".stage-0badc0de"
+    staged.mkdir()
+    (staged / ".stage.json").write_text("[" * 100_000)
+    with pytest.raises(HoldfastError, match="is incomplete: stage the snapshot again"):
+        switch(volume, "0badc0de")
+    assert volume.present() == 1
