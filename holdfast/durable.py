@@ -175,14 +175,14 @@ def discard(path: Path) -> bool:
     return not left
 
 
-def sweep_temporaries(directory: Path) -> list[Path]:
-    """Remove the leftovers of killed writers in a directory (`.tmp-…`); return what was removed.
+def sweep_temporaries(directory: Path, prefix: str = TEMPORARY) -> list[Path]:
+    """Remove the leftovers of killed writers in a directory, by `prefix`; return what was removed.
 
     Only the directory's single writer may call this: the unfinished work of another writer looks
     the same. What cannot be removed is logged and left, see `discard`.
     """
     try:
-        leftovers = [path for path in entries(directory) if path.name.startswith(TEMPORARY)]
+        leftovers = [path for path in entries(directory) if path.name.startswith(prefix)]
     except OSError as error:
         logger.warning("could not look for leftovers in '%s' (%s)", directory, error.strerror)
         return []

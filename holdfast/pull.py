@@ -66,8 +66,7 @@ def pull_locked(
 
 def remove_leftovers(scratch: Path) -> None:
     """Remove what killed pulls left. The caller must hold the lock."""
-    for leftover in scratch.glob(f"{PULLING}*"):
-        durable.discard(leftover)
+    durable.sweep_temporaries(scratch, PULLING)
 
 
 def check_space(directory: Path, size: int) -> None:
@@ -79,7 +78,7 @@ def check_space(directory: Path, size: int) -> None:
 def _present(into: Path, ref: BundleRef) -> Bundle | None:
     """The bundle if a valid one is there already; a bad one of its name is quarantined."""
     path = into / ref.name
-    if not path.exists():
+    if not durable.exists(path):
         return None
     try:
         found = bundles.verify(path)
