@@ -83,30 +83,47 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         stack,
     )
     directories = _prepared_directories(settings, platform, cluster, stack)
-    volumes: dict[str, ClaimedVolume] = {}
+    prepared = after(stack, *directories)
+    volumes = {
+        name: ClaimedVolume(
+            f"{name}-volume",
+            workload.volume,
+            workload.namespace,
+            cluster,
+            prepared,
+            source=platform.sources.get(workload.volume.claim),
+            grace_seconds=workload.termination_grace_seconds,
+        )
+        for name, workload in settings.workloads.items()
+    }
+    stores = {
+        namespace: _store_volume(settings, namespace, cluster, prepared)
+        for namespace in settings.namespaces()
+    }
+    homes = {
+        namespace: _in_namespace(
+            namespace,
+            settings,
+            [
+                *stores[namespace],
+                *(v for n, v in volumes.items() if settings.workloads[n].namespace == namespace),
+            ],
+            stack,
+        )
+        for namespace in settings.namespaces()
+    }
     trainings: dict[str, Training] = {}
     protections: dict[str, Protection] = {}
-    homes = {name: _in_namespace(name, settings, stack) for name in settings.namespaces()}
-    tracking = _tracking(settings, platform, cluster, homes, after(stack, *directories))
+    tracking = _tracking(settings, platform, cluster, homes, prepared)
     for namespace, here in homes.items():
         access = KanisterAccess(
             f"{namespace}-kanister", namespace, settings.kanister.namespace, here
         )
-        stores = _store_volume(settings, namespace, cluster, after(here, *directories))
-        store_objects = [each for volume in stores for each in volume.objects]
+        store_objects = [each for volume in stores[namespace] for each in volume.objects]
         for name, workload in settings.workloads.items():
             if workload.namespace != namespace:
                 continue
-            volumes[name] = ClaimedVolume(
-                f"{name}-volume",
-                workload.volume,
-                namespace,
-                cluster,
-                after(here, *directories),
-                source=platform.sources.get(workload.volume.claim),
-                grace_seconds=workload.termination_grace_seconds,
-            )
-            ready = after(here, volumes[name], *stores, *_client(tracking, namespace))
+            ready = after(here, volumes[name], *stores[namespace], *_client(tracking, namespace))
             trainings[name] = Training(
                 name,
                 workload,
@@ -146,12 +163,19 @@ def _platform(settings: Settings, project: Project) -> Platform:
     raise TypeError(f"no platform is made for {type(settings).__name__}")
 
 
-def _in_namespace(namespace: str, settings: Settings, opts: Options) -> Options:
-    """``opts``, and only after the namespace exists. One that holds an existing claim is not the
-    stack's: `up` could not make it again, and `destroy` would delete the claim with it."""
-    if not settings.makes_namespace(namespace):
-        return opts
-    return after(opts, WorkloadNamespace(namespace, namespace, opts))
+def _in_namespace(
+    namespace: str, settings: Settings, volumes: list[ClaimedVolume], opts: Options
+) -> Options:
+    """``opts``, and only after the namespace exists; claims the volumes in it. A namespace that
+    holds an existing claim is not the stack's: `up` could not make it again, and `destroy` would
+    delete the claim with it."""
+    made = None
+    if settings.makes_namespace(namespace):
+        first = [each for volume in volumes for each in volume.objects]
+        made = WorkloadNamespace(namespace, namespace, after(opts, *first))
+    for volume in volumes:
+        volume.claim(made.namespace if made else None)
+    return after(opts, made) if made else opts
 
 
 def _accounts(settings: Settings) -> dict[str, str]:
@@ -221,18 +245,18 @@ def _tracking(
     tracking = settings.pipeline.tracking
     if tracking is None:
         return None
-    here = _in_namespace(tracking.namespace, settings, opts)
     volumes = [
         ClaimedVolume(
             f"tracking-{volume.name}",
             volume,
             tracking.namespace,
             cluster,
-            here,
+            opts,
             source=platform.sources.get(volume.claim),
         )
         for _, volume in tracking.volumes()
     ]
+    here = _in_namespace(tracking.namespace, settings, volumes, opts)
     claims = [each for volume in volumes for each in volume.objects]
     ready = after(here, *volumes)
     return TrackingServer("tracking", tracking, settings.run_as, homes, claims, ready)

@@ -1,8 +1,4 @@
-"""What must hold in the cluster before a resource is created: the one before it is gone.
-
-Deletions are not waited for (`pulumi.com/skipAwait`): a leftover pod would keep a claim, and with
-it the whole of `pulumi destroy`. Whoever creates an object of the same name waits here instead.
-"""
+"""What must hold in the cluster before a resource is created: the one before it is gone."""
 
 import time
 from collections.abc import Callable
@@ -60,19 +56,6 @@ def claim_is_free(
         for each in cluster.objects("persistentvolume", names=[volume]):
             if claimant(each) == (namespace, claim) and each["spec"]["claimRef"].get("uid"):
                 cluster.release(volume)
-
-    return hook
-
-
-def volume_is_gone(cluster: Kubectl, volume: str) -> Hook:
-    """A ``before_create`` hook that returns once the PersistentVolume before is gone."""
-
-    def left() -> list[str]:
-        found = cluster.objects("persistentvolume", names=[volume])
-        return [f"persistentvolume/{volume}" for each in found if is_leaving(each)]
-
-    def hook(_: pulumi.ResourceHookArgs) -> None:
-        _wait(left, "any", 0, "its claim keeps it: delete the claim, which leaves the data")
 
     return hook
 

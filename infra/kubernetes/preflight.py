@@ -144,7 +144,7 @@ def _volume(
             f"{claimant(volume)[0]}, where a pod may still write to it: give the volume another "
             "name too, which the next pod fills from the store"
         )
-    yield from _place(settings, wanted, volume)
+    yield from _place(wanted, volume)
     if claims and _is_forgotten(volume, claims[0]) and not pulumi.runtime.is_dry_run():
         cluster.release(wanted.name)
 
@@ -177,7 +177,7 @@ def _is_forgotten(volume: Manifest, claim: Manifest) -> bool:
     )
 
 
-def _place(settings: Settings, wanted: Wanted, volume: Manifest) -> Iterator[str]:
+def _place(wanted: Wanted, volume: Manifest) -> Iterator[str]:
     """Whether the volume would be somewhere else: another directory, server, device or zone."""
     declared, spec = source_of(wanted.volume) or {}, volume["spec"]
     if any(not _holds(spec.get(key), value) for key, value in declared.items() if _is_place(key)):
@@ -189,7 +189,10 @@ def _place(settings: Settings, wanted: Wanted, volume: Manifest) -> Iterator[str
     before = volume["metadata"].get("annotations", {}).get(ZONE_ANNOTATION)
     now = getattr(wanted.volume, "zone", before)
     if before and before != now:
-        yield from _goes(settings, wanted.volume.name, f"{wanted.where}.zone: {before} to {now}")
+        yield (
+            f"{wanted.where}.zone: volume {wanted.volume.name} is in {before}, and AWS moves none "
+            f"to {now}: give the volume another name too, which the next pod fills from the store"
+        )
 
 
 def _is_place(key: str) -> bool:

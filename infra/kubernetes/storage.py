@@ -6,10 +6,12 @@ first. ``nfs`` and ``iscsi`` are servers of yours; what AWS provides is made in 
 ``existing-claim`` declares nothing: someone else made it.
 """
 
+from collections.abc import Callable
+
 import pulumi
 
 from infra import names
-from infra.kubernetes.hooks import Hook, claim_is_free, volume_is_gone
+from infra.kubernetes.hooks import MARGIN_SECONDS, claim_is_free
 from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.preflight import must_exist
 from infra.kubernetes.sources import source_of
@@ -30,6 +32,8 @@ from infra.settings.volumes import made_by_stack
 
 #: Where the example PersistentVolume of manifests/ says what is behind it.
 SOURCES = ("hostPath", "nodeAffinity")
+#: How long a claim may take to go, which pods still mount, if the pods' own grace is not longer.
+DELETE_SECONDS = 600
 
 
 class SystemNamespace(pulumi.ComponentResource):
@@ -89,6 +93,7 @@ class PreparedDirectory(pulumi.ComponentResource):
                 volume_name=f"prepare-{volume.name}-vol",
                 source=source,
             )
+            self.claimed.claim()
             place = {}
             mounted = {"persistentVolumeClaim": {"claimName": volume.claim}}
         container = {
@@ -134,7 +139,10 @@ def _without_place(job: Manifest) -> Manifest:
 class ClaimedVolume(pulumi.ComponentResource):
     """A volume as one namespace's pods mount it.
 
-    Produces a PersistentVolume and a PersistentVolumeClaim; for ``existing-claim`` nothing.
+    Produces a PersistentVolume and, by ``claim``, a PersistentVolumeClaim; for ``existing-claim``
+    nothing. The namespace is made after the volume and before the claim, so that `destroy` deletes
+    it while the volume waits for its claim: a pod that is left over goes with the namespace, and
+    cannot keep the claim, and with it `destroy`, from its end.
     """
 
     claim_name: pulumi.Output[str]
@@ -163,7 +171,7 @@ class ClaimedVolume(pulumi.ComponentResource):
             volume: what to claim.
             namespace: where the pods are.
             cluster: that has the namespace.
-            opts: the parent, and what must exist first.
+            opts: the parent, and what must exist first; not the namespace.
             volume_name: the PersistentVolume's name; default ``<volume.name>-vol``. A directory
                 that several namespaces mount needs one PersistentVolume in each.
             source: what is behind it, where another layer made it.
@@ -171,10 +179,10 @@ class ClaimedVolume(pulumi.ComponentResource):
         """
         super().__init__("holdfast:storage:ClaimedVolume", name, {}, opts)
         source = source or source_of(volume)
+        self.objects = []
+        self.volume_name, self.claim_name = None, pulumi.Output.from_input(volume.claim)
+        self._claim: Callable[[pulumi.ResourceOptions], pulumi.CustomResource] | None = None
         if source is None or isinstance(volume, ExistingClaim):
-            self.volume_name, self.claim_name = None, pulumi.Output.from_input(volume.claim)
-            self.objects = []
-            self.register_outputs({"claim_name": self.claim_name})
             return
         named = volume_name or names.volume_name(volume.name)
         shape = {
@@ -185,11 +193,7 @@ class ClaimedVolume(pulumi.ComponentResource):
         persistent_volume = merge(
             _without_source(load("persistent-volume")),
             {
-                "metadata": {
-                    "name": named,
-                    "labels": PART_OF,
-                    "annotations": _what_is_behind(volume),
-                },
+                "metadata": {"name": named, "labels": PART_OF, **_what_is_behind(volume)},
                 "spec": {
                     **shape,
                     **source,
@@ -198,6 +202,14 @@ class ClaimedVolume(pulumi.ComponentResource):
                 },
             },
         )
+        volume_object = register(
+            f"{name}-volume",
+            persistent_volume,
+            pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        must_exist(cluster, volume_object, "persistentvolume", named)
+        self.objects = [volume_object]
+        self.volume_name = name_of(volume_object)
         claim = merge(
             load("persistent-volume-claim"),
             {
@@ -209,49 +221,54 @@ class ClaimedVolume(pulumi.ComponentResource):
                 },
             },
         )
-        self.persistent_volume = register(
-            f"{name}-volume",
-            persistent_volume,
-            pulumi.ResourceOptions(
-                parent=self,
-                delete_before_replace=True,
-                hooks=_before_create(f"{name}-volume-is-gone", volume_is_gone(cluster, named)),
-            ),
-        )
         free = claim_is_free(cluster, namespace, volume.claim, named, grace_seconds)
-        self.claim = register(
-            f"{name}-claim",
-            claim,
-            pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[self.persistent_volume],
-                # Kubernetes resizes only volumes that a provisioner made. A claim is made anew with
-                # the same volume behind it, while no pod runs.
-                replace_on_changes=["spec.resources"],
-                replace_with=[self.persistent_volume],
-                delete_before_replace=True,
-                hooks=_before_create(f"{name}-claim-is-free", free),
+        hook = pulumi.ResourceHook(f"{name}-claim-is-free", free)
+        options = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=[volume_object],
+            # Kubernetes resizes only volumes that a provisioner made. A claim is made anew with the
+            # same volume behind it, while no pod runs.
+            replace_on_changes=["spec.resources"],
+            replace_with=[volume_object],
+            delete_before_replace=True,
+            hooks=pulumi.ResourceHookBinding(before_create=[hook]),
+            custom_timeouts=pulumi.CustomTimeouts(
+                delete=f"{max(DELETE_SECONDS, grace_seconds + MARGIN_SECONDS):.0f}s"
             ),
         )
-        self.objects = [self.persistent_volume, self.claim]
-        must_exist(cluster, self.persistent_volume, "persistentvolume", named)
-        must_exist(cluster, self.claim, "persistentvolumeclaim", volume.claim, namespace)
-        self.volume_name = name_of(self.persistent_volume)
-        self.claim_name = name_of(self.claim)
+
+        def declare(opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+            made = register(f"{name}-claim", claim, pulumi.ResourceOptions.merge(options, opts))
+            must_exist(cluster, made, "persistentvolumeclaim", volume.claim, namespace)
+            return made
+
+        self._claim = declare
+
+    def claim(self, namespace: pulumi.Resource | None = None) -> None:
+        """Declare the claim, once its namespace is declared.
+
+        Args:
+            namespace: the Namespace, where the stack makes it: the claim is deleted with it.
+        """
+        if self._claim is not None:
+            made = self._claim(
+                pulumi.ResourceOptions(
+                    depends_on=[namespace] if namespace else None, deleted_with=namespace
+                )
+            )
+            self.objects.append(made)
+            self.claim_name = name_of(made)
         self.register_outputs({"volume_name": self.volume_name, "claim_name": self.claim_name})
 
 
-def _before_create(name: str, hook: Hook) -> pulumi.ResourceHookBinding:
-    return pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(name, hook)])
-
-
-def _what_is_behind(volume: Volume) -> dict[str, str]:
-    """What a later change of the settings must know of the volume that there is."""
+def _what_is_behind(volume: Volume) -> Manifest:
+    """Annotations with what a later change of the settings must know of the volume."""
     zone = getattr(volume, "zone", None)
-    return {
+    known = {
         **({ZONE_ANNOTATION: zone} if zone else {}),
         **({MADE_BY_STACK_ANNOTATION: "true"} if made_by_stack(volume) else {}),
     }
+    return {"annotations": known} if known else {}
 
 
 def _without_source(persistent_volume: Manifest) -> Manifest:

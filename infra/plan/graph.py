@@ -46,6 +46,7 @@ class Options:
     ignore_changes: tuple[str, ...] = ()
     replace_on_changes: tuple[str, ...] = ()
     replace_with: tuple[str, ...] = ()
+    deleted_with: str | None = None
     aliases: tuple[str, ...] = ()
     hooks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     version: str | None = None
@@ -172,6 +173,7 @@ def _resource(urn: str, request: Any) -> Resource:
             ignore_changes=tuple(request.ignoreChanges),
             replace_on_changes=tuple(request.replaceOnChanges),
             replace_with=tuple(sorted(request.replace_with)),
+            deleted_with=request.deletedWith or None,
             aliases=tuple(sorted(alias.urn for alias in request.aliases if alias.urn)),
             hooks={kind: names for kind, names in hooks.items() if names},
             version=request.version or None,

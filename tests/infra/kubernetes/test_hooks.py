@@ -6,7 +6,7 @@ import pulumi
 import pytest
 
 from infra.kubernetes import hooks
-from infra.kubernetes.hooks import Hook, claim_is_free, job_is_gone, volume_is_gone
+from infra.kubernetes.hooks import Hook, claim_is_free, job_is_gone
 from infra.kubernetes.kubectl import ClusterError, Kubectl
 from infra.settings import KubernetesSettings
 from tests.infra.kubernetes.fake_kubectl import Cluster, Manifest, thing
@@ -150,12 +150,3 @@ def test_a_claim_that_a_leftover_pod_keeps_names_the_pod(cluster, monkeypatch):
     ):
         run(claim_hook())
     assert cluster.objects[-1]["spec"]["claimRef"]["uid"]
-
-
-def test_the_next_volume_waits_for_one_that_is_being_deleted(cluster, monkeypatch):
-    cluster.set(volume(None, leaving=True))
-    monkeypatch.setattr(hooks.time, "sleep", lambda _: cluster.set())
-
-    run(volume_is_gone(Kubectl(KubernetesSettings()), "checkpoints-vol"))
-
-    assert len(cluster.calls) == 2

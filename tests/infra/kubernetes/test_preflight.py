@@ -271,20 +271,24 @@ class TestOnEks:
         [("deletable", "would delete checkpoints with all that it holds"),
          ("protected", "checkpoints is protected, and `up` would stop at it half-way")],
     )  # fmt: skip
-    @pytest.mark.parametrize("change", ["name", "zone"])
-    def test_a_disk_that_would_go_needs_a_word(
-        self, cluster: Cluster, stores: str, fate: str, change: str
-    ):
-        cluster.set(self.disk(**{"holdfast.dev/zone": "use1-az1"}))
-        value = {"name": "other", "zone": "use1-az2"}[change]
-        changes = {f"workloads__gpt__volume__{change}": value, "data_stores": stores}
-        if change == "zone":
-            changes["node_groups__training__cpu__zone"] = "use1-az2"
+    def test_a_disk_that_would_go_needs_a_word(self, cluster: Cluster, stores: str, fate: str):
+        cluster.set(self.disk())
+        changes = {"workloads__gpt__volume__name": "other", "data_stores": stores}
 
         (line,) = refused(eks_factories.settings(**changes))
         assert fate in line
         assert line.endswith("take the change back, or say discard: [checkpoints]")
         assert refused(eks_factories.settings(**changes, discard=["checkpoints"])) == []
+
+    def test_no_disk_moves_to_another_zone(self, cluster: Cluster):
+        cluster.set(self.disk(**{"holdfast.dev/zone": "use1-az1"}))
+        there = {"node_groups__training__cpu__zone": "use1-az2",
+                 "workloads__gpt__volume__zone": "use1-az2"}  # fmt: skip
+
+        (line,) = refused(eks_factories.settings(**there, discard=["checkpoints"]))
+        assert "volume checkpoints is in use1-az1, and AWS moves none to use1-az2" in line
+        moved = {**there, "workloads__gpt__volume__name": "other"}
+        assert refused(eks_factories.settings(**moved, discard=["checkpoints"])) == []
 
     def test_a_bucket_that_would_go_needs_a_word(self, cluster: Cluster):
         config = thing(

@@ -92,6 +92,43 @@ def test_every_namespaced_object_is_in_a_namespace_that_the_stack_makes(local: G
         assert namespace in expected, manifest["metadata"]["name"]
 
 
+def test_destroy_never_waits_for_a_pod_that_keeps_a_claim(local: Graph):
+    """The namespace goes, and with it pods and claims, while the volumes wait for their claims."""
+    for name, claim in (("checkpoints", "checkpoints-pvc"), ("store", "holdfast-store-pvc")):
+        (declared,) = local.find("PersistentVolumeClaim", claim)
+        (namespace,) = local.find("Namespace", "training")
+        (volume,) = [v for v in local.find("PersistentVolume") if name in (v.object_name or "")]
+
+        assert declared.options.deleted_with == namespace.urn
+        assert namespace.urn in everything_before(local, declared.urn)
+        assert volume.urn in everything_before(local, namespace.urn)
+
+
+def test_a_namespace_of_the_users_own_deletes_no_claim_of_ours():
+    existing = {"kind": "existing-claim", "name": "mine", "size": "1Ti"}
+    nfs = {"kind": "nfs", "name": "store", "size": "1Ti", "server": "a", "path": "/a"}
+    other = {"run": "x", "volume": {**nfs, "name": "second", "path": "/b"}}
+    declared = graph(
+        workloads={"gpt": {"run": "x", "volume": existing}, "other": other},
+        backup_store=BUCKET,
+    )
+    (claim,) = declared.find("PersistentVolumeClaim")
+
+    assert declared.find("Namespace", "training") == []
+    assert claim.options.deleted_with is None
+
+
+def test_what_holds_a_claim_is_replaced_with_it(local: Graph):
+    """Kubernetes deletes no claim under a pod, and a finished one counts."""
+    (data,) = local.find("PersistentVolumeClaim", "checkpoints-pvc")
+    (store,) = local.find("PersistentVolumeClaim", "holdfast-store-pvc")
+
+    assert {data.urn, store.urn} <= set(local.find("Job", "gpt")[0].options.replace_with)
+    assert store.urn in local.find("CronJob", "gpt-backup")[0].options.replace_with
+    assert data.options.replace_on_changes == ("spec.resources",)
+    assert data.options.delete_before_replace
+
+
 def test_objects_wait_for_what_they_need_and_go_before_it(local: Graph):
     def waits_for(resource: str, other: str) -> bool:
         return named(other) in everything_before(local, named(resource))
