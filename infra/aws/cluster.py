@@ -10,7 +10,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from infra.aws.iam import Role, document, managed, service_trust
-from infra.aws.network import Network
+from infra.aws.network import NodeNetwork
 from infra.settings.cluster import ClusterSettings
 from infra.settings.eks import AwsSettings
 
@@ -35,7 +35,7 @@ class Cluster(pulumi.ComponentResource):
         name: str,
         settings: ClusterSettings,
         cloud: AwsSettings,
-        network: Network,
+        network: NodeNetwork,
         control_plane: aws.ec2.SecurityGroup,
         key: aws.kms.Key,
         opts: pulumi.ResourceOptions,
@@ -86,7 +86,7 @@ class Cluster(pulumi.ComponentResource):
             name=settings.name,
             version=settings.version,
             service_role=role.role,
-            vpc_id=network.vpc.id,
+            vpc_id=network.vpc_id,
             subnet_ids=network.private_ids,
             cluster_security_group=control_plane,
             skip_default_security_groups=True,

@@ -17,7 +17,7 @@ from infra.aws.devices import Devices
 from infra.aws.file_systems import Disk, ElasticFileSystem, Lustre
 from infra.aws.karpenter import ElasticNodes, KarpenterAccess
 from infra.aws.keys import Keys
-from infra.aws.network import Endpoints, Network
+from infra.aws.network import Endpoints, FoundNetwork, Network, NodeNetwork, services
 from infra.aws.node_groups import ManagedNodes, NodeRole
 from infra.aws.registry import Registry
 from infra.aws.security_groups import SecurityGroups
@@ -54,17 +54,9 @@ def build(settings: EksStack, project: Project) -> Platform:
         with_store=store.create is not None,
         keep_data=settings.keeps_data,
     )
-    network = Network(
-        "network",
-        settings.network,
-        settings.zones,
-        settings.cluster.name,
-        settings.aws,
-        keys.cluster,
-        in_aws,
-    )
+    network = _network(settings, keys, in_aws)
     groups = SecurityGroups(
-        "traffic", network.vpc, _flows(settings), in_aws, outward=_outward(settings)
+        "traffic", network.vpc_id, _flows(settings), in_aws, outward=_outward(settings)
     )
     registry = Registry("registry", settings.registry, keys.data, in_aws, keep=settings.keeps_data)
     kinds: set[str] = {volume.kind for _, _, volume in settings.volumes()}
@@ -150,7 +142,7 @@ def build(settings: EksStack, project: Project) -> Platform:
         "cluster_name": cluster.name,
         "cluster_arn": settings.cluster_arn,
         "region": settings.aws.region,
-        "vpc_id": network.vpc.id,
+        "vpc_id": network.vpc_id,
         "private_subnet_ids": network.private_ids,
         "node_security_group_id": groups["nodes"].id,
         "repositories": registry.urls,
@@ -172,13 +164,34 @@ def build(settings: EksStack, project: Project) -> Platform:
             tags,
             in_cluster,
             replicas=min(2, settings.node_groups.system.scaling.min),
-            isolated=settings.network.nat == "none",
+            isolated=settings.network.closed,
             longest_grace=max(
                 workload.termination_grace_seconds for workload in settings.workloads.values()
             ),
         )
     Classes("classes", keys.data.arn, in_cluster)
     return Platform(provider, sources, exports)
+
+
+def _network(settings: EksStack, keys: Keys, opts: Options) -> NodeNetwork:
+    kinds: set[str] = {volume.kind for _, _, volume in settings.volumes()}
+    if settings.network.existing is not None:
+        looked_up = settings.network.closed and not settings.network.interface_endpoints
+        return FoundNetwork(
+            "network",
+            settings.network.existing,
+            services(settings.aws.region, kinds) if looked_up else [],
+            opts,
+        )
+    return Network(
+        "network",
+        settings.network,
+        settings.zones,
+        settings.cluster.name,
+        settings.aws,
+        keys.cluster,
+        opts,
+    )
 
 
 def _tags(settings: EksStack, project: Project) -> dict[str, str]:
@@ -216,7 +229,7 @@ def _outward(settings: EksStack) -> list[tuple[int, str, str]]:
 def _nodes(
     settings: EksStack,
     role: NodeRole,
-    network: Network,
+    network: NodeNetwork,
     groups: SecurityGroups,
     keys: Keys,
     tags: dict[str, str],
@@ -237,7 +250,7 @@ def _nodes(
 def _source(
     volume: Volume,
     settings: EksStack,
-    network: Network,
+    network: NodeNetwork,
     groups: SecurityGroups,
     keys: Keys,
     opts: Options,

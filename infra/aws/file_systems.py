@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.network import Network
+from infra.aws.network import NodeNetwork
 from infra.manifests import Manifest
 from infra.settings.fields import size_bytes
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
@@ -31,7 +31,7 @@ class Disk(pulumi.ComponentResource):
         self,
         name: str,
         volume: EbsVolume,
-        network: Network,
+        network: NodeNetwork,
         key: aws.kms.Key,
         opts: pulumi.ResourceOptions,
         *,
@@ -92,7 +92,7 @@ class ElasticFileSystem(pulumi.ComponentResource):
         name: str,
         volume: EfsVolume,
         run_as: int,
-        network: Network,
+        network: NodeNetwork,
         group: aws.ec2.SecurityGroup,
         key: aws.kms.Key,
         opts: pulumi.ResourceOptions,
@@ -175,7 +175,7 @@ class Lustre(pulumi.ComponentResource):
         self,
         name: str,
         volume: FsxLustreVolume,
-        network: Network,
+        network: NodeNetwork,
         group: aws.ec2.SecurityGroup,
         key: aws.kms.Key,
         opts: pulumi.ResourceOptions,

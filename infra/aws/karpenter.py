@@ -14,7 +14,7 @@ import pulumi_kubernetes as k8s
 from infra import versions
 from infra.aws.iam import Role, json_of, pod_trust
 from infra.aws.karpenter_rights import karpenter_rights, queue_policy
-from infra.aws.network import Network
+from infra.aws.network import NodeNetwork
 from infra.aws.node_groups import NodeRole, user_data
 from infra.manifests import Manifest, load, merge, register
 from infra.options import after
@@ -150,7 +150,7 @@ class ElasticNodes(pulumi.ComponentResource):
         groups: dict[str, TrainingGroup],
         cluster: ClusterSettings,
         access: KarpenterAccess,
-        network: Network,
+        network: NodeNetwork,
         security_groups: dict[str, aws.ec2.SecurityGroup],
         key: aws.kms.Key,
         tags: dict[str, str],

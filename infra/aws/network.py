@@ -1,15 +1,99 @@
 """The VPC: private subnets for nodes, public ones for NAT and load balancers, and nothing more."""
 
+from dataclasses import dataclass
+
 import pulumi
 import pulumi_aws as aws
 
 from infra.aws.iam import Role, flow_logs, service_trust
 from infra.settings.eks import AwsSettings
-from infra.settings.network import NetworkSettings
+from infra.settings.network import ExistingNetwork, NetworkSettings
 
 #: AWS services that nodes and drivers call; ``efs`` and ``fsx`` only where such volumes are used.
 ENDPOINTS = ("ec2", "ecr.api", "ecr.dkr", "eks", "eks-auth", "kms", "logs", "sts")
+#: What tells load balancers in the VPC that a subnet is private.
+PRIVATE_TAG = "kubernetes.io/role/internal-elb"
 ENDPOINTS_OF_VOLUMES = {"efs": "elasticfilesystem", "fsx-lustre": "fsx"}
+
+
+@dataclass(frozen=True)
+class NodeSubnet:
+    """A private subnet: its ID, and what its zone is called in this account."""
+
+    id: pulumi.Output[str]
+    availability_zone: pulumi.Output[str]
+
+
+class FoundNetwork(pulumi.ComponentResource):
+    """A VPC and subnets that are there, looked up by each preview, and never changed.
+
+    Produces: nothing in AWS.
+    """
+
+    vpc_id: pulumi.Output[str]
+    """The VPC."""
+    private: dict[str, NodeSubnet]
+    """The nodes' subnets by zone ID."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ExistingNetwork,
+        endpoints: list[str],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """
+        Args:
+            name: the Pulumi name.
+            settings: its own.
+            endpoints: services that must have an endpoint in the VPC.
+            opts: the provider.
+        """
+        super().__init__("holdfast:network:FoundNetwork", name, {}, opts)
+        own = pulumi.InvokeOutputOptions(parent=self)
+        vpc = aws.ec2.get_vpc_output(id=settings.vpc_id, cidr_block=settings.cidr, opts=own)
+        found = [
+            aws.ec2.get_vpc_endpoint_output(
+                vpc_id=settings.vpc_id, service_name=service, state="available", opts=own
+            ).id
+            for service in endpoints
+        ]
+        # Nothing is made in the VPC before all of it is found.
+        self.vpc_id = pulumi.Output.all(vpc, *found).apply(lambda known: checked(known[0]))
+        self.private = {}
+        for zone, subnet_id in settings.subnets.items():
+            # AWS finds none where any of these differs, and the preview stops with its message.
+            subnet = aws.ec2.get_subnet_output(
+                id=subnet_id,
+                vpc_id=settings.vpc_id,
+                availability_zone_id=zone,
+                tags={PRIVATE_TAG: "1"},
+                opts=own,
+            )
+            self.private[zone] = NodeSubnet(subnet.id, subnet.availability_zone)
+        self.register_outputs({"vpc_id": self.vpc_id})
+
+    @property
+    def private_ids(self) -> list[pulumi.Output[str]]:
+        """IDs of the subnets, in the order of the settings."""
+        return [subnet.id for subnet in self.private.values()]
+
+
+def checked(vpc: aws.ec2.GetVpcResult) -> str:
+    """The VPC's ID, if EKS can use it. Raises ValueError where it cannot: a private endpoint of the
+    API server needs both (EKS user guide, "Cluster private endpoint")."""
+    if not (vpc.enable_dns_support and vpc.enable_dns_hostnames):
+        raise ValueError(
+            f"network.existing.vpc_id: {vpc.id} has no DNS support or no DNS hostnames: "
+            "switch both on"
+        )
+    return vpc.id
+
+
+def services(region: str, volume_kinds: set[str]) -> list[str]:
+    """The services of AWS that nodes and drivers call in a network without internet."""
+    used = [service for kind, service in ENDPOINTS_OF_VOLUMES.items() if kind in volume_kinds]
+    return [f"com.amazonaws.{region}.{service}" for service in ("s3", *ENDPOINTS, *used)]
 
 
 class Network(pulumi.ComponentResource):
@@ -20,9 +104,9 @@ class Network(pulumi.ComponentResource):
     endpoint, flow logs with their log group and role.
     """
 
-    vpc: aws.ec2.Vpc
+    vpc_id: pulumi.Output[str]
     """The VPC."""
-    private: dict[str, aws.ec2.Subnet]
+    private: dict[str, NodeSubnet]
     """The nodes' subnets by zone ID."""
     public: dict[str, aws.ec2.Subnet]
     """The subnets of NAT gateways and load balancers by zone ID."""
@@ -57,10 +141,15 @@ class Network(pulumi.ComponentResource):
             tags={"Name": cluster},
             opts=self._own,
         )
+        self.vpc_id = self.vpc.id
         self._close_defaults()
-        self.private = {
-            zone: self._subnet("private", zone, str(block), "kubernetes.io/role/internal-elb")
+        private = {
+            zone: self._subnet("private", zone, str(block), PRIVATE_TAG)
             for zone, block in zip(zones, settings.private_ranges(), strict=True)
+        }
+        self.private = {
+            zone: NodeSubnet(subnet.id, subnet.availability_zone)
+            for zone, subnet in private.items()
         }
         self.public = {
             zone: self._subnet("public", zone, str(block), "kubernetes.io/role/elb")
@@ -84,7 +173,7 @@ class Network(pulumi.ComponentResource):
         )
         for zone, subnet in self.public.items():
             self._associate("public", zone, subnet, internet)
-        tables = self._private_routes(settings, outward)
+        tables = self._private_routes(settings, private, outward)
         aws.ec2.VpcEndpoint(
             f"{name}-s3",
             vpc_id=self.vpc.id,
@@ -135,11 +224,14 @@ class Network(pulumi.ComponentResource):
         )
 
     def _private_routes(
-        self, settings: NetworkSettings, outward: aws.ec2.Route
+        self,
+        settings: NetworkSettings,
+        private: dict[str, aws.ec2.Subnet],
+        outward: aws.ec2.Route,
     ) -> list[aws.ec2.RouteTable]:
         """A route table for each zone, each with its own way out, a common one or none."""
         gateways: dict[str, aws.ec2.NatGateway] = {}
-        count = {"single": 1, "per-zone": len(self.private), "none": 0}[settings.nat]
+        count = {"single": 1, "per-zone": len(private), "none": 0}[settings.nat]
         for zone in list(self.public)[:count]:
             address = aws.ec2.Eip(
                 f"{self._name}-nat-{zone}",
@@ -156,7 +248,7 @@ class Network(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[outward]),
             )
         tables = []
-        for zone, subnet in self.private.items():
+        for zone, subnet in private.items():
             table = aws.ec2.RouteTable(
                 f"{self._name}-private-{zone}-routes",
                 vpc_id=self.vpc.id,
@@ -205,6 +297,10 @@ class Network(pulumi.ComponentResource):
         )
 
 
+#: Where nodes are, made by the stack or found.
+NodeNetwork = Network | FoundNetwork
+
+
 class Endpoints(pulumi.ComponentResource):
     """Private addresses for the AWS services that nodes and drivers call.
 
@@ -214,7 +310,7 @@ class Endpoints(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        network: Network,
+        network: NodeNetwork,
         region: str,
         group: aws.ec2.SecurityGroup,
         volume_kinds: set[str],
@@ -234,7 +330,7 @@ class Endpoints(pulumi.ComponentResource):
         for service in (*ENDPOINTS, *used):
             aws.ec2.VpcEndpoint(
                 f"{name}-{service.replace('.', '-')}",
-                vpc_id=network.vpc.id,
+                vpc_id=network.vpc_id,
                 service_name=f"com.amazonaws.{region}.{service}",
                 vpc_endpoint_type="Interface",
                 subnet_ids=network.private_ids,

@@ -16,7 +16,7 @@ import pulumi_aws as aws
 import yaml
 
 from infra.aws.iam import Role, managed, service_trust
-from infra.aws.network import Network
+from infra.aws.network import NodeNetwork
 from infra.settings.cluster import ClusterSettings
 from infra.settings.eks import AwsSettings
 from infra.settings.instances import INSTANCES
@@ -122,7 +122,7 @@ class ManagedNodes(pulumi.ComponentResource):
         group: NodeGroup,
         cluster: ClusterSettings,
         role: NodeRole,
-        network: Network,
+        network: NodeNetwork,
         security_groups: list[aws.ec2.SecurityGroup],
         key: aws.kms.Key,
         tags: dict[str, str],

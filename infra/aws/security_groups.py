@@ -79,7 +79,7 @@ class SecurityGroups(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        vpc: aws.ec2.Vpc,
+        vpc_id: pulumi.Input[str],
         flows: list[Flow],
         opts: pulumi.ResourceOptions,
         *,
@@ -88,7 +88,7 @@ class SecurityGroups(pulumi.ComponentResource):
         """
         Args:
             name: the Pulumi name.
-            vpc: where they are.
+            vpc_id: the VPC that they are in.
             flows: what may flow; the groups are those that are named in them.
             opts: the provider.
             outward: what nodes may reach beyond these groups: TCP port, address range, what for.
@@ -99,7 +99,7 @@ class SecurityGroups(pulumi.ComponentResource):
         self.groups = {
             group: aws.ec2.SecurityGroup(
                 f"{name}-{group}",
-                vpc_id=vpc.id,
+                vpc_id=vpc_id,
                 description=DESCRIPTIONS[group],
                 revoke_rules_on_delete=True,
                 tags={"Name": f"{name}-{group}"},

@@ -55,6 +55,22 @@ def outputs_of(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     return {"arn": arn}
 
 
+def answer_to(token: str, args: dict[str, Any]) -> dict[str, Any]:
+    """What AWS answers to a look-up of something that is there: what was asked for, and more.
+
+    Raises:
+        LookupError: for a call that no program of ours makes.
+    """
+    match token:
+        case "aws:ec2/getVpc:getVpc":
+            return {**args, "enableDnsHostnames": True, "enableDnsSupport": True}
+        case "aws:ec2/getSubnet:getSubnet":
+            return {**args, "availabilityZone": f"zone-{args['availabilityZoneId']}"}
+        case "aws:ec2/getVpcEndpoint:getVpcEndpoint":
+            return {**args, "id": f"vpce-{args['serviceName']}"}
+    raise LookupError(f"the program calls {token}, which the graph has no answer for")
+
+
 def _cluster(inputs: dict[str, Any]) -> dict[str, Any]:
     name = inputs["name"]
     server = {"server": f"https://{name}.eks.{REGION}.amazonaws.com"}

@@ -109,6 +109,8 @@ class EksStack(Settings):
     @property
     def zones(self) -> tuple[str, ...]:
         """The three zone IDs of the network."""
+        if self.network.existing is not None:
+            return tuple(self.network.existing.subnets)
         return self.network.zones or ZONES[self.aws.region]
 
     @property
@@ -157,7 +159,7 @@ class EksStack(Settings):
                 f"aws.region: {region} has two zones for an account, and a stack needs three: "
                 "use another region, such as us-west-2"
             )
-        if self.network.zones is None and region not in ZONES:
+        if not self.network.existing and self.network.zones is None and region not in ZONES:
             raise ValueError(
                 f"network.zones: the zones of {region} are not known here: give three zone IDs "
                 f"such as {prefix}1"
@@ -189,7 +191,7 @@ class EksStack(Settings):
             usual = ("172.20.0.0/16", "10.100.0.0/16")
             free = [u for u in usual if not IPv4Network(u).overlaps(self.network.network)]
             raise ValueError(
-                f"cluster.service_cidr: {services} overlaps network.cidr {self.network.cidr}: "
+                f"cluster.service_cidr: {services} overlaps network.cidr {self.network.network}: "
                 f"use another, such as {free[0]}"
             )
         return self
@@ -197,6 +199,8 @@ class EksStack(Settings):
     @model_validator(mode="after")
     def _subnets_hold_the_nodes(self) -> "EksStack":
         """Each node takes addresses of its subnet for itself and for its pods."""
+        if self.network.existing is not None:
+            return self  # whose subnets may be of any size, and hold others too
         subnets = dict(zip(self.zones, self.network.private_ranges(), strict=True))
         for zone, nodes in most_nodes(self.node_groups, self.zones).items():
             # EC2 keeps the first four addresses of a subnet and the last one.
@@ -336,7 +340,7 @@ class EksStack(Settings):
                 f"backup_store.existing.region: {there} has accounts of its own, apart from "
                 f"those of {here}: use a bucket in a region such as {here}"
             )
-        if there != here and self.network.nat == "none":
+        if there != here and self.network.closed:
             raise ValueError(
                 f"backup_store.existing.region: without a NAT gateway nodes reach buckets in "
                 f"{here} only, not in {there}: set network.nat to single, or use a bucket there"

@@ -4,7 +4,7 @@ import re
 from ipaddress import IPv4Network, ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from infra.settings.fields import Model
 
@@ -63,6 +63,10 @@ def _vpc_range(value: str) -> str:
     return private_range(value, LARGEST_PREFIX, SMALLEST_PREFIX, "10.0.0.0/16")
 
 
+def _existing_range(value: str) -> str:
+    return private_range(value, 8, 24, "10.0.0.0/16")
+
+
 def zone_id(value: str) -> str:
     """Check the form of a zone ID such as use1-az1, and that EKS can use the zone."""
     if _ZONE.fullmatch(value) is None:
@@ -76,11 +80,40 @@ def zone_id(value: str) -> str:
 
 
 ZoneId = Annotated[str, AfterValidator(zone_id)]
+SubnetId = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]
+
+
+class ExistingNetwork(Model):
+    """A VPC and private subnets that are there. Each `preview` looks them up and stops where one is
+    in another VPC or zone, or lacks the tag ``kubernetes.io/role/internal-elb: 1``."""
+
+    vpc_id: str = Field(pattern=r"^vpc-[0-9a-f]{8,17}$")
+    """The VPC, with DNS support and DNS hostnames, which EKS needs."""
+    cidr: Annotated[str, AfterValidator(_existing_range)]
+    """Its address range, which the range of Services must not overlap."""
+    subnets: dict[ZoneId, SubnetId]
+    """The subnets of nodes and pods by zone ID, in three zones."""
+    internet: bool = True
+    """Whether they have a way to the internet. Without one the VPC needs an endpoint for each
+    service of AWS that nodes use: ``interface_endpoints`` makes them, else they are looked up."""
+
+    @field_validator("subnets")
+    @classmethod
+    def _three_subnets(cls, subnets: dict[str, str]) -> dict[str, str]:
+        if len(subnets) != ZONE_COUNT or len(set(subnets.values())) != ZONE_COUNT:
+            raise ValueError(
+                f"{', '.join(subnets.values()) or 'nothing'} are not three subnets in three zones: "
+                "give one for each of three zone IDs"
+            )
+        return subnets
 
 
 class NetworkSettings(Model):
     """The VPC: private subnets for nodes, public ones for load balancers and NAT only."""
 
+    existing: ExistingNetwork | None = None
+    """A VPC and subnets that are there, instead of new ones. Routes, NAT and flow logs are then
+    theirs, and the settings for these cannot be given."""
     cidr: Annotated[str, AfterValidator(_vpc_range)] = "10.0.0.0/16"
     """The address range, from /16 to /21. Three private subnets take a quarter each (pods have
     addresses of the VPC), three public ones share the last."""
@@ -114,10 +147,25 @@ class NetworkSettings(Model):
             )
         return endpoints
 
+    @model_validator(mode="after")
+    def _one_network(self) -> "NetworkSettings":
+        for name in ("cidr", "zones", "nat", "flow_log_days"):
+            if self.existing is not None and name in self.model_fields_set:
+                raise ValueError(
+                    f"{name} with existing would not be used, as that network has its own: "
+                    "remove it"
+                )
+        return self
+
     @property
     def network(self) -> IPv4Network:
         """The address range."""
-        return IPv4Network(self.cidr)
+        return IPv4Network(self.existing.cidr if self.existing else self.cidr)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nodes have no way to the internet."""
+        return not self.existing.internet if self.existing else self.nat == "none"
 
     def private_ranges(self) -> list[IPv4Network]:
         """One quarter of the range for each zone's nodes and pods."""

@@ -1,11 +1,18 @@
 """What an organisation may ask of a stack: limits on its roles, networks that are there, copies."""
 
 import json
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
 
-from infra.plan import rights
+import pytest
+
+from infra.aws.network import checked
+from infra.plan import fake_outputs, rights
 from infra.plan.cost import monthly
+from infra.plan.graph import Graph, collect
 from policy.check import violations
-from testkit.eks_factories import EFA_GROUP, EFS, LUSTRE, graph, problems
+from testkit.eks_factories import EFA_GROUP, EFS, LUSTRE, graph, problems, settings
 
 BOUNDARY = "arn:aws:iam::123456789012:policy/limits"
 LIMITED = {
@@ -71,3 +78,103 @@ def test_lustre_has_as_many_metadata_operations_as_the_settings_say():
         "workloads.gpt.volume: metadata_iops 13000 is not what FSx has: use 1500, 3000, 6000 or a "
         "multiple of 12000 up to 192000"
     ]
+
+
+EXISTING = {
+    "vpc_id": "vpc-0123456789abcdef0",
+    "cidr": "10.50.0.0/16",
+    "subnets": {
+        "use1-az1": "subnet-0000000000000000a",
+        "use1-az2": "subnet-0000000000000000b",
+        "use1-az4": "subnet-0000000000000000c",
+    },
+}
+
+
+def lookups(monkeypatch: pytest.MonkeyPatch, **network: Any) -> tuple[Graph, dict[str, list[dict]]]:
+    """The graph on a network that is there, and what AWS was asked for, by call."""
+    asked: dict[str, list[dict]] = defaultdict(list)
+    answer = fake_outputs.answer_to
+
+    def ask(token: str, args: dict[str, Any]) -> dict[str, Any]:
+        asked[token.rpartition(":")[2]].append(args)
+        return answer(token, args)
+
+    monkeypatch.setattr("infra.plan.graph.answer_to", ask)
+    return collect(settings(network=network, workloads__gpt__volume=EFS), "test"), asked
+
+
+def test_a_network_that_is_there_is_used_and_not_changed(monkeypatch: pytest.MonkeyPatch):
+    declared, _ = lookups(monkeypatch, existing=EXISTING)
+    subnets = set(EXISTING["subnets"].values())
+    made = {r.type for r in declared.resources}
+
+    for kind in ("vpc:Vpc", "subnet:Subnet", "route:Route", "natGateway:NatGateway",
+                 "internetGateway:InternetGateway", "flowLog:FlowLog",
+                 "defaultSecurityGroup:DefaultSecurityGroup"):  # fmt: skip
+        assert f"aws:ec2/{kind}" not in made
+    (cluster,) = declared.find("eks:index:Cluster")
+    assert set(cluster.inputs["subnetIds"]) == subnets
+    assert cluster.inputs["vpcId"] == EXISTING["vpc_id"]
+    for nodes in declared.find("aws:eks/nodeGroup:NodeGroup"):
+        assert set(nodes.inputs["subnetIds"]) <= subnets
+    assert {t.inputs["subnetId"] for t in declared.find("MountTarget")} == subnets
+    for group in declared.find("aws:ec2/securityGroup:SecurityGroup"):
+        assert group.inputs["vpcId"] == EXISTING["vpc_id"]
+    assert [str(found) for found in violations(declared)] == []
+    assert "NAT" not in " ".join(cost.what for cost in monthly(declared))
+    assert json.loads(rights.policy(declared))["Statement"]
+
+
+def test_each_preview_asks_whether_the_network_is_what_the_settings_say(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """AWS finds no subnet where the VPC, the zone or the tag differs, and the preview stops."""
+    _, asked = lookups(monkeypatch, existing=EXISTING)
+
+    assert [call["cidrBlock"] for call in asked["getVpc"]] == ["10.50.0.0/16"]
+    assert {call["availabilityZoneId"]: call["id"] for call in asked["getSubnet"]} == (
+        EXISTING["subnets"]
+    )
+    for call in asked["getSubnet"]:
+        assert call["vpcId"] == EXISTING["vpc_id"]
+        assert call["tags"] == {"kubernetes.io/role/internal-elb": "1"}
+    assert "getVpcEndpoint" not in asked
+
+
+def test_a_closed_network_has_its_endpoints_or_gets_them(monkeypatch: pytest.MonkeyPatch):
+    closed = {**EXISTING, "internet": False}
+    _, asked = lookups(monkeypatch, existing=closed)
+    declared, made = lookups(monkeypatch, existing=closed, interface_endpoints=True)
+
+    names = {call["serviceName"].removeprefix("com.amazonaws.us-east-1.")
+             for call in asked["getVpcEndpoint"]}  # fmt: skip
+    assert names == {"s3", "ec2", "ecr.api", "ecr.dkr", "eks", "eks-auth", "kms", "logs", "sts",
+                     "elasticfilesystem"}  # fmt: skip
+    assert "getVpcEndpoint" not in made
+    endpoints = declared.find("aws:ec2/vpcEndpoint:VpcEndpoint")
+    assert {e.inputs["vpcId"] for e in endpoints} == {EXISTING["vpc_id"]}
+    assert {e.inputs["vpcEndpointType"] for e in endpoints} == {"Interface"}
+
+
+def test_a_vpc_without_dns_names_is_refused(monkeypatch: pytest.MonkeyPatch):
+    vpc = SimpleNamespace(id="vpc-1", enable_dns_support=True, enable_dns_hostnames=False)
+
+    with pytest.raises(ValueError, match="vpc-1 has no DNS support or no DNS hostnames: "):
+        checked(vpc)  # pyrefly: ignore
+
+
+@pytest.mark.parametrize(
+    ("network", "line"),
+    [
+        ({"existing": EXISTING, "nat": "single"}, "network: nat with existing would not be used, "
+         "as that network has its own: remove it"),
+        ({"existing": {**EXISTING, "subnets": {"use1-az1": "subnet-0000000000000000a"}}},
+         "network.existing.subnets: subnet-0000000000000000a are not three subnets in three "
+         "zones: give one for each of three zone IDs"),
+        ({"existing": {**EXISTING, "cidr": "172.20.0.0/16"}}, "cluster.service_cidr: "
+         "172.20.0.0/16 overlaps network.cidr 172.20.0.0/16: use another, such as 10.100.0.0/16"),
+    ],
+)  # fmt: skip
+def test_settings_of_a_network_that_is_there_are_checked(network: dict[str, Any], line: str):
+    assert problems(network=network) == [line]

@@ -49,6 +49,7 @@ def _heading(name: str) -> str:
         "EksStack": "A stack with target eks",
         "AwsSettings": "aws",
         "NetworkSettings": "network",
+        "ExistingNetwork": "network.existing",
         "ClusterSettings": "cluster",
         "ApiAccess": "cluster.api_access",
         "AccessEntry": "cluster.access.<name>",
