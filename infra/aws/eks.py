@@ -20,6 +20,7 @@ from infra.aws.keys import Keys
 from infra.aws.network import Endpoints, FoundNetwork, Network, NodeNetwork, services
 from infra.aws.node_groups import ManagedNodes, NodeRole
 from infra.aws.registry import Registry
+from infra.aws.replica import StoreCopy
 from infra.aws.security_groups import SecurityGroups
 from infra.aws.store_policy import Place
 from infra.manifests import Manifest
@@ -100,7 +101,7 @@ def build(settings: EksStack, project: Project) -> Platform:
         for _, _, volume in settings.volumes()
         if (source := _source(volume, settings, network, groups, keys, in_aws)) is not None
     }
-    place, made = _store(settings, project, keys, in_aws)
+    place, made = _store(settings, project, keys, tags, in_aws)
     ready: list[pulumi.Resource] = [cluster, first, *nodes, rest, *made]
     if place is not None and settings.deploys:
         ready += [
@@ -306,7 +307,7 @@ def _artifacts(settings: EksStack, keys: Keys, opts: Options) -> list[pulumi.Res
 
 
 def _store(
-    settings: EksStack, project: Project, keys: Keys, opts: Options
+    settings: EksStack, project: Project, keys: Keys, tags: dict[str, str], opts: Options
 ) -> tuple[pulumi.Input[Place] | None, list[pulumi.Resource]]:
     """Where the backups are, None where the bucket is not one that IAM decides about; and what the
     stack makes there."""
@@ -319,6 +320,20 @@ def _store(
         place = pulumi.Output.all(bucket.name, keys.store.arn).apply(
             lambda known: Place(cloud.partition, cloud.region, known[0], prefix, known[1])
         )
+        if store.create.replica is not None:
+            StoreCopy(
+                "store-copy",
+                store.create,
+                store.create.replica,
+                settings.cluster.name,
+                cloud,
+                prefix,
+                bucket,
+                keys.store,
+                tags,
+                opts,
+                keep=settings.keeps_data,
+            )
         return place, [bucket]
     existing = store.existing
     if existing is None or existing.endpoint or existing.credentials_secret:

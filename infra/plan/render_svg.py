@@ -289,7 +289,7 @@ def _summary(graph: Graph) -> str:
 
 
 def _aws_title(graph: Graph) -> str:
-    (provider,) = graph.find("pulumi:providers:aws")
+    (provider,) = graph.find("pulumi:providers:aws", "aws")
     (account,) = provider_list(provider, "allowedAccountIds")
     return f"AWS account {account}, {provider.inputs['region']}"
 

@@ -170,6 +170,9 @@ _WRITE = {
     "aws:s3/bucketOwnershipControls:BucketOwnershipControls": "s3:PutBucketOwnershipControls",
     "aws:s3/bucketPolicy:BucketPolicy": "s3:DeleteBucketPolicy s3:PutBucketPolicy",
     "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+    "aws:s3/bucketReplicationConfig:BucketReplicationConfig": (
+        "iam:PassRole s3:PutReplicationConfiguration"
+    ),
     "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration": (
         "s3:PutEncryptionConfiguration"
     ),

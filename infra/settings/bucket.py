@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from infra.settings.fields import Model
+from infra.settings.fields import Model, Region
 
 #: Room for the suffix of the bucket that keeps the access logs.
 LOGS_SUFFIX = "-logs"
@@ -42,6 +42,36 @@ class ObjectLock(Model):
     """Days after a version was written."""
 
 
+class Replica(Model):
+    """A copy of the bucket that S3 keeps up to date, for the loss of a region or an account."""
+
+    name: Annotated[str, AfterValidator(_bucket)]
+    """The copy's bucket. The stack makes it as the store's own (versions, key, Object Lock), unless
+    it is in another account."""
+    region: Region
+    """Where it is: another region, unless it is in another account."""
+    account: str | None = Field(default=None, pattern=r"^\d{12}$")
+    """Another account, which has made the bucket and its key: docs/eks.md says how."""
+    key_arn: str | None = Field(default=None, pattern=r"^arn:aws:kms:[\w-]+:\d{12}:key/[\w-]+$")
+    """The key of a bucket in another account."""
+
+    @model_validator(mode="after")
+    def _another_accounts_bucket_has_a_key(self) -> "Replica":
+        if (self.account is None) != (self.key_arn is None):
+            raise ValueError(
+                "give both of account and key_arn (a bucket in another account), or neither (the "
+                "stack makes bucket and key)"
+            )
+        if self.key_arn is not None:
+            region, account = self.key_arn.split(":")[3:5]
+            if (region, account) != (self.region, self.account):
+                raise ValueError(
+                    f"key_arn {self.key_arn} is in account {account} and region {region}: "
+                    f"use a key in account {self.account} and region {self.region}"
+                )
+        return self
+
+
 class CreatedStore(Model):
     """A bucket of the stack's own: versioned, encrypted, private, kept when the stack goes."""
 
@@ -53,6 +83,9 @@ class CreatedStore(Model):
     """Days that overwritten and deleted objects can still be brought back."""
     log_days: int = Field(default=365, ge=1, le=3650)
     """Days that the access logs are kept."""
+    replica: Replica | None = None
+    """A copy in another region or account. S3 copies what is written from then on, within minutes;
+    storage costs twice, and traffic between regions."""
 
     @model_validator(mode="after")
     def _locked_versions_can_expire(self) -> "CreatedStore":

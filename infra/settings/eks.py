@@ -330,6 +330,29 @@ class EksStack(Settings):
         return self
 
     @model_validator(mode="after")
+    def _the_copy_is_elsewhere(self) -> "EksStack":
+        created = self.backup_store.create
+        replica = created.replica if created is not None else None
+        if created is None or replica is None:
+            return self
+        if replica.account in (None, self.aws.account) and replica.region == self.aws.region:
+            raise ValueError(
+                f"backup_store.create.replica: {replica.region} is the store's own region: use "
+                "another region, or another account"
+            )
+        if replica.account == self.aws.account:
+            raise ValueError(
+                f"backup_store.create.replica.account: {replica.account} is the stack's own: leave "
+                "account and key_arn out, and the stack makes the bucket"
+            )
+        if replica.name == created.name:
+            raise ValueError(
+                f"backup_store.create.replica.name: {replica.name} is the store's own bucket: "
+                "bucket names are unique in all of AWS: use another"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _store_is_within_reach(self) -> "EksStack":
         store = self.backup_store.existing
         if store is None or store.endpoint is not None:

@@ -12,7 +12,18 @@ from infra.plan import fake_outputs, rights
 from infra.plan.cost import monthly
 from infra.plan.graph import Graph, collect
 from policy.check import violations
-from testkit.eks_factories import EFA_GROUP, EFS, LUSTRE, graph, problems, settings
+from testkit.eks_factories import (
+    EFA_GROUP,
+    EFS,
+    LUSTRE,
+    allows,
+    graph,
+    policy_of,
+    problems,
+    role,
+    settings,
+)
+from tests.infra.plan.test_graph import everything_before
 
 BOUNDARY = "arn:aws:iam::123456789012:policy/limits"
 LIMITED = {
@@ -40,9 +51,9 @@ def test_every_role_has_the_boundary_and_the_path():
 
 
 def test_roles_have_neither_by_default():
-    for role in graph().find("aws:iam/role:Role"):
-        assert "permissionsBoundary" not in role.inputs
-        assert "path" not in role.inputs
+    for each in graph().find("aws:iam/role:Role"):
+        assert "permissionsBoundary" not in each.inputs
+        assert "path" not in each.inputs
 
 
 def test_who_deploys_a_limited_stack_can_make_no_role_without_the_limits():
@@ -178,3 +189,95 @@ def test_a_vpc_without_dns_names_is_refused(monkeypatch: pytest.MonkeyPatch):
 )  # fmt: skip
 def test_settings_of_a_network_that_is_there_are_checked(network: dict[str, Any], line: str):
     assert problems(network=network) == [line]
+
+
+REPLICA = {"name": "test-copies", "region": "eu-west-1"}
+FAR_KEY = "arn:aws:kms:eu-west-1:210987654321:key/x"
+ELSEWHERE = {**REPLICA, "account": "210987654321", "key_arn": FAR_KEY}
+LOCK = {"mode": "compliance", "days": 30}
+
+
+def copied(replica: dict[str, Any], **changes: Any) -> Graph:
+    return graph(backup_store__create__replica=replica, **changes)
+
+
+def test_the_copy_is_a_bucket_like_the_store_in_its_own_region():
+    declared = copied(REPLICA, backup_store__create__object_lock=LOCK)
+    (far,) = declared.find("pulumi:providers:aws", "store-copy-aws")
+    copies = [r for r in declared.resources
+              if r.name.startswith("store-copy") and r.options.provider == far.urn]  # fmt: skip
+    kinds = {r.type.rpartition(":")[2] for r in copies}
+
+    assert far.inputs["region"] == "eu-west-1"
+    assert json.loads(far.inputs["allowedAccountIds"]) == ["123456789012"]
+    assert {"Bucket", "BucketVersioning", "BucketObjectLockConfiguration", "BucketPolicy",
+            "BucketPublicAccessBlock", "Key", "Alias"} <= kinds  # fmt: skip
+    (bucket,) = declared.find("aws:s3/bucket:Bucket", "store-copy-bucket")
+    assert (bucket.inputs["bucket"], bucket.inputs["objectLockEnabled"]) == ("test-copies", True)
+    for kept in (bucket, *declared.find("aws:kms/key:Key", "store-copy-key")):
+        assert kept.options.protect and kept.options.retain_on_delete
+    assert [str(found) for found in violations(declared)] == []
+    assert json.loads(rights.policy(declared))["Statement"]
+
+
+def test_s3_copies_everything_with_the_key_of_the_copy_and_no_deletion_of_a_version():
+    declared = copied(REPLICA)
+    (config,) = declared.find("BucketReplicationConfig")
+    (rule,) = config.inputs["rules"]
+
+    assert rule["status"] == rule["deleteMarkerReplication"]["status"] == "Enabled"
+    assert rule["sourceSelectionCriteria"]["sseKmsEncryptedObjects"]["status"] == "Enabled"
+    assert rule["destination"]["bucket"] == "arn:aws:s3:::test-copies"
+    assert rule["destination"]["encryptionConfiguration"]["replicaKmsKeyId"].endswith(
+        "store-copy-key"
+    )
+    before = {declared[urn].name for urn in everything_before(declared, config.urn)}
+    assert {"store-versions", "store-copy-versions", "store-copy-policy"} <= before
+
+
+def test_the_copying_role_can_read_the_store_and_add_to_the_copy_and_nothing_else():
+    declared = copied(REPLICA)
+    policy = policy_of(role("store-copy", declared), declared)
+    source, target = "arn:aws:s3:::test-backups", "arn:aws:s3:::test-copies"
+
+    assert allows(policy, "s3:GetObjectVersionForReplication", f"{source}/x")
+    assert allows(policy, "s3:ReplicateObject", f"{target}/x")
+    for action in ("s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject"):
+        assert not allows(policy, action, f"{source}/x")
+        assert not allows(policy, action, f"{target}/x")
+    assert not allows(policy, "s3:ReplicateObject", f"{source}/x")
+    (trust,) = json.loads(role("store-copy", declared).inputs["assumeRolePolicy"])["Statement"]
+    assert trust["Principal"] == {"Service": "s3.amazonaws.com"}
+
+
+def test_a_copy_in_another_account_belongs_to_it():
+    declared = copied(ELSEWHERE)
+    (config,) = declared.find("BucketReplicationConfig")
+    destination = config.inputs["rules"][0]["destination"]
+
+    assert destination["account"] == "210987654321"
+    assert destination["accessControlTranslation"] == {"owner": "Destination"}
+    assert destination["encryptionConfiguration"] == {"replicaKmsKeyId": FAR_KEY}
+    assert declared.find("aws:s3/bucket:Bucket", "store-copy-bucket") == []
+    policy = policy_of(role("store-copy", declared), declared)
+    assert allows(policy, "s3:ObjectOwnerOverrideToBucketOwner", "arn:aws:s3:::test-copies/x")
+    assert [str(found) for found in violations(declared)] == []
+
+
+@pytest.mark.parametrize(
+    ("replica", "line"),
+    [
+        ({**REPLICA, "region": "us-east-1"}, "backup_store.create.replica: us-east-1 is the "
+         "store's own region: use another region, or another account"),
+        ({**REPLICA, "name": "test-backups"}, "backup_store.create.replica.name: test-backups is "
+         "the store's own bucket: bucket names are unique in all of AWS: use another"),
+        ({**REPLICA, "account": "210987654321"}, "backup_store.create.replica: give both of "
+         "account and key_arn (a bucket in another account), or neither (the stack makes bucket "
+         "and key)"),
+        ({**ELSEWHERE, "region": "eu-west-2"}, f"backup_store.create.replica: key_arn {FAR_KEY} "
+         "is in account 210987654321 and region eu-west-1: use a key in account 210987654321 and "
+         "region eu-west-2"),
+    ],
+)  # fmt: skip
+def test_a_copy_that_would_not_help_is_refused(replica: dict[str, Any], line: str):
+    assert problems(backup_store__create__replica=replica) == [line]

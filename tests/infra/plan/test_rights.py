@@ -24,6 +24,7 @@ def test_every_type_that_a_stack_can_have_in_aws_has_its_rights(dev: Graph, prod
         graph(workloads__gpt__volume=EFS),
         graph(workloads__gpt__volume=EXPORTED),
         graph(node_groups__training__cpu=ELASTIC),
+        graph(backup_store__create__replica={"name": "test-copies", "region": "eu-west-1"}),
     ]
     used = {r.type for g in graphs for r in g.resources if r.type.startswith(("aws:", "eks:"))}
 

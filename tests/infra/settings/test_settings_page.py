@@ -61,6 +61,7 @@ def _heading(name: str) -> str:
         "RepairRule": "node_groups.training.<name>.repair",
         "Registry": "registry",
         "CreatedStore": "backup_store.create, pipeline.tracking.artifacts.create",
+        "Replica": "backup_store.create.replica",
         "ObjectLock": "backup_store.create.object_lock",
         "NfsVolume": "volume of kind nfs",
         "IscsiVolume": "volume of kind iscsi",
