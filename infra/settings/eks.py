@@ -52,7 +52,7 @@ class AwsSettings(Model):
 
     role_path: str | None = Field(default=None, pattern=r"^/([\x21-\x2e\x30-\x7e]+/)+$")
     """The path of every IAM role that the stack makes, such as ``/teams/ml/``. Default: ``/``.
-    Another path makes every role anew, and with the nodes' role every node group."""
+    To be chosen once: another path makes every role anew, and with its role the cluster."""
     permissions_boundary: str | None = Field(
         default=None, pattern=r"^arn:aws:iam::(\d{12}|aws):policy/[\w+=,.@/-]+$"
     )
