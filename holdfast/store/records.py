@@ -26,8 +26,7 @@ T = TypeVar("T")
 class Records:
     """The part of a `holdfast.store.snapshot.Catalog` that is about records."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    store: Store
 
     def pins(self, workload: str) -> set[str]:
         """The IDs of the snapshots that retention must keep."""

@@ -14,16 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pydantic import ValidationError
-
 from holdfast.errors import (
-    AlreadyExists,
     IncompleteListing,
     InvalidManifest,
     Mismatch,
     NoSnapshot,
     NotFound,
-    OwnerMismatch,
     StoreDenied,
     UsageError,
 )
@@ -34,11 +30,11 @@ from holdfast.store.documents import (
     MAX_SEQUENCE,
     SNAPSHOT_ID,
     BundleRef,
-    Owner,
     Snapshot,
     Verification,
 )
 from holdfast.store.lock import HOLD, held_since
+from holdfast.store.owner import Owned
 from holdfast.store.records import AT_ONCE, NOTHING_BAD, Records, read_at_once
 
 __all__ = [
@@ -52,8 +48,6 @@ __all__ = [
     "Snapshot",
     "Verification",
 ]
-
-OWNER = "OWNER.json"
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ class Index:
     complete: bool
 
 
-class Catalog(Records):
+class Catalog(Owned, Records):
     """Everything that a store says about bundles and snapshots, without their data.
 
     Args:
@@ -114,74 +108,14 @@ class Catalog(Records):
     """
 
     def __init__(self, store: Store, owner: str | None = None) -> None:
-        super().__init__(store)
-        self._owner = None if owner is None else _owner(owner)
+        super().__init__(store, owner)
         self._known: dict[tuple[str, str], Snapshot] = {}
-
-    @property
-    def owner(self) -> str | None:
-        return None if self._owner is None else str(self._owner)
 
     def within(self, seconds: float | None) -> Catalog:
         """The same catalog with another deadline, counted from now."""
         other = Catalog(self.store.within(seconds), self.owner)
         other._known = self._known
         return other
-
-    # Owner ------------------------------------------------------------------------------------
-
-    def check_owner(self) -> None:
-        """Refuse the store of another owner; a store without an owner is accepted."""
-        found = self._found_owner()
-        if found and self.owner not in (None, found):
-            raise OwnerMismatch(
-                f"store {self.store.url} belongs to '{found}', not to '{self.owner}': correct the"
-                f" prefix; or, if that stack is gone for good, `holdfast adopt {found}`"
-            )
-
-    def claim(self) -> None:
-        """Become the owner of a store that has none; refuse the store of another owner."""
-        try:
-            self.store.put_small(OWNER, self._owner_document(), if_absent=True)
-        except AlreadyExists:
-            self.check_owner()
-
-    def adopt(self, previous: str) -> None:
-        """Take the store over from ``previous``, its owner so far; a repeat changes nothing.
-
-        Raises OwnerMismatch when the store has another owner, or none yet.
-        """
-        data = self._owner_document()
-        try:
-            etag = self.store.head(OWNER).etag
-        except NotFound:
-            etag = ""
-        found = self._found_owner()
-        if found == self.owner:
-            return
-        if found != previous:
-            state = f"belongs to '{found}'" if found else "has no owner yet"
-            raise OwnerMismatch(
-                f"store {self.store.url} {state}, so it cannot be taken over from '{previous}':"
-                " correct --store or the name"
-            )
-        self.store.put_small(OWNER, data, if_match=etag)
-
-    def _found_owner(self) -> str | None:
-        try:
-            return str(Owner.model_validate_json(self.store.get(OWNER)))
-        except NotFound:
-            return None
-        except ValidationError as error:
-            raise OwnerMismatch(
-                f"store {self.store.url}: {OWNER} does not name a project and a stack: this prefix"
-                " is not a Holdfast store; use another prefix"
-            ) from error
-
-    def _owner_document(self) -> bytes:
-        if self._owner is None:
-            raise UsageError("writing to a store needs an owner: give --owner <project>/<stack>")
-        return self._owner.to_bytes()
 
     # Snapshots ------------------------------------------------------------------------------
 
@@ -441,16 +375,6 @@ class Catalog(Records):
 def is_snapshot_id(text: str) -> bool:
     """Whether this is written like the ID of a snapshot."""
     return SNAPSHOT_ID.fullmatch(text) is not None and 1 <= int(text[:10]) <= MAX_SEQUENCE
-
-
-def _owner(text: str) -> Owner:
-    project, _, stack = text.partition("/")
-    try:
-        return Owner(project=project, stack=stack)
-    except ValidationError:
-        raise UsageError(
-            f"invalid owner '{text}': expected <project>/<stack>, such as team/prod"
-        ) from None
 
 
 def _made(snapshot_id: str) -> datetime:
