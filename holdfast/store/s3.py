@@ -14,7 +14,7 @@ import copy
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 PART = 8 * MIB
 PARTS = 9_000  # S3 allows 10,000
+HOPELESS = 20  # deletes that were refused in a row
 AT_ONCE = 1000  # keys that S3 deletes by one request
 SMALL_SECONDS = 15.0
 STALL_SECONDS = 60.0
@@ -250,12 +251,26 @@ class S3:
                 self._call(batch[0], lambda batch=batch: obstore.delete(self._small, batch))
             except StoreError as error:
                 reason = str(error)
-                folder = os.path.commonpath([f"/{key}" for key in batch]).strip("/")
-                there = self.list(folder if len(batch) > 1 else folder.rpartition("/")[0])
-                left = {info.key for info in there}
-                refused += [key for key in batch if key in left]
+                refused += self._refused(batch)
         if refused:
             raise NotDeleted(refused, reason)
+
+    def _refused(self, doomed: Sequence[str]) -> list[str]:
+        """Which of these keys cannot be deleted, after a request for all of them failed.
+
+        Some may not have been tried: one after the other now, until it is clear that none can be.
+        """
+        folders = [f"/{key.rpartition('/')[0]}" for key in doomed]
+        there = {info.key for info in self.list(os.path.commonpath(folders).strip("/"))}
+        left, refused = [key for key in doomed if key in there], []
+        for tried, key in enumerate(left):
+            if tried == HOPELESS == len(refused):
+                return left
+            try:
+                self._call(key, lambda key=key: obstore.delete(self._small, [key]))
+            except StoreError:
+                refused.append(key)
+        return refused
 
     def now(self) -> datetime:
         return self.put_small(CLOCK, b"").modified

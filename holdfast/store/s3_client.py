@@ -101,7 +101,8 @@ def connect(
         if not isinstance(error, BaseError | ValueError) and not is_panic(error):
             raise
         text = str(error)
-        reason = without_secrets(_reason(text)).removeprefix("Generic Config error: ")
+        said = " ".join(text.partition("\n\nDebug source")[0].split())
+        reason = without_secrets(said).removeprefix("Generic Config error: ")
         raise UsageError(
             f"invalid settings of the S3 client: {reason}: correct or unset {blamed(text)}"
         ) from None

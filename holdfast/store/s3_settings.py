@@ -57,6 +57,11 @@ def check_environment() -> None:
                 f"invalid {name}: expected plain characters without spaces or line breaks: correct"
                 " or unset it"
             )
+    if (value := os.environ.get("AWS_CONDITIONAL_PUT", "etag")) == "disabled":
+        raise UsageError(
+            f"invalid AWS_CONDITIONAL_PUT '{value}': expected etag, or not set: without conditions"
+            " two pushes at once could lose a snapshot"
+        )
     for name in _PROXIES:
         for spelling in (name, name.lower()):
             if value := os.environ.get(spelling):

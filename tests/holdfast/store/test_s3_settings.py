@@ -96,6 +96,7 @@ def test_an_endpoint_that_is_no_url_is_named(
         ("AWS_S3_EXPRESS", "perhaps"),
         ("AWS_SKIP_SIGNATURE", "perhaps"),
         ("AWS_CONDITIONAL_PUT", "perhaps"),
+        ("AWS_CONDITIONAL_PUT", "disabled"),
         ("AWS_COPY_IF_NOT_EXISTS", "perhaps"),
         ("AWS_SERVER_SIDE_ENCRYPTION", "perhaps"),
         ("AWS_ALLOW_HTTP", "yes-please"),

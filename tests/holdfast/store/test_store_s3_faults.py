@@ -12,6 +12,7 @@ from holdfast.errors import (
     DeadlineExceeded,
     HoldfastError,
     Mismatch,
+    NotDeleted,
     NotFound,
     StoreDenied,
     StoreUnreachable,
@@ -260,3 +261,23 @@ def test_a_bucket_in_another_region_is_named_as_such(s3_url: str, faults: FaultP
     for use in (lambda: store.get("a"), lambda: list(store.list()), lambda: store.delete(["a"])):
         with pytest.raises(StoreDenied, match="is in another region: set AWS_REGION"):
             use()
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_objects_that_s3_refuses_to_delete_are_named_and_all_others_are_deleted(
+    s3_url: str, faults: FaultProxy, monkeypatch: pytest.MonkeyPatch, bulk: bool
+) -> None:
+    if not bulk:
+        monkeypatch.setenv("AWS_DISABLE_BULK_DELETE", "true")
+    store = open_store(s3_url, deadline=60)
+    names = ["a/1", "a/2.kept", "a/3", "b/4.kept", "b/5"]
+    for name in names:
+        store.put_small(name, b"")
+    faults.rules = [Rule(Fault.REFUSED_DELETES, "POST", "delete")]
+    faults.rules += [Rule(Fault.FORBIDDEN, "DELETE", "kept")]
+
+    with pytest.raises(NotDeleted, match="AccessDenied") as refused:
+        store.delete(names)
+
+    assert refused.value.keys == ["a/2.kept", "b/4.kept"]
+    assert [info.key for info in store.list()] == ["a/2.kept", "b/4.kept"]
