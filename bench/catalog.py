@@ -16,11 +16,11 @@ from bench.report import Table
 from bench.server import Server, server
 from bench.transfer import where
 from holdfast.bundle import BundleWriter
+from holdfast.copies.prune import prune
+from holdfast.copies.push import push
 from holdfast.defaults import Select
 from holdfast.durable import in_threads
 from holdfast.manifest import FileEntry, Manifest
-from holdfast.prune import prune
-from holdfast.push import push
 from holdfast.retention import Policy
 from holdfast.store import open_store
 from holdfast.store.base import Store

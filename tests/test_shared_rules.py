@@ -11,7 +11,7 @@ import yaml
 
 from holdfast import defaults
 from holdfast.errors import ExitCode
-from holdfast.recover import Start
+from holdfast.recovery.recover import Start
 from infra import versions
 from infra.settings.workload import Workload
 
@@ -76,7 +76,7 @@ def test_namespaces_enforce_the_pod_security_of_the_pinned_kubernetes() -> None:
 
 def test_the_command_answers_without_importing_what_is_heavy() -> None:
     code = (
-        "import sys, holdfast.cli, holdfast.defaults, holdfast.recover;"
+        "import sys, holdfast.cli, holdfast.defaults, holdfast.recovery.recover;"
         "print(*{'obstore', 'pydantic', 'asyncio'} & set(sys.modules))"
     )
 

@@ -167,7 +167,7 @@ def repository(tmp_path: Path) -> Path:
         (["Pulumi.yaml"], ["dev", "prod"]),
         (["Pulumi.prod.yaml", "docs/infra/x.md"], ["prod"]),
         (["Pulumi.local.yaml"], []),
-        (["holdfast/push.py", "tests/infra/plan/test_graph.py"], []),
+        (["holdfast/copies/push.py", "tests/infra/plan/test_graph.py"], []),
         ([], []),
     ],
 )

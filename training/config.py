@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from holdfast.errors import UsageError
-from holdfast.recover import Start
+from holdfast.recovery.recover import Start
 from holdfast.volume import Volume
 
 

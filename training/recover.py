@@ -2,7 +2,7 @@
 
 All ranks verify the newest bundle of the present generation together, each its share of the files,
 and load it only when every byte is right; a bundle that fails is quarantined and the one before is
-tried. Where none is left, `holdfast.recover` decides.
+tried. Where none is left, `holdfast.recovery.recover` decides.
 """
 
 import json
@@ -17,7 +17,7 @@ from holdfast.bundle import Bundle, check_files, verify
 from holdfast.errors import InvalidBundle
 from holdfast.labels import is_healthy
 from holdfast.manifest import FileEntry, canonical
-from holdfast.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
+from holdfast.recovery.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
 from holdfast.volume import Volume
 from training.config import Config
 from training.metrics import Metrics

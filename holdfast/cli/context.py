@@ -90,7 +90,7 @@ def choose_snapshot(
 
 def lost_by_store(root: Path, catalog: Catalog, workload: str, run: str) -> list[PassedOver]:
     """What the volume remembers of the store and the store has lost."""
-    from holdfast.remembered import recall, rolled_back
+    from holdfast.copies.remembered import recall, rolled_back
     from holdfast.volume import Volume
 
     volume = Volume(root, run)

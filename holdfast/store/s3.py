@@ -255,7 +255,7 @@ class S3:
         if refused:
             raise NotDeleted(refused, reason)
 
-    def _refused(self, doomed: Sequence[str]) -> list[str]:
+    def _refused(self, doomed: Sequence[str]) -> Sequence[str]:
         """Which of these keys cannot be deleted, after a request for all of them failed.
 
         Some may not have been tried: one after the other now, until it is clear that none can be.

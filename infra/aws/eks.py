@@ -9,20 +9,20 @@ import pulumi_kubernetes as k8s
 from infra import versions
 from infra.aws import security_groups
 from infra.aws.addons import Addons, after_nodes
-from infra.aws.artifacts import ArtifactStore
-from infra.aws.backup_store import Bucket, StoreAccess
 from infra.aws.classes import Classes
 from infra.aws.cluster import Cluster
-from infra.aws.devices import Devices
-from infra.aws.file_systems import Disk, ElasticFileSystem, Lustre
-from infra.aws.karpenter import ElasticNodes, KarpenterAccess
 from infra.aws.keys import Keys
 from infra.aws.network import Endpoints, FoundNetwork, Network, NodeNetwork, services
-from infra.aws.node_groups import ManagedNodes, NodeRole
-from infra.aws.registry import Registry
-from infra.aws.replica import StoreCopy
+from infra.aws.nodes.devices import Devices
+from infra.aws.nodes.karpenter import ElasticNodes, KarpenterAccess
+from infra.aws.nodes.node_groups import ManagedNodes, NodeRole
 from infra.aws.security_groups import SecurityGroups
-from infra.aws.store_policy import Place
+from infra.aws.storage.artifacts import ArtifactStore
+from infra.aws.storage.backup_store import Bucket, StoreAccess
+from infra.aws.storage.file_systems import Disk, ElasticFileSystem, Lustre
+from infra.aws.storage.registry import Registry
+from infra.aws.storage.replica import StoreCopy
+from infra.aws.storage.store_policy import Place
 from infra.manifests import Manifest
 from infra.names import Project
 from infra.options import after

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from holdfast import doctor_store, examination
 from holdfast.bundle import Bundle
 from holdfast.cli import app
-from holdfast.doctor import store_group, volume_group
+from holdfast.copies.remembered import remember
 from holdfast.errors import StoreDenied
-from holdfast.examination import Check, Level, examine, lazily
-from holdfast.remembered import remember
+from holdfast.health import doctor_store, examination
+from holdfast.health.doctor import store_group, volume_group
+from holdfast.health.examination import Check, Level, examine, lazily
 from holdfast.store import open_store
 from holdfast.store.base import ObjectInfo
 from holdfast.store.directory import DirectoryStore

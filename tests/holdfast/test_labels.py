@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.bundle import BundleWriter, commit_directory
+from holdfast.copies.push import push
 from holdfast.errors import CommitRefused
 from holdfast.labels import is_healthy, label_problems, made_in, newness, step_of
 from holdfast.manifest import MAX_INTEGER
-from holdfast.push import push
 from testkit.stores import WORKLOAD
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle
+from holdfast.copies.prune import delete_snapshot, prune
+from holdfast.copies.pull import pull
+from holdfast.copies.push import push
+from holdfast.copies.remembered import FILE, recall, rolled_back
 from holdfast.durable import write_durably
 from holdfast.errors import IncompleteListing, RecoveryStopped
-from holdfast.prune import delete_snapshot, prune
-from holdfast.pull import pull
-from holdfast.push import push
-from holdfast.recover import Action, Start
-from holdfast.refill import pull_if_empty
-from holdfast.remembered import FILE, recall, rolled_back
-from holdfast.restore import stage
+from holdfast.recovery.recover import Action, Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage
 from holdfast.retention import Policy
 from holdfast.store import sequence
 from holdfast.store.lock import store_lock

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
+from holdfast.copies import prune as prune_module
+from holdfast.copies.prune import PruneReport, prune
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.defaults import Select
 from holdfast.errors import NotDeleted, OwnerMismatch, UsageError
-from holdfast.prune import PruneReport, prune
-from holdfast.push import push
 from holdfast.retention import Policy
 from holdfast.store.snapshot import Catalog, Snapshot
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import GRACE, OWNER, WORKLOAD, age, keys
 

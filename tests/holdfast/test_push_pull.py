@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from holdfast import durable
-from holdfast import pull as pull_module
 from holdfast.bundle import Bundle, verify
+from holdfast.copies import pull as pull_module
+from holdfast.copies.prune import delete_snapshot
+from holdfast.copies.pull import pull
+from holdfast.copies.push import EmptyVolume, push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, NoSpace, StoreError
 from holdfast.manifest import MANIFEST
-from holdfast.prune import delete_snapshot
-from holdfast.pull import pull
-from holdfast.push import EmptyVolume, push
 from holdfast.store.base import Store
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import OWNER, WORKLOAD, keys
 

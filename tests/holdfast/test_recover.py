@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.copies.push import push
 from holdfast.errors import (
     DeadlineExceeded,
     OwnerMismatch,
@@ -15,10 +16,9 @@ from holdfast.errors import (
     StoreError,
     StoreUnreachable,
 )
-from holdfast.push import push
-from holdfast.recover import Action, Start, StoreState, VolumeState, decide
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage, switch
+from holdfast.recovery.recover import Action, Start, StoreState, VolumeState, decide
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage, switch
 from holdfast.store import open_store
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.snapshot import Catalog

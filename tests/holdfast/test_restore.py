@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.copies.push import push
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch, UsageError
-from holdfast.push import push
-from holdfast.restore import Stage, stage, switch, switch_to_generation
+from holdfast.recovery.restore import Stage, stage, switch, switch_to_generation
 from holdfast.store.snapshot import Catalog, Snapshot
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.transfer import CHUNK, Blocks
+from holdfast.copies.transfer import CHUNK, Blocks
 
 
 def test_memory_is_used_again_when_nobody_looks_at_it() -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import verify
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.errors import InvalidBundle, InvalidManifest, Mismatch, OwnerMismatch
 from holdfast.labels import label_problems, newness
 from holdfast.manifest import Manifest, component_problem, name_problem
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog, PassedOver, Snapshot
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.vector_stores import NEWEST, RUN, WORKLOAD, StoreCase, documents, stores
 from testkit.vectors import ORDERS, Case, bundles, manifests

@@ -30,14 +30,14 @@ from functools import partial
 from pathlib import Path
 
 from holdfast import failpoint as failpoints
+from holdfast.copies.prune import prune
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.defaults import Select
-from holdfast.prune import prune
-from holdfast.push import push
-from holdfast.recover import Start
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage, switch, switch_to_generation
+from holdfast.recovery.recover import Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage, switch, switch_to_generation
 from holdfast.retention import Policy
-from holdfast.verify_store import verify_snapshot
 from testkit.stores import GRACE, WORKLOAD, age
 from tests.holdfast.faults.killing import Place, dies
 

@@ -12,7 +12,7 @@ import pytest
 from holdfast.bundle import commit_directory
 from holdfast.errors import UsageError
 from holdfast.manifest import FileEntry
-from holdfast.recover import Pulled, Start, VolumeState
+from holdfast.recovery.recover import Pulled, Start, VolumeState
 from holdfast.volume import Volume
 from training.config import load
 from training.crash_loop import CrashLoop, CrashLoopFound

@@ -37,7 +37,7 @@ def delete(
 
     Example: holdfast delete 0000000007-20260501T120000Z-3f2a9c1d
     """
-    from holdfast.prune import delete_snapshot
+    from holdfast.copies.prune import delete_snapshot
 
     name = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline)

@@ -46,8 +46,8 @@ def doctor(
 
     Example: holdfast doctor --volume /mnt/checkpoints --run gpt --store s3://bucket/team/prod
     """
-    from holdfast import doctor as examiner
-    from holdfast import examination
+    from holdfast.health import doctor as examiner
+    from holdfast.health import examination
     from holdfast.store import open_store
     from holdfast.store.snapshot import Catalog
     from holdfast.volume import Volume

@@ -20,7 +20,7 @@ from holdfast.retention import Policy
 from holdfast.text import plural, size
 
 if TYPE_CHECKING:
-    from holdfast.prune import PruneReport
+    from holdfast.copies.prune import PruneReport
 
 _DEFAULT = Policy()
 
@@ -63,7 +63,7 @@ def prune(
     if side is options.Side.VOLUME:
         _prune_volume(volume, run, keep, dry_run, output)
         return
-    from holdfast.prune import prune as run_prune
+    from holdfast.copies.prune import prune as run_prune
 
     name = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline)

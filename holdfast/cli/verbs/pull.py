@@ -15,7 +15,7 @@ from holdfast.cli.output import emit, say
 from holdfast.cli.progress import progress
 from holdfast.defaults import MEMORY
 from holdfast.errors import UsageError
-from holdfast.recover import Decision, Start
+from holdfast.recovery.recover import Decision, Start
 from holdfast.text import figures
 
 
@@ -83,8 +83,8 @@ def pull(
             volume, run, store, owner, workload, memory, deadline, start, decision_file, output
         )
         return
-    from holdfast.pull import pull as run_pull
-    from holdfast.remembered import remember
+    from holdfast.copies.pull import pull as run_pull
+    from holdfast.copies.remembered import remember
     from holdfast.volume import Volume
 
     if into is None and volume is None:
@@ -134,7 +134,7 @@ def _pull_if_empty(
     decision_file: Path | None,
     output: options.Format,
 ) -> None:
-    from holdfast.refill import pull_if_empty
+    from holdfast.recovery.refill import pull_if_empty
 
     if decision_file is not None:
         decision_file.unlink(missing_ok=True)  # of an earlier try

@@ -45,7 +45,7 @@ def push(
     Example: holdfast push --volume /mnt/checkpoints --run gpt --workload gpt
     --store s3://bucket/team/prod --owner team/prod
     """
-    from holdfast.push import push as run_push
+    from holdfast.copies.push import push as run_push
 
     source = open_volume(volume, run)
     workload = options.required(workload, "workload")

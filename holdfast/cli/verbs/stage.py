@@ -32,7 +32,7 @@ def stage(
 
     Example: holdfast stage --snapshot before=2026-05-01T12:00:00Z
     """
-    from holdfast.restore import stage as run_stage
+    from holdfast.recovery.restore import stage as run_stage
 
     target = open_volume(volume, run)
     catalog = open_catalog(store, owner, memory, deadline)

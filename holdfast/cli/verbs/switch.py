@@ -46,7 +46,7 @@ def switch(
 
     Example: holdfast switch 3f2a9c1d
     """
-    from holdfast import restore
+    from holdfast.recovery import restore
 
     if (stage_id is None) == (generation is None):
         raise UsageError("no target, or two: give either a stage or --generation N")

@@ -143,8 +143,8 @@ def _report(results: list[Result], seconds: float, kanister: bool, output: optio
 
 def _bundle(path: Path, quick: bool, bar: Progress) -> Result:
     from holdfast.bundle import verify as check
+    from holdfast.copies.transfer import each_file, read_local
     from holdfast.durable import default_threads
-    from holdfast.transfer import each_file, read_local
 
     try:
         bundle = check(path, quick=True)
@@ -185,7 +185,7 @@ def _lost(snapshot: PassedOver) -> Result:
 
 
 def _snapshot(catalog: Catalog, snapshot: Snapshot, quick: bool, bar: Progress) -> Result:
-    from holdfast.verify_store import verify_snapshot
+    from holdfast.copies.verify_store import verify_snapshot
 
     found = verify_snapshot(catalog, snapshot, quick=quick, record=False, progress=bar)
     try:

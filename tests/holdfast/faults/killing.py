@@ -21,9 +21,9 @@ from pathlib import Path
 
 from holdfast import failpoint as failpoints
 from holdfast.bundle import verify
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import OWNER, WORKLOAD
 

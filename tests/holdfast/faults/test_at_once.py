@@ -16,14 +16,14 @@ from threading import Barrier
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.copies.push import PushReport, push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.errors import HoldfastError
-from holdfast.push import PushReport, push
-from holdfast.recover import Start
-from holdfast.refill import pull_if_empty
+from holdfast.recovery.recover import Start
+from holdfast.recovery.refill import pull_if_empty
 from holdfast.store import open_store
 from holdfast.store.lock import HOLD, store_lock
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import OWNER, WORKLOAD, age, keys
 

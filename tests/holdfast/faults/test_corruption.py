@@ -15,10 +15,10 @@ from random import Random
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.copies.pull import pull
+from holdfast.copies.push import push
 from holdfast.errors import InvalidBundle, Mismatch
 from holdfast.manifest import MANIFEST
-from holdfast.pull import pull
-from holdfast.push import push
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD

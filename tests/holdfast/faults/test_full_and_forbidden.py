@@ -16,16 +16,16 @@ import pytest
 
 from holdfast import manifest
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, verify
+from holdfast.copies.prune import prune
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.defaults import Select
 from holdfast.errors import HoldfastError, NoSpace, StoreDenied
-from holdfast.prune import prune
-from holdfast.push import push
-from holdfast.recover import Action, Start
-from holdfast.refill import pull_if_empty
+from holdfast.recovery.recover import Action, Start
+from holdfast.recovery.refill import pull_if_empty
 from holdfast.store import lock, open_store, snapshot
 from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import GRACE, OWNER, WORKLOAD, age
 from tests.holdfast.test_prune import ONE
@@ -143,7 +143,8 @@ def test_a_full_disk_is_reported_before_a_pull_writes_and_also_if_it_fills_up_me
         pull_if_empty(target, catalog, WORKLOAD, Start.REQUIRE)
     assert target.generations() == []
 
-    monkeypatch.setattr("holdfast.pull.check_space", lambda *_: None)  # it had room when it looked
+    # It had room when it looked.
+    monkeypatch.setattr("holdfast.copies.pull.check_space", lambda *_: None)
     with pytest.raises(NoSpace, match="enlarge the volume"):
         pull_if_empty(target, catalog, WORKLOAD, Start.REQUIRE)
     assert disk.hidden() == []

@@ -21,13 +21,13 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import commit_directory
+from holdfast.copies.prune import prune
+from holdfast.copies.push import push
 from holdfast.defaults import Select
 from holdfast.failpoint import FAILPOINTS
-from holdfast.prune import prune
-from holdfast.push import push
-from holdfast.recover import Start
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage, switch, switch_to_generation
+from holdfast.recovery.recover import Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage, switch, switch_to_generation
 from testkit.stores import GRACE, WORKLOAD, age
 from tests.holdfast.faults.killing import Place, kill_at, kill_at_every_call, passes
 from tests.holdfast.test_prune import LATER, ONE

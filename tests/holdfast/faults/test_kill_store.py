@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.copies.prune import prune
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.defaults import Select
 from holdfast.errors import Mismatch
-from holdfast.prune import prune
-from holdfast.push import push
-from holdfast.recover import Action, Start
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage, switch, switch_to_generation
+from holdfast.recovery.recover import Action, Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage, switch, switch_to_generation
 from holdfast.store import open_store
 from holdfast.store.base import Store
 from holdfast.store.documents import BundleRef, bundle_path
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import GRACE, OWNER, WORKLOAD, age, keys
 from tests.holdfast.test_prune import LATER, ONE
@@ -26,11 +26,11 @@ from tests.holdfast.test_prune import LATER, ONE
 SETUP = """
 import sys
 from pathlib import Path
-from holdfast.prune import prune
-from holdfast.refill import pull_if_empty
-from holdfast.push import push
-from holdfast.recover import Start
-from holdfast.restore import stage, switch, switch_to_generation
+from holdfast.copies.prune import prune
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.copies.push import push
+from holdfast.recovery.recover import Start
+from holdfast.recovery.restore import stage, switch, switch_to_generation
 from holdfast.store.snapshot import Catalog
 from holdfast.store import open_store
 from holdfast.volume import Volume

@@ -12,9 +12,9 @@ import pytest
 
 from holdfast import durable
 from holdfast.bundle import Bundle, BundleWriter, commit_directory, quarantine, verify
-from holdfast.pull import PULLING, pull
-from holdfast.push import push
-from holdfast.restore import stage, switch
+from holdfast.copies.pull import PULLING, pull
+from holdfast.copies.push import push
+from holdfast.recovery.restore import stage, switch
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD

@@ -14,11 +14,11 @@ from random import Random
 
 import pytest
 
-from holdfast import prune as prune_module
-from holdfast import push as push_module
 from holdfast.bundle import Bundle
-from holdfast.prune import _Prune, prune
-from holdfast.push import PushReport, _Push, push
+from holdfast.copies import prune as prune_module
+from holdfast.copies import push as push_module
+from holdfast.copies.prune import _Prune, prune
+from holdfast.copies.push import PushReport, _Push, push
 from holdfast.retention import Policy
 from holdfast.store import records as records_module
 from holdfast.store.base import ObjectInfo

@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 
 from holdfast import durable
-from holdfast import pull as pull_module
-from holdfast import push as push_module
-from holdfast import restore as restore_module
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, verify
+from holdfast.copies import pull as pull_module
+from holdfast.copies import push as push_module
+from holdfast.copies.pull import pull
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.errors import HoldfastError, InvalidBundle, Mismatch
-from holdfast.pull import pull
-from holdfast.push import push
-from holdfast.recover import Start
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage, switch
+from holdfast.recovery import restore as restore_module
+from holdfast.recovery.recover import Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage, switch
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import prune as prune_module
 from holdfast.bundle import Bundle
+from holdfast.copies import prune as prune_module
+from holdfast.copies.prune import PruneReport, prune
+from holdfast.copies.push import push
 from holdfast.defaults import Select
-from holdfast.doctor import store_group
-from holdfast.examination import examine
-from holdfast.prune import PruneReport, prune
-from holdfast.push import push
-from holdfast.recover import Start
-from holdfast.refill import pull_if_empty
+from holdfast.health.doctor import store_group
+from holdfast.health.examination import examine
+from holdfast.recovery.recover import Start
+from holdfast.recovery.refill import pull_if_empty
 from holdfast.store import open_store
 from holdfast.store.base import Store
 from holdfast.store.documents import Snapshot, Verification

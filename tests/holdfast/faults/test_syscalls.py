@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle
-from holdfast.push import push
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import OWNER, WORKLOAD
 from tests.holdfast.faults import test_kill_everywhere as scenes
@@ -92,7 +92,7 @@ def test_killed_inside_a_system_call_nothing_half_done_counts_and_the_next_run_g
 PUSH_TO_S3 = """
 import sys
 from pathlib import Path
-from holdfast.push import push
+from holdfast.copies.push import push
 from holdfast.store.snapshot import Catalog
 from holdfast.store import open_store
 from holdfast.volume import Volume

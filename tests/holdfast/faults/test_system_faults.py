@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from holdfast import durable
 from holdfast.bundle import Bundle, quarantine
 from holdfast.cli import app
+from holdfast.copies.push import push
 from holdfast.errors import HoldfastError, InvalidBundle
 from holdfast.manifest import MANIFEST
-from holdfast.push import push
-from holdfast.restore import switch
+from holdfast.recovery.restore import switch
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD
@@ -48,7 +48,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return listdir(path)
 
     monkeypatch.setattr(durable, "open_regular", opening)
-    monkeypatch.setattr("holdfast.transfer.open_regular", opening)
+    monkeypatch.setattr("holdfast.copies.transfer.open_regular", opening)
     monkeypatch.setattr(os, "listdir", listing)
     return found
 

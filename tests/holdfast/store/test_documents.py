@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from holdfast.bundle import Bundle
+from holdfast.copies.pull import pull
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.errors import Mismatch, NoSpace, OwnerMismatch, StoreError
 from holdfast.manifest import FileEntry, Manifest, canonical, sha256
-from holdfast.pull import pull
-from holdfast.push import push
-from holdfast.recover import Action, Start
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage
+from holdfast.recovery.recover import Action, Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.documents import (
     MAX_SEQUENCE,
@@ -25,7 +26,6 @@ from holdfast.store.documents import (
     is_copy,
 )
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.stores import WORKLOAD
 from tests.holdfast.store.test_snapshot import made

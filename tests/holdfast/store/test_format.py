@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
-from holdfast.push import push
+from holdfast.copies.push import push
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.copies.prune import prune
 from holdfast.errors import IncompleteListing, StoreError
-from holdfast.prune import prune
 from holdfast.retention import Policy
 from holdfast.store import open_store
 from holdfast.store.base import ObjectInfo

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.bundle import Bundle
+from holdfast.copies.push import push
 from holdfast.errors import Mismatch, NoSnapshot, OwnerMismatch, UsageError
 from holdfast.manifest import FileEntry, Manifest
-from holdfast.push import push
 from holdfast.store.base import Store
 from holdfast.store.documents import BundleRef, Snapshot, bundle_path
 from holdfast.store.snapshot import Catalog

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
+from holdfast.copies.pull import pull
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.errors import (
     DeadlineExceeded,
     HoldfastError,
@@ -17,11 +20,8 @@ from holdfast.errors import (
     StoreDenied,
     StoreUnreachable,
 )
-from holdfast.pull import pull
-from holdfast.push import push
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog, Snapshot
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
 from testkit.s3 import S3Server
 from testkit.s3_faults import Fault, FaultProxy, Rule, faults

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import BundleWriter
+from holdfast.copies.prune import delete_snapshot, prune
+from holdfast.copies.push import push
+from holdfast.copies.verify_store import verify_snapshot
 from holdfast.defaults import Select
 from holdfast.errors import StoreError
-from holdfast.prune import delete_snapshot, prune
-from holdfast.push import push
-from holdfast.recover import Start
-from holdfast.refill import pull_if_empty
-from holdfast.restore import stage
+from holdfast.recovery.recover import Start
+from holdfast.recovery.refill import pull_if_empty
+from holdfast.recovery.restore import stage
 from holdfast.retention import Policy
 from holdfast.store.base import ObjectInfo
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.snapshot import Catalog
-from holdfast.verify_store import verify_snapshot
 from holdfast.volume import Volume
-from infra.aws.store_policy import Identity, Place, bucket_policy, identity_policy
+from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.plan.graph import Graph
 from testkit.eks_factories import allows, denies, graph, policy_of, role
 from testkit.factories import WITH_STORE, containers, environment, pod_specs

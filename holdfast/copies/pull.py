@@ -14,7 +14,8 @@ from pathlib import Path
 from holdfast import bundle as bundles
 from holdfast import durable
 from holdfast.bundle import Bundle
-from holdfast.draft import Draft
+from holdfast.copies.draft import Draft
+from holdfast.copies.transfer import each_file, read_remote
 from holdfast.errors import HoldfastError, InvalidBundle
 from holdfast.failpoint import failpoint
 from holdfast.manifest import MANIFEST, FileEntry, Manifest
@@ -22,7 +23,6 @@ from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog
-from holdfast.transfer import each_file, read_remote
 
 PULLING = ".pull-"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from holdfast.copies.transfer import each_file, read_remote
 from holdfast.errors import Mismatch
 from holdfast.manifest import FileEntry, Manifest, printable
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, Snapshot, Verification
 from holdfast.store.snapshot import Catalog
-from holdfast.transfer import each_file, read_remote
 
 
 def verify_snapshot(

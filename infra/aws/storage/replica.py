@@ -6,9 +6,9 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.backup_store import Bucket
 from infra.aws.iam import Document, Role, document, json_of, key_policy, service_trust
 from infra.aws.keys import DELETION_WINDOW
+from infra.aws.storage.backup_store import Bucket
 from infra.settings.bucket import CreatedStore, Replica
 from infra.settings.eks import AwsSettings
 

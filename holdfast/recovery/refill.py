@@ -1,7 +1,7 @@
 """Make sure that a starting pod has a state to resume from, on its volume or from the store.
 
-`holdfast.recover` is the table of what is done when; this module finds out where in the table a pod
-is, and does it. The store has a few seconds to answer, whatever it does.
+`holdfast.recovery.recover` is the table of what is done when; this module finds out where in the
+table a pod is, and does it. The store has a few seconds to answer, whatever it does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from holdfast import bundle as bundles
 from holdfast.bundle import Bundle
+from holdfast.copies.pull import pull_locked, remove_leftovers
+from holdfast.copies.remembered import recall, remember, rolled_back
 from holdfast.errors import (
     DeadlineExceeded,
     HoldfastError,
@@ -24,9 +26,7 @@ from holdfast.errors import (
 )
 from holdfast.labels import newness
 from holdfast.progress import SILENT, Progress
-from holdfast.pull import pull_locked, remove_leftovers
-from holdfast.recover import Action, Decision, Start, StoreState, VolumeState, decide
-from holdfast.remembered import recall, remember, rolled_back
+from holdfast.recovery.recover import Action, Decision, Start, StoreState, VolumeState, decide
 from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog, PassedOver
@@ -55,7 +55,7 @@ def pull_if_empty(
     answer: float = ANSWER,
     progress: Progress = SILENT,
 ) -> Decision:
-    """Make sure that this run's trainer has a state to resume from; see `holdfast.recover`.
+    """Make sure that this run's trainer has a state to resume from: the table of `recover`.
 
     Every byte of the newest bundle of the present generation is read. A bundle that fails is
     quarantined and the one before is tried. Without a valid one the latest snapshot of this run is

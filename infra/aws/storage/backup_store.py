@@ -7,7 +7,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.aws.iam import Document, Role, json_of, pod_trust
-from infra.aws.store_policy import Identity, Place, bucket_policy, identity_policy
+from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.names import backup_account, task_account
 from infra.settings import Workload
 from infra.settings.bucket import LOGS_SUFFIX, CreatedStore

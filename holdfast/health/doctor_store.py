@@ -12,7 +12,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import DeadlineExceeded, HoldfastError, StoreDenied
-from holdfast.examination import Check, Level
+from holdfast.health.examination import Check, Level
 from holdfast.store.base import is_key
 from holdfast.store.directory import LOCK, TEMPORARY, DirectoryStore
 from holdfast.store.documents import BUNDLE_PATH, SNAPSHOT_ID

@@ -5,9 +5,9 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.backup_store import Bucket
 from infra.aws.iam import Document, Role, document, pod_trust
-from infra.aws.store_policy import Place, Statement, private_bucket_policy
+from infra.aws.storage.backup_store import Bucket
+from infra.aws.storage.store_policy import Place, Statement, private_bucket_policy
 from infra.names import TRACKING
 from infra.settings.eks import AwsSettings
 from infra.settings.pipeline import Tracking

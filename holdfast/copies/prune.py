@@ -1,7 +1,7 @@
 """Prune: drop the snapshots that the policy does not keep, then the data that no snapshot names.
 
 Data are deleted in two steps, a grace period apart, so that a concurrent push never loses what it
-is about to name (see `holdfast.push` for its half of the protocol):
+is about to name (see `holdfast.copies.push` for its half of the protocol):
 
 1. A bundle path that no snapshot names, and that nothing was written to for a grace period, gets a
    *tombstone*. From then on every push treats the path as absent. A tombstone is never withdrawn.

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from holdfast.bundle import Bundle
+from holdfast.copies.remembered import remember, rolled_back
+from holdfast.copies.transfer import Blocks, each_file, read_local
 from holdfast.defaults import GRACE, Select
 from holdfast.errors import (
     AlreadyExists,
@@ -30,11 +32,9 @@ from holdfast.errors import (
 from holdfast.failpoint import failpoint
 from holdfast.manifest import FileEntry, check_name
 from holdfast.progress import SILENT, Progress
-from holdfast.remembered import remember, rolled_back
 from holdfast.store.documents import BundleRef, Snapshot, bundle_path, is_copy
 from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog, Index, PassedOver
-from holdfast.transfer import Blocks, each_file, read_local
 from holdfast.volume import Volume
 
 ATTEMPTS = 3

@@ -13,9 +13,9 @@ import pulumi_kubernetes as k8s
 
 from infra import versions
 from infra.aws.iam import Role, json_of, pod_trust
-from infra.aws.karpenter_rights import karpenter_rights, queue_policy
 from infra.aws.network import NodeNetwork
-from infra.aws.node_groups import NodeRole, user_data
+from infra.aws.nodes.karpenter_rights import karpenter_rights, queue_policy
+from infra.aws.nodes.node_groups import NodeRole, user_data
 from infra.manifests import Manifest, load, merge, register
 from infra.options import after
 from infra.settings.cluster import ClusterSettings

@@ -14,12 +14,12 @@ from pathlib import Path
 from holdfast import bundle as bundles
 from holdfast import durable
 from holdfast.bundle import Bundle
+from holdfast.copies.pull import PULLING, pull_locked, remove_leftovers
+from holdfast.copies.remembered import remember
 from holdfast.errors import HoldfastError, InvalidBundle, UsageError
 from holdfast.failpoint import failpoint
 from holdfast.manifest import MANIFEST, canonical
 from holdfast.progress import SILENT, Progress
-from holdfast.pull import PULLING, pull_locked, remove_leftovers
-from holdfast.remembered import remember
 from holdfast.shortened import only_match
 from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
@@ -52,7 +52,7 @@ def stage(
     """Pull a snapshot into a hidden directory of the run, while training goes on.
 
     An earlier stage that was never switched to is removed, because space is reserved for one.
-    Raises what `holdfast.pull.pull` raises; nothing was changed then.
+    Raises what `holdfast.copies.pull.pull` raises; nothing was changed then.
     """
     if snapshot.run != volume.run:
         raise UsageError(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdfast import bundle as bundles
-from holdfast import doctor_store
+from holdfast.copies.remembered import rolled_back
 from holdfast.errors import (
     AlreadyExists,
     HoldfastError,
@@ -24,8 +24,8 @@ from holdfast.errors import (
     StoreDenied,
     StoreUnreachable,
 )
-from holdfast.examination import Check, Examination, Level, Stop, failed
-from holdfast.remembered import rolled_back
+from holdfast.health import doctor_store
+from holdfast.health.examination import Check, Examination, Level, Stop, failed
 from holdfast.store.directory import DirectoryStore
 from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import is_snapshot_id

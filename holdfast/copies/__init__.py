@@ -1,0 +1,1 @@
+"""Copies of bundles in a store: made, brought back, verified, let go."""

@@ -1,0 +1,1 @@
+"""The nodes: managed groups, those that Karpenter makes, and their device plugins."""

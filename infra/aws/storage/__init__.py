@@ -1,0 +1,1 @@
+"""What keeps data in AWS: disks, file systems, buckets, the registry."""
