@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from infra.settings.fields import Model, Name, Size, size_bytes
 from infra.settings.instances import EFA_TYPES, INSTANCES, UNSUPPORTED, InstanceType
@@ -39,7 +39,20 @@ def _instance_type(value: str) -> str:
 
 
 InstanceName = Annotated[str, AfterValidator(_instance_type)]
-PlacementGroupName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,255}$")]
+
+
+def _placement_group(value: object) -> object:
+    """Before the types, since each member of a union would have a line of its own to say."""
+    if isinstance(value, str) and (not value.isascii() or not 1 <= len(value) <= 255):
+        raise ValueError(
+            f"{value!r} is not a placement group's name: use 1 to 255 ASCII characters"
+        )
+    if not isinstance(value, bool | str):
+        raise ValueError(f"{value!r} is not a placement group: write true, false or a name")
+    return value
+
+
+PlacementGroup = Annotated[bool | str, BeforeValidator(_placement_group)]
 InstanceNames = Annotated[tuple[InstanceName, ...], Field(min_length=1)]
 
 
@@ -195,7 +208,7 @@ class TrainingGroup(NodeGroup):
     """Pull and unpack the layers of an image side by side (SOCI), which pays for images of 5 GB and
     more. The root disk then has 16,000 operations and 1,000 MiB a second, at a price: below 600
     MiB a second it would be slower than without. Needs instance types of 2xlarge or larger."""
-    placement_group: bool | PlacementGroupName = False
+    placement_group: PlacementGroup = False
     """Put the nodes close together: true makes a group, a name uses the one that there is. Where
     capacity is scarce, EC2 then finds it less often. With a reservation only the name of the group
     that it was made in; not with a Capacity Block, which is close together by itself."""

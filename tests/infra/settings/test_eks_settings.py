@@ -119,6 +119,8 @@ def test_the_valid_settings_are_valid():
         ({"node_groups__training__b": {**BLOCK, "placement_group": "close"}},
          "node_groups.training.b: placement_group with capacity-block: blocks are close together "
          "by themselves and are in no group: set placement_group to false"),
+        ({f"{CPU}placement_group": ["close"]}, "node_groups.training.cpu.placement_group: "
+         "['close'] is not a placement group: write true, false or a name"),
         ({"node_groups__training__b": {**BLOCK, "capacity": "reservation",
                                        "placement_group": True}},
          "node_groups.training.b: placement_group true with capacity reservation makes a group in "
