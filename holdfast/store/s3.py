@@ -30,6 +30,7 @@ from holdfast.errors import (
     DeadlineExceeded,
     NotDeleted,
     NotFound,
+    StoreDenied,
     StoreError,
     StoreUnreachable,
 )
@@ -249,7 +250,7 @@ class S3:
         for batch in (doomed[at : at + AT_ONCE] for at in range(0, len(doomed), AT_ONCE)):
             try:
                 self._call(batch[0], lambda batch=batch: obstore.delete(self._small, batch))
-            except StoreError as error:
+            except StoreDenied as error:
                 reason = str(error)
                 refused += self._refused(batch)
         if refused:
@@ -262,13 +263,14 @@ class S3:
         """
         folders = [f"/{key.rpartition('/')[0]}" for key in doomed]
         there = {info.key for info in self.list(os.path.commonpath(folders).strip("/"))}
-        left, refused = [key for key in doomed if key in there], []
+        left = [key for key in doomed if key in there]
+        refused = []
         for tried, key in enumerate(left):
             if tried == HOPELESS == len(refused):
                 return left
             try:
                 self._call(key, lambda key=key: obstore.delete(self._small, [key]))
-            except StoreError:
+            except StoreDenied:
                 refused.append(key)
         return refused
 

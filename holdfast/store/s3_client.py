@@ -126,6 +126,11 @@ def translate_error(error: BaseError, url: str, bucket: str, prefix: str, key: s
             f"store {url}: no AWS credentials found: set AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, or give the pod or machine an identity"
         )
+    if refusal := re.search(r"request failed for key .*\(code: (\w+)\)", text):
+        return StoreDenied(
+            f"store {url}: deleting was refused for some objects ({refusal[1]}): check the rights"
+            " of the identity, and holds or locks on the objects"
+        )
     if odd := re.search(r'object with invalid path: .*?"([^"]*)"', text):
         return StoreError(
             f"store {url}: a foreign object has a key that cannot be listed, {odd[1]!r}: delete it"

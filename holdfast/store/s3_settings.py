@@ -35,6 +35,7 @@ _HEADER_VALUES = {
     "AWS_SERVER_SIDE_ENCRYPTION": r"[\x21-\x7e]+",
     "AWS_SSE_KMS_KEY_ID": r"[\x21-\x7e]+",
     "AWS_SSE_CUSTOMER_KEY_BASE64": r"[\x21-\x7e]+",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": r"/[A-Za-z0-9/._~%?=&:+,;@-]*",
 }
 _TRUE, _FALSE = ("1", "true", "on", "yes", "y"), ("0", "false", "off", "no", "n")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-fA-F:.]+", re.ASCII)
@@ -57,6 +58,7 @@ def check_environment() -> None:
                 f"invalid {name}: expected plain characters without spaces or line breaks: correct"
                 " or unset it"
             )
+    _check_token()
     if (value := os.environ.get("AWS_CONDITIONAL_PUT", "etag")) == "disabled":
         raise UsageError(
             f"invalid AWS_CONDITIONAL_PUT '{value}': expected etag, or not set: without conditions"
@@ -66,6 +68,20 @@ def check_environment() -> None:
         for spelling in (name, name.lower()):
             if value := os.environ.get(spelling):
                 _check_url(spelling, value if "://" in value else f"http://{value}", proxy=True)
+
+
+def _check_token() -> None:
+    """A pod's token travels in a header, where a line break ends in a panic."""
+    name = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+    path = os.environ.get(name)
+    try:
+        token = Path(path).read_bytes() if path and Path(path).is_file() else b"x"
+    except OSError:  # whoever needs the token says so
+        return
+    if not re.fullmatch(rb"[\x21-\x7e]+", token):
+        raise UsageError(
+            f"invalid {name} '{path}': expected a file of plain characters without a line break"
+        )
 
 
 def endpoint() -> str:

@@ -103,6 +103,8 @@ def test_an_endpoint_that_is_no_url_is_named(
         ("AWS_ENDPOINT_URL_STS", "no url"),
         ("AWS_METADATA_ENDPOINT", "no url"),
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "no url"),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "x y"),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", __file__),
         ("HTTP_PROXY", "http://pro xy"),
         ("https_proxy", f"http://user:{SECRET}@host:port"),
         ("ALL_PROXY", "smtp://proxy"),
