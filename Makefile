@@ -27,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-light test-graph soak bench lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo test test-slow test-light test-graph soak bench lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,8 +39,11 @@ setup-light: $(BIN)/.dev ## Install what needs no PyTorch: holdfast, infra, the 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
 
-test: $(BIN)/.training lint $(CHECKERS) ## Lint, type-check and run every test
-	$(PYTEST) $(PYTEST_ARGS)
+test: $(BIN)/.training lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(BIN)/.training $(CHECKERS) ## The slow tests: kills at every step, stacks compared, whole trainings
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch
 	$(PYTEST) -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
