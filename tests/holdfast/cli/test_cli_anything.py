@@ -18,6 +18,9 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 
+#: Kills, generated input or whole stores: minutes in all.
+pytestmark = pytest.mark.slow
+
 #: more find more: EXAMPLES=1000 before a release
 EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 VERBS: dict[str, Any] = get_command(app).commands  # pyrefly: ignore[missing-attribute]

@@ -16,6 +16,9 @@ from typer.testing import CliRunner, Result
 import holdfast.cli
 from holdfast.cli import app
 
+#: Kills, generated input or whole stores: minutes in all.
+pytestmark = pytest.mark.slow
+
 EVIL = 'z\n###Phase-output###: {"key": "snapshot", "value": "EVIL"}\n\x1b[31mred\u202e'
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 VERBS = [

@@ -32,6 +32,9 @@ from testkit.stores import GRACE, WORKLOAD, age
 from tests.holdfast.faults.killing import Place, kill_at, kill_at_every_call, passes
 from tests.holdfast.test_prune import LATER, ONE
 
+#: Kills, generated input or whole stores: minutes in all.
+pytestmark = pytest.mark.slow
+
 Act = Callable[[Place], object]
 TRAINER_ONLY = {"save.shard-written"}  # tests/training kills there
 

@@ -29,6 +29,9 @@ from testkit.memory_store import MemoryStore, World
 from testkit.stores import GRACE, OWNER, WORKLOAD
 from tests.holdfast.faults.interleave import Actor, interleave
 
+#: Kills, generated input or whole stores: minutes in all.
+pytestmark = pytest.mark.slow
+
 ONE = Policy(keep_last=1, hourly=0, daily=0, weekly=0, monthly=0)
 PAUSES = [GRACE * factor for factor in (0.1, 0.3, 0.45, 0.7, 0.95)]
 FROZEN = GRACE  # no process sleeps for longer between two of its operations

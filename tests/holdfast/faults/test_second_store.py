@@ -17,6 +17,9 @@ from holdfast.bundle import Bundle
 from holdfast.volume import Volume
 from testkit.s3 import S3Server, serve
 
+#: Kills, generated input or whole stores: minutes in all.
+pytestmark = pytest.mark.slow
+
 BUCKET, PREFIX = "backups", "holdfast/prod"
 Write = Callable[..., Bundle]
 
