@@ -32,21 +32,21 @@ CODE := bench holdfast images infra policy sandbox testkit training tests __main
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(BIN)/.training $(CHECKERS) ## Install all that demo and test need into .venv, PyTorch included
+setup: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## Install all that demo and test need into .venv, PyTorch included
 
 setup-light: $(BIN)/.dev ## Install what needs no PyTorch: holdfast, infra, the linters
 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
 
-test: $(BIN)/.training lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones
+test: $(BIN)/.training $(BIN)/.pipeline lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(BIN)/.training $(CHECKERS) ## The slow tests: kills at every step, stacks compared, whole trainings
+test-slow: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## The slow tests: kills at every step, stacks compared, whole trainings
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
-test-light: lint $(CHECKERS) ## The tests that need no PyTorch
-	$(PYTEST) -m "not torch" tests/infra tests/policy tests/blueprints tests/holdfast \
+test-light: lint $(CHECKERS) ## The tests that need no PyTorch, PostgreSQL or MLflow
+	$(PYTEST) -m "not torch and not pipeline" tests/infra tests/policy tests/blueprints tests/holdfast \
 	  tests/test_docs.py tests/test_workflows.py $(PYTEST_ARGS)
 
 test-graph: $(BIN)/.dev ## Quick tests of the resource graph, on mocks: while you edit
@@ -55,7 +55,7 @@ test-graph: $(BIN)/.dev ## Quick tests of the resource graph, on mocks: while yo
 soak: $(BIN)/.training ## Kill a training at random, many times (about an hour): make soak CYCLES=300
 	$(BIN)/python -m tests.soak --cycles $(CYCLES)
 
-bench: $(BIN)/.training $(S3) ## Compare push, pull, memory and saves with other tools (about an hour): docs/benchmarks.md
+bench: $(BIN)/.training $(BIN)/.pipeline $(S3) ## Compare push, pull, memory and saves with other tools (about an hour): docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
@@ -92,6 +92,7 @@ lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.to
 	$(COMPILE) --group policy -o policy/requirements.txt
 	$(COMPILE) -c requirements.txt --group infra --extra sandbox --extra dev -o requirements-dev.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt --extra training -o requirements-training.txt pyproject.toml
+	$(COMPILE) -c requirements-dev.txt -c requirements-training.txt --extra pipeline -o requirements-pipeline.txt pyproject.toml
 	$(COMPILE) -c requirements-training.txt --extra bench -o requirements-bench.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
 	$(COMPILE) --group tracking -o images/tracking/requirements.txt
@@ -127,6 +128,11 @@ else
 	$(BIN)/python -m pip install --quiet -c requirements-training.txt --index-url $(TORCH_INDEX) torch
 	$(BIN)/python -m pip install --quiet -c requirements-training.txt torchdata numpy
 endif
+	@touch $@
+
+# MLflow and PostgreSQL: 0.9 GB. As a constraint too, for the same reason: MLflow wants NumPy, not its build.
+$(BIN)/.pipeline: $(BIN)/.dev requirements-pipeline.txt
+	$(BIN)/python -m pip install --quiet -c requirements-pipeline.txt --editable .[pipeline]
 	@touch $@
 
 $(S3): | $(BIN)/.dev
