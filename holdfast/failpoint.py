@@ -36,6 +36,9 @@ FAILPOINTS: frozenset[str] = frozenset(
         "push.manifest-uploaded",
         "push.before-snapshot",
         "push.after-snapshot",
+        "push.references-written",
+        "stream.file-uploaded",
+        "stream.manifest-uploaded",
         # store → volume
         "pull.file-written",
         "pull.before-rename",

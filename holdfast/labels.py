@@ -18,6 +18,9 @@ _INTEGERS = {
     "world_size": (1, MAX_INTEGER),
     "healthy": (0, 1),
 }
+#: marks a bundle that was streamed to a store before its digest was known
+UPLOAD = "upload"
+_UPLOAD = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _STEP_NAME = re.compile(r"step-([0-9]+)", re.ASCII)
 _DIGITS = re.compile(rb"([0-9]+)")
 
@@ -25,6 +28,8 @@ _DIGITS = re.compile(rb"([0-9]+)")
 def label_problems(labels: Labels) -> list[str]:
     """Every label among those that Holdfast reads whose value it could not use."""
     problems = []
+    if UPLOAD in labels:
+        problems.append("invalid label upload: only a bundle streamed to a store has it; leave out")
     if "run" in labels:
         run = labels["run"]
         problem = component_problem(run) if isinstance(run, str) else "use a name, not a number"
@@ -43,6 +48,13 @@ def made_in(labels: Labels, run: str, generation: int) -> tuple[str, int]:
     if not isinstance(made, str) or component_problem(made):
         made = run
     return made, _integer(labels, "generation") or generation
+
+
+def upload_of(labels: Labels) -> str | None:
+    """What stands for the digest in the path of a bundle that was streamed to a store: its label
+    `upload`, 64 random hexadecimal digits; None for every other bundle."""
+    upload = labels.get(UPLOAD)
+    return upload if isinstance(upload, str) and _UPLOAD.fullmatch(upload) else None
 
 
 def step_of(name: str, labels: Labels) -> int | None:

@@ -96,6 +96,13 @@ class MemoryStore:
         self._begin(key)
         self._change(key, data)
 
+    def put_stream(self, key: str, chunks: Iterator[bytes | memoryview], hint: int = 0) -> int:
+        check_key(key)
+        data = b"".join(chunks)
+        self._begin(key)
+        self._change(key, data)
+        return len(data)
+
     def delete(self, keys: Iterable[str]) -> None:
         for key in [check_key(key) for key in keys]:
             self._begin(key)

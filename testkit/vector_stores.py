@@ -61,13 +61,20 @@ def reference(files: Mapping[str, bytes], copy: str = "") -> Fields:
     usable = isinstance(labels.get("generation"), int)
     run = labels["run"] if "run" in labels and " " not in labels["run"] else RUN
     made = labels["generation"] if usable else 1
-    path = f"{WORKLOAD}/{run}/gen-{made:04d}/{manifest['name']}/{manifest['digest']}{copy}"
+    last = labels.get("upload", manifest["digest"])
+    path = f"{WORKLOAD}/{run}/gen-{made:04d}/{manifest['name']}/{last}{copy}"
     return {
         **{name: manifest[name] for name in ("kind", "name", "labels", "digest", "content")},
         "size": sum(entry["size"] for entry in manifest["files"]),
         "manifest": f"manifests/{path}.json",
         "data": f"data/{path}",
     }
+
+
+def at(ref: Fields, workload: str) -> Fields:
+    """The entry of the same bundle, as a copy of another workload."""
+    data, manifest = (ref[key].replace("/gpt/", f"/{workload}/", 1) for key in ("data", "manifest"))
+    return ref | {"data": data, "manifest": manifest}
 
 
 def sealed(**fields: Any) -> bytes:
@@ -111,6 +118,7 @@ def claim(number: int) -> Objects:
 
 
 OLD, NEW = checkpoint(100), checkpoint(200)
+STREAMED = checkpoint(300, upload="5" * 64)
 OWNED = {"OWNER.json": canonical({"format": 1, "project": "project", "stack": "stack"})}
 DATA = OWNED | stored(OLD) | stored(NEW)
 WHOLE = DATA | document(1, reference(OLD)) | document(2, reference(NEW))
@@ -150,6 +158,14 @@ def stores() -> Iterator[StoreCase]:
     other = {f"snapshots/other/{name.rpartition('/')[2]}": data
              for name, data in document(7, reference(NEW), workload="other").items()}  # fmt: skip
     yield StoreCase("another-workload-beside-it", WHOLE | other, TWO)
+    theirs = at(reference(NEW), "other")
+    named = {key.replace("/gpt/", "/other/", 1): data for key, data in stored(NEW).items()}
+    kept = canonical({"format": 1, "bundle": theirs["data"].removeprefix("data/"), "snapshot": TWO})
+    reason = {f"references/{WORKLOAD}/{TWO}/{theirs['data'].removeprefix('data/')}.json": kept}
+    yield StoreCase("names-a-bundle-of-another-workload", DATA | named | reason
+                    | document(1, reference(OLD)) | document(2, theirs), TWO)  # fmt: skip
+    yield StoreCase("streamed-bundle", DATA | stored(STREAMED) | document(1, reference(STREAMED)),
+                    ONE)  # fmt: skip
 
     # Labels
     odd = checkpoint(200, generation="seven", run="OTHER RUN")
@@ -216,6 +232,12 @@ def documents() -> Iterator[Case]:
     yield Case("right-two-bundles", {"": both})
     odd = checkpoint(200, generation="seven", run="OTHER RUN")
     yield Case("right-labels-that-no-path-can-hold", {"": document(2, reference(odd))[NEWEST]})
+    yield Case("right-labels", {"": _changed(labels={"missing": 0, "version": "3"})})
+    foreign = at(reference(NEW), "other")
+    yield Case("right-bundle-of-another-workload", {"": _changed(bundles=[foreign])})
+    apart = [reference(OLD), at(reference(OLD), "other"), at(reference(OLD), "third")]
+    yield Case("right-equal-names-of-several-workloads", {"": _changed(bundles=apart)})
+    yield Case("right-streamed-bundle", {"": document(2, reference(STREAMED))[NEWEST]})
     cut = WHOLE[NEWEST][:100]
     yield _wrong("cut-short", cut, "not JSON", "not JSON")
     yield _wrong("empty", b"", "not JSON", "not JSON")
@@ -235,6 +257,10 @@ def documents() -> Iterator[Case]:
         ("generation-0", {"generation": 0}, "a generation out of bounds", "generation"),
         ("without-bundles", {"bundles": []}, "no bundle", "bundles"),
         ("bundle-twice", {"bundles": [ref, ref]}, "a bundle that is in it twice", "2 times"),
+        ("foreign-bundle-twice", {"bundles": [foreign, foreign]},
+         "a bundle that is in it twice", "2 times"),
+        ("labels-empty", {"labels": {}}, "empty `labels`, which are left out", "digest"),
+        ("label-true", {"labels": {"a": True}}, "a label of another type", "labels"),
         ("format-2", {"format": 2}, "another format", "format"),
         ("unknown-member", {"more": 1}, "an unknown member", "more"),
         ("bundle-without-size", {"bundles": [{k: v for k, v in ref.items() if k != "size"}]},
@@ -242,7 +268,7 @@ def documents() -> Iterator[Case]:
     ):  # fmt: skip
         yield _wrong(name, _changed(**changes), reason, says)
     for name, path in {
-        "another-workload": ref["data"].replace("data/gpt/", "data/other/"),
+        "no-workload": ref["data"].replace("data/gpt/", "data/Gpt/"),
         "another-run": ref["data"].replace("/run-a/", "/run-b/"),
         "another-generation": ref["data"].replace("gen-0001", "gen-0002"),
         "another-name": ref["data"].replace("step-00000200", "step-00000100"),

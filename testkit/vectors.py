@@ -316,6 +316,7 @@ LABELS: dict[str, list[Fields]] = {
         *[{"step": value} for value in (-1, "100", "", MAX_INTEGER + 1)],
         *[{"world_size": value} for value in (0, -1, "all")],
         *[{"healthy": value} for value in (-1, 2, "yes")],
+        *[{"upload": value} for value in ("0" * 64, "7", 7)],
     ],
 }
 

@@ -38,7 +38,7 @@ from holdfast.failpoint import failpoint
 from holdfast.manifest import canonical, check_name
 from holdfast.progress import SILENT, Progress
 from holdfast.retention import Policy, select_keep
-from holdfast.store import sequence
+from holdfast.store import references, sequence
 from holdfast.store.base import ObjectInfo, Store
 from holdfast.store.documents import BUNDLE_PATH, SNAPSHOT_ID, digest_of
 from holdfast.store.lock import store_lock
@@ -294,6 +294,7 @@ class _Prune:
             return
         left = (there & self.read.keys()).difference(self.report.dropped)
         named = {path for name in left for path in self.read[name].paths}
+        named |= references.kept(self.store, self.workload)  # after the places, as the snapshots
         fresh: list[str] = []
         dead: list[tuple[str, _Stored]] = []
         empty: list[ObjectInfo] = []
@@ -406,12 +407,14 @@ class _Prune:
             self.report.problems.append(str(error))
 
     def _sweep(self) -> None:
-        """Delete what is of no use any more: verification records of deleted snapshots, temporary
-        files older than the grace period."""
+        """Delete what is of no use any more: references and verification records of snapshots that
+        are gone, temporary files older than the grace period."""
         if self.report.dry_run:
             return
+        made = references.made(self.store, self.workload, self.decided - self.grace)
         records = [info.key for info in self.store.list(f"verified/{self.workload}/")]
         there = {info.key for info in self.store.list(f"snapshots/{self.workload}/")}
+        self._remove([key for key, named_by in made.items() if named_by not in there])
         self._delete_keys(
             [
                 key

@@ -5,10 +5,9 @@ pass), then the manifest, then the snapshot. A reader sees the snapshot or nothi
 push reuses what was copied.
 
 Push beside prune. A path with a tombstone counts as absent, even if its bytes are there: the bundle
-is copied to a new path ``-n``. A snapshot counts only if the store stamped it within half of the
-grace period after the push looked for tombstones. The push deletes a later one and starts again.
-Prune deletes a path with a tombstone after the whole grace period, if no snapshot names it then. So
-nothing is deleted that a snapshot names.
+is copied to a new path ``-n``. `holdfast.copies.writing` withdraws a snapshot that comes too late,
+and the push starts again. Prune deletes a path with a tombstone after the whole grace period, if no
+snapshot names it then. So nothing is deleted that a snapshot names.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from holdfast.bundle import Bundle
 from holdfast.copies.remembered import remember, rolled_back
 from holdfast.copies.transfer import Blocks, each_file, read_local
+from holdfast.copies.writing import ATTEMPTS, TooLate, write_snapshot, writing
 from holdfast.defaults import GRACE, Select
 from holdfast.errors import (
     AlreadyExists,
@@ -30,14 +30,11 @@ from holdfast.errors import (
     StoreError,
 )
 from holdfast.failpoint import failpoint
-from holdfast.manifest import FileEntry, check_name
+from holdfast.manifest import FileEntry
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, Snapshot, bundle_path, is_copy
-from holdfast.store.lock import store_lock
 from holdfast.store.snapshot import Catalog, Index, PassedOver
 from holdfast.volume import Volume
-
-ATTEMPTS = 3
 
 
 class EmptyVolume(HoldfastError):
@@ -73,10 +70,6 @@ class _Vanished(Exception):
     """Keep-K removed the bundle while it was being copied."""
 
 
-class _TooLate(Exception):
-    """The snapshot was not written within half of the grace period, or something was pruned."""
-
-
 def push(
     volume: Volume,
     catalog: Catalog,
@@ -98,9 +91,7 @@ def push(
         OwnerMismatch: the store has another owner.
         StoreError: the store refused or failed.
     """
-    check_name(workload)
-    catalog.claim()
-    with store_lock(catalog.store, workload, patience):
+    with writing(catalog, workload, patience):
         return _Push(volume, catalog, workload, grace, progress).run(select)
 
 
@@ -186,7 +177,8 @@ class _Push:
             except _Vanished:
                 self._skip(bundle.name, "keep-K removed it while it was copied")
                 return None
-            except _TooLate as error:
+            except TooLate as error:
+                bad |= error.paths  # the next attempt takes fresh paths
                 self.progress.note(f"{bundle.name}: {error}; starting again")
         raise StoreError(
             f"bundle {bundle.name} could not be pushed within half of the grace period"
@@ -196,28 +188,16 @@ class _Push:
     def _copy_and_snapshot(self, bundle: Bundle, bad: set[str]) -> Snapshot:
         began, present = self.store.now(), self.volume.present() or 1
         ref = self._copy(bundle, present, bad)
-        failpoint("push.before-snapshot")
-        now = self.store.now()
-        self._check_time(began, now)
-        snapshot = Snapshot.build(
+        snapshot = write_snapshot(
+            self.catalog,
             self.workload,
             self.volume.run,
             present,
-            self.catalog.claim_sequence(self.workload, self.volume.run),
-            now,
             [ref],
+            began=began,
+            grace=self.grace,
+            looked=[ref.path],
         )
-        written = self.store.put_small(snapshot.key, snapshot.to_bytes(), if_absent=True)
-        try:
-            self._check_time(began, written.modified)
-            for named in snapshot.bundles:
-                self.catalog.manifest(named)
-        except (_TooLate, Mismatch) as error:
-            self.catalog.remove(self.workload, snapshot.id)
-            if isinstance(error, Mismatch):
-                bad.add(ref.path)  # the next attempt takes a fresh path
-            raise _TooLate(str(error)) from error
-        failpoint("push.after-snapshot")
         self.created.append(snapshot)
         return snapshot
 
@@ -279,10 +259,6 @@ class _Push:
     def _paths(self, kind: str, parent: str) -> set[str]:
         found = self.store.list(f"{kind}/{parent}/")
         return {info.key.removeprefix(f"{kind}/").removesuffix(".json") for info in found}
-
-    def _check_time(self, began: datetime, now: datetime) -> None:
-        if now - began > self.grace / 2:
-            raise _TooLate(f"took {now - began}, more than half of the grace period {self.grace}")
 
     def _skip(self, name: str, reason: str) -> None:
         if name not in self.skipped:

@@ -105,6 +105,17 @@ class Store(Protocol):
         """
         ...
 
+    def put_stream(self, key: str, chunks: Iterator[bytes | memoryview], hint: int = 0) -> int:
+        """Write a data file whose size is known only at its end; returns its size in bytes.
+
+        Args:
+            hint: about how many bytes will come, where that is known. S3 takes so many parts only:
+                more than twice the hint (256 GiB without one) is a `StoreError`.
+
+        An exception from the iterator, also after its last piece, leaves no object.
+        """
+        ...
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; a missing one is not an error.
 

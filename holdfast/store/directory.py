@@ -153,6 +153,13 @@ class DirectoryStore:
 
     @_in_time
     def put_file(self, key: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
+        self._write(key, chunks, size)
+
+    @_in_time
+    def put_stream(self, key: str, chunks: Iterator[bytes | memoryview], hint: int = 0) -> int:
+        return self._write(key, chunks, None)
+
+    def _write(self, key: str, chunks: Iterator[bytes | memoryview], size: int | None) -> int:
         path, written = self._path(key), 0
         with self._temporary() as (temporary, file):
             for chunk in chunks:  # its errors are the caller's, so they are not translated
@@ -160,11 +167,12 @@ class DirectoryStore:
                 with self._errors(key):
                     write_all(file.fileno(), memoryview(chunk))
                     written += len(chunk)
-            if written != size:
+            if size not in (None, written):
                 raise StoreError(f"store {self.url}: '{key}' got {written} bytes instead of {size}")
             with self._errors(key):
                 os.fsync(file.fileno())
                 self._publish(temporary, path, os.replace)
+        return written
 
     @_in_time
     def delete(self, keys: Iterable[str]) -> None:

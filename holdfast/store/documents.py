@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from holdfast.errors import Mismatch
-from holdfast.labels import is_healthy, made_in
+from holdfast.labels import is_healthy, made_in, upload_of
 from holdfast.manifest import (
     MAX_INTEGER,
     Component,
@@ -31,6 +31,7 @@ from holdfast.manifest import (
     Sha256,
     Time,
     canonical,
+    component_problem,
     printable,
     sha256,
 )
@@ -80,6 +81,11 @@ class BundleRef(Document):
         """``<workload>/<run>/<generation>/<name>/<digest>[-n]``."""
         return self.data.removeprefix("data/")
 
+    @property
+    def workload(self) -> str:
+        """The workload whose bundle it is: not always that of a snapshot which names it."""
+        return self.path.partition("/")[0]
+
     def key(self, entry: FileEntry) -> str:
         return f"{self.data}/{entry.path}"
 
@@ -96,7 +102,11 @@ class BundleRef(Document):
 
 
 class Snapshot(Document):
-    """One recoverable state of a workload. ``generation`` is the one the volume was in."""
+    """One recoverable state of a workload. ``generation`` is the one the volume was in.
+
+    It may name bundles of other workloads, see `holdfast.store.references`. Without ``labels`` the
+    document is the same, byte for byte, as before there were any.
+    """
 
     format: Literal[1] = 1
     id: SnapshotId
@@ -105,6 +115,7 @@ class Snapshot(Document):
     generation: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     sequence: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
     created: Time
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     bundles: Annotated[tuple[BundleRef, ...], Field(min_length=1)]
     digest: Sha256 = "0" * 64
 
@@ -117,6 +128,7 @@ class Snapshot(Document):
         sequence: int,
         created: datetime,
         bundles: Iterable[BundleRef],
+        labels: Mapping[str, str | int] | None = None,
     ) -> Self:
         draft = cls(
             id=f"{_id_begins(sequence, created)}{secrets.token_hex(4)}",
@@ -125,6 +137,7 @@ class Snapshot(Document):
             generation=generation,
             sequence=sequence,
             created=created,
+            labels=dict(labels or {}),
             bundles=tuple(bundles),
         )
         return draft.model_copy(update={"digest": draft._digest()})
@@ -148,6 +161,11 @@ class Snapshot(Document):
         return snapshot
 
     @property
+    def foreign(self) -> tuple[BundleRef, ...]:
+        """The bundles of other workloads that it names."""
+        return tuple(ref for ref in self.bundles if ref.workload != self.workload)
+
+    @property
     def healthy(self) -> bool | None:
         """Whether all its bundles are marked good, or one is marked bad; None if neither."""
         marks = [is_healthy(ref.labels) for ref in self.bundles]
@@ -165,17 +183,25 @@ class Snapshot(Document):
     def _digest(self) -> str:
         return sha256(canonical(self.model_dump(exclude={"digest"})))
 
+    @model_serializer(mode="wrap")
+    def _without_empty_labels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if not self.labels:
+            fields.pop("labels", None)
+        return fields
+
     def _misplaced(self, key: str) -> Iterator[str]:
         """Everything in which it contradicts its place, its own fields or its bundles'."""
         if self.key != key:
             yield f"it belongs at {self.key}"
         if not self.id.startswith(_id_begins(self.sequence, self.created)):
             yield "its id is not made of its sequence and its time"
-        for name, count in Counter(ref.name for ref in self.bundles).items():
+        own = [ref.name for ref in self.bundles if ref.workload == self.workload]
+        for name, count in Counter([*own, *(ref.path for ref in self.foreign)]).items():
             if count > 1:
                 yield f"bundle {name} is in it {count} times"
         for ref in self.bundles:
-            base, path = bundle_path(self.workload, self.run, self.generation, ref), ref.path
+            base, path = self._base(ref), ref.path
             if not is_copy(path, base) or (ref.data, ref.manifest) != (
                 f"data/{path}",
                 f"manifests/{path}.json",
@@ -185,11 +211,21 @@ class Snapshot(Document):
                     f" {_short(ref.manifest)}: expected data/{base} and manifests/{base}.json"
                 )
 
+    def _base(self, ref: BundleRef) -> str:
+        """Where the bundle's first copy lies. A foreign bundle may say nothing of its run and
+        generation: then its path does."""
+        workload, run, generation = self.workload, self.run, self.generation
+        if ref.workload != workload and BUNDLE_PATH.fullmatch(ref.path):
+            names = ref.path.split("/")
+            if not any(map(component_problem, names[:2])):
+                workload, run, generation = names[0], names[1], int(names[2].removeprefix("gen-"))
+        return bundle_path(workload, run, generation, ref)
+
 
 class Verification(Document):
     """The result of verifying a snapshot, kept in the store so that prune need not read data.
 
-    ``bad`` holds the paths of bundles with a problem; no later push uses them.
+    ``bad`` holds the paths of bundles with a problem, of this workload; no later push uses them.
     """
 
     format: Literal[1] = 1
@@ -246,11 +282,11 @@ def bundle_path(workload: str, run: str, generation: int, bundle: Manifest | Bun
 
     It uses the run and generation in which the bundle was *made* (its labels), so that a restored
     bundle is the same object in the store. The arguments serve a bundle without these labels: the
-    run and the generation of the snapshot.
+    run and the generation of the snapshot. A streamed bundle lies under its label `upload`.
     """
     made_run, made_generation = made_in(bundle.labels, run, generation)
-    parts = (workload, made_run, f"gen-{made_generation:04d}", bundle.name, bundle.digest)
-    return "/".join(parts)
+    last = upload_of(bundle.labels) or bundle.digest
+    return "/".join((workload, made_run, f"gen-{made_generation:04d}", bundle.name, last))
 
 
 def is_copy(path: str, base: str) -> bool:
@@ -259,7 +295,7 @@ def is_copy(path: str, base: str) -> bool:
 
 
 def digest_of(path: str) -> str:
-    """The digest in the path of a bundle."""
+    """The digest in the path of a bundle; of a streamed one, what stands for it."""
     return path.rpartition("/")[2][:64]
 
 

@@ -83,6 +83,12 @@ class Records:
         """Paths of bundles that failed verification in the store. A push treats them as absent."""
         return {path for record in self.failures(workload) for path in record.bad}
 
+    def dying(self, workload: str) -> set[str]:
+        """Paths of a workload's bundles with a tombstone: whoever writes takes them for absent."""
+        prefix = f"tombstones/{check_name(workload)}/"
+        found = (info.key.removeprefix("tombstones/") for info in self.store.list(prefix))
+        return {key.removesuffix(".json") for key in found}
+
     def dropped(self, workload: str) -> tuple[str, ...]:
         """The digests of bundles whose last snapshot was deleted on purpose, oldest first."""
         return self._dropped(workload)[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import logging
 import os
 import threading
@@ -39,15 +40,22 @@ from holdfast.store.base import ObjectInfo, check_document, check_key
 from holdfast.store.deadline import Deadline
 from holdfast.store.listing import list_completely
 from holdfast.store.s3_client import FORBIDDEN, connect, is_panic, translate_error
+from holdfast.store.s3_parts import (
+    MIB,
+    PART,
+    PARTS,
+    UNKNOWN,
+    Budget,
+    Watched,
+    first_bytes,
+    part_size,
+)
 from holdfast.store.s3_settings import endpoint
 
 if TYPE_CHECKING:
     from obstore import BytesStream
     from obstore.store import S3Store
 
-MIB = 1024 * 1024
-PART = 8 * MIB
-PARTS = 9_000  # S3 allows 10,000
 HOPELESS = 20  # deletes that were refused in a row
 AT_ONCE = 1000  # keys that S3 deletes by one request
 SMALL_SECONDS = 15.0
@@ -68,7 +76,7 @@ class S3:
     ) -> None:
         self.bucket, self.prefix = bucket, prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._budget = _Budget(max(memory * 3 // 4, 2 * PART))
+        self._budget = Budget(max(memory * 3 // 4, 2 * PART))
         self._share = self._budget.total // self.parallel
         self._chunk = max(64 * 1024, min(2 * MIB, self._share // 4))
         self._asynchronous = not endpoint().startswith("http://")
@@ -212,11 +220,44 @@ class S3:
         if size <= PART:
             with self._budget.hold(size):
                 data = b"".join(chunks)
-                client = self._upload(part)
-                self._call(key, lambda: obstore.put(client, key, data, use_multipart=False))
+                self._put(key, data)
             return
-        at_once = max(1, min(8, self._share // part - 1, -(-size // part)))
-        source = _Watched(chunks, self._deadline.check)
+        self._put_parts(key, chunks, part, -(-size // part))
+
+    def put_stream(self, key: str, chunks: Iterator[bytes | memoryview], hint: int = 0) -> int:
+        check_key(key)
+        part = part_size(2 * hint or UNKNOWN)
+        with self._budget.hold(PART):
+            head, chunks = first_bytes(chunks, PART)
+            if len(head) < PART:  # it ended there
+                self._put(key, head)
+                return len(head)
+        size = 0
+
+        def counted() -> Iterator[bytes | memoryview]:
+            nonlocal size
+            for chunk in itertools.chain([head], chunks):
+                size += len(chunk)
+                if size > part * PARTS:
+                    raise StoreError(
+                        f"store {self.url}: '{key}' has more than {part * PARTS} bytes, twice what"
+                        " was announced: S3 takes no more parts; announce its size"
+                    )
+                yield chunk
+
+        self._put_parts(key, counted(), part, PARTS)
+        return size
+
+    def _put(self, key: str, data: bytes) -> None:
+        client = self._upload(PART)
+        self._call(key, lambda: obstore.put(client, key, data, use_multipart=False))
+
+    def _put_parts(
+        self, key: str, chunks: Iterator[bytes | memoryview], part: int, parts: int
+    ) -> None:
+        """Send a file in parts, as many at once as the memory allows."""
+        at_once = max(1, min(8, self._share // part - 1, parts))
+        source = Watched(chunks, self._deadline.check)
         with self._budget.hold((at_once + 1) * part):
             try:
                 self._call(
@@ -349,56 +390,6 @@ class S3:
             return self._call(key, lookup, listing=True)
         except StoreError:
             return False
-
-
-def part_size(size: int) -> int:
-    """Bytes per part: at least 8 MiB, whole MiB, and never more than 9,000 parts."""
-    return max(PART, -(-size // (PARTS * MIB)) * MIB)
-
-
-class _Budget:
-    """Bytes that transfers may hold together: one that needs more than are free waits for them.
-
-    One that needs more than the total runs alone.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._free = total
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def hold(self, amount: int) -> Iterator[None]:
-        amount = min(amount, self.total)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= amount)
-            self._free -= amount
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += amount
-                self._changed.notify_all()
-
-
-class _Watched:
-    """An iterator that raises once it was stopped, so that an abandoned upload never completes."""
-
-    def __init__(self, chunks: Iterator[bytes | memoryview], check: Callable[[], None]) -> None:
-        self._chunks, self._check = chunks, check
-        self._stopped = False
-
-    def __iter__(self) -> _Watched:
-        return self
-
-    def __next__(self) -> bytes | memoryview:
-        if self._stopped:
-            raise InterruptedError("the upload was abandoned")
-        self._check()
-        return next(self._chunks)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 @cache

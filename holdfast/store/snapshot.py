@@ -24,7 +24,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.manifest import Manifest, check_name
-from holdfast.store import sequence
+from holdfast.store import references, sequence
 from holdfast.store.base import Store
 from holdfast.store.documents import (
     MAX_SEQUENCE,
@@ -358,6 +358,7 @@ class Catalog(Owned, Records):
         """Delete a snapshot on purpose, so that nobody takes it for one that is lost."""
         sequence.withdraw(self.store, check_name(workload), int(snapshot_id[:10]))
         self.store.delete([f"snapshots/{workload}/{snapshot_id}.json"])
+        references.remove(self.store, workload, snapshot_id)
 
     def pin(self, workload: str, snapshot_id: str) -> None:
         """Protect a snapshot from retention. Raises NoSnapshot when it is not there."""

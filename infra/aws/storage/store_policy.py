@@ -47,6 +47,8 @@ READS: dict[Identity, tuple[str, ...]] = {
         "data/{w}/*",
         "verified/{w}/*",
         "dropped/{w}.json",
+        "references/{w}/*",
+        "manifests/models/*",
     ),
     "pruner": (
         "OWNER.json",
@@ -71,6 +73,7 @@ WRITES: dict[Identity, tuple[str, ...]] = {
         "data/{w}/*",
         "verified/{w}/*",
         "dropped/{w}.json",
+        "references/{w}/*",
     ),
     "pruner": (
         "OWNER.json",
@@ -83,7 +86,7 @@ WRITES: dict[Identity, tuple[str, ...]] = {
 DELETES: dict[Identity, tuple[str, ...]] = {
     "reader": (),
     # A push takes its own snapshot back when it came too late; a person drops one.
-    "keeper": ("snapshots/{w}/*", "verified/{w}/*"),
+    "keeper": ("snapshots/{w}/*", "verified/{w}/*", "references/{w}/*"),
     "pruner": (
         "snapshots/{w}/*",
         "verified/{w}/*",
@@ -91,11 +94,12 @@ DELETES: dict[Identity, tuple[str, ...]] = {
         "data/{w}/*",
         "sequences/{w}/*",
         "tombstones/{w}/*",
+        "references/{w}/*",
     ),
 }
 
 #: Documents that are created once and never replaced.
-WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*")
+WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*", "references/*")
 #: Documents that are created once, or replaced by someone who has seen what is there.
 WRITE_SEEN = ("OWNER.json", "locks/*", "dropped/*")
 

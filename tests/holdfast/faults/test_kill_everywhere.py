@@ -23,6 +23,8 @@ import pytest
 from holdfast.bundle import commit_directory
 from holdfast.copies.prune import prune
 from holdfast.copies.push import push
+from holdfast.copies.streamed import StreamedBundle
+from holdfast.copies.writing import write_snapshot, writing
 from holdfast.defaults import Select
 from holdfast.failpoint import FAILPOINTS
 from holdfast.recovery.recover import Start
@@ -121,6 +123,25 @@ def push_all(place: Place) -> None:
     push(place.volume, place.catalog, WORKLOAD, select=Select.ALL, patience=0)
 
 
+def pushed_by_another(place: Place) -> None:
+    write(place, 100)
+    push(place.volume, place.catalog, "other")
+
+
+def stream(place: Place) -> None:
+    """A bundle that is on no volume, in one snapshot with one of another workload."""
+    catalog = place.catalog
+    if catalog.snapshots(WORKLOAD):
+        return
+    with writing(catalog, WORKLOAD, patience=0):
+        began = catalog.store.now()
+        made = StreamedBundle(catalog, WORKLOAD, "run-a", 1, "database", "dump")
+        made.put("database.dump", [b"dump" * 99])
+        made.put("roles.sql", [b"roles"])
+        named = [made.commit(), *catalog.snapshots("other")[0].bundles]
+        write_snapshot(catalog, WORKLOAD, "run-a", 1, named, began=began, grace=GRACE)
+
+
 def pull(place: Place) -> None:
     pull_if_empty(place.volume, place.catalog, WORKLOAD, Start.REQUIRE)
 
@@ -156,6 +177,7 @@ SCENES = {
     "keep": Scene(two, keep, tidy_volume, 5),
     "quarantine": Scene(damaged, look, tidy_volume, 5, whole=False),
     "push": Scene(lambda place: write(place, 100), push_all, tidy_store, 40),
+    "stream": Scene(pushed_by_another, stream, tidy_store, 40),
     "pull": Scene(lost, pull, pull, 10),
     "restore": Scene(pushed, restore, tidy_volume, 15),
     "undo": Scene(restored, undo, tidy_volume, 15),

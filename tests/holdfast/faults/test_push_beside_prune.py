@@ -17,6 +17,7 @@ import pytest
 from holdfast.bundle import Bundle
 from holdfast.copies import prune as prune_module
 from holdfast.copies import push as push_module
+from holdfast.copies import writing as writing_module
 from holdfast.copies.prune import _Prune, prune
 from holdfast.copies.push import PushReport, _Push, push
 from holdfast.retention import Policy
@@ -194,10 +195,10 @@ def test_the_search_finds_a_push_that_does_not_look_for_tombstones(
 def test_the_search_finds_a_push_without_a_time_limit(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_limit(self: _Push, began: datetime, now: datetime) -> None:
-        assert now - began >= timedelta(0)
+    def no_limit(began: datetime, now: datetime, grace: timedelta) -> None:
+        assert now - began >= timedelta(0) and grace == GRACE
 
-    monkeypatch.setattr(_Push, "_check_time", no_limit)
+    monkeypatch.setattr(writing_module, "check_time", no_limit)
     with pytest.raises(Lost):
         every_cut(scene, range(9, 60), range(9, 60), dying=False)
 

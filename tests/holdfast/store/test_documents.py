@@ -1,5 +1,6 @@
 """Documents are bound to where they lie, and their fields to the manifests that they name."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,8 +36,8 @@ Change = Callable[[dict[str, Any]], None]
 
 def altered(snapshot: Snapshot, change: Change) -> bytes:
     """A document that is right in itself, its digest included, but for the change."""
-    fields = snapshot.model_dump(exclude={"digest"})
-    fields["bundles"] = [dict(entry) for entry in fields["bundles"]]
+    fields = json.loads(snapshot.to_bytes())
+    del fields["digest"]
     change(fields)
     return canonical({**fields, "digest": sha256(canonical(fields))})
 
@@ -72,6 +73,11 @@ def twice(document: dict[str, Any]) -> None:
     document["bundles"] *= 2
 
 
+def foreign_twice(document: dict[str, Any]) -> None:
+    moved(1, "other")(document)
+    document["bundles"] *= 2
+
+
 CHANGES: dict[str, Change] = {
     "another workload": lambda document: document.update(workload="other"),
     "another sequence": lambda document: document.update(sequence=8),
@@ -80,7 +86,9 @@ CHANGES: dict[str, Change] = {
     "a run that leads elsewhere": lambda document: document.update(run=".."),
     "a generation out of range": lambda document: document.update(generation=2**60),
     "a bundle twice": twice,
-    "data of another workload": moved(1, "other"),
+    "data of no workload": moved(1, "Other"),
+    "another workload's bundle twice": foreign_twice,
+    "empty labels": lambda document: document.update(labels={}),
     "data of another run": moved(2, "run-b"),
     "data of another generation": moved(3, "gen-0002"),
     "a path that leads out": moved(2, ".."),
@@ -132,6 +140,61 @@ def test_a_later_copy_and_a_bundle_without_labels_are_where_they_belong() -> Non
 
     assert is_copy(base, base) and is_copy(f"{base}-12", base)
     assert not any(is_copy(f"{base}{tail}", base) for tail in ("-0", "-", "-1x", "x", "-1/a"))
+
+
+def test_a_snapshot_may_name_a_bundle_of_another_workload_at_the_place_of_its_labels() -> None:
+    snapshot = made()
+    data = altered(snapshot, moved(1, "other"))
+
+    found = Snapshot.parse(data, snapshot.key)
+
+    assert [ref.workload for ref in found.foreign] == ["other"]
+    assert found.bundles[0].path == snapshot.bundles[0].path.replace("gpt/", "other/", 1)
+
+
+def test_a_bundle_of_another_workload_without_labels_is_bound_by_its_path() -> None:
+    def foreign(document: dict[str, Any]) -> None:
+        document["bundles"][0]["labels"] = {}
+        moved(1, "models")(document)
+        moved(2, "run-x")(document)
+        moved(3, "gen-0007")(document)
+
+    snapshot = made()
+    assert Snapshot.parse(altered(snapshot, foreign), snapshot.key).foreign
+
+
+def test_labels_of_a_snapshot_are_part_of_its_digest_and_absent_where_there_are_none() -> None:
+    plain = made()
+    labelled = Snapshot.build(
+        plain.workload,
+        plain.run,
+        plain.generation,
+        plain.sequence,
+        plain.created,
+        plain.bundles,
+        {"version": "3", "missing": 0},
+    )
+
+    assert b'"labels":{"missing":0,"version":"3"}' in labelled.to_bytes()
+    assert Snapshot.parse(labelled.to_bytes(), labelled.key) == labelled
+    assert "labels" not in json.loads(plain.to_bytes())
+    changed = labelled.to_bytes().replace(b'"version":"3"', b'"version":"4"')
+    with pytest.raises(Mismatch, match="digest"):
+        Snapshot.parse(changed, labelled.key)
+
+
+def test_a_streamed_bundle_lies_under_its_upload_label_and_no_other_text_counts_as_one() -> None:
+    entry = FileEntry(path="a", size=0, sha256="0" * 64)
+
+    def last(upload: str | int) -> str:
+        manifest = Manifest.build("database", "dump", [entry], {"upload": upload})
+        path = bundle_path("pipeline", "tracking", 1, manifest)
+        assert path.startswith("pipeline/tracking/gen-0001/dump/")
+        return "upload" if path.endswith(f"/{upload}") else path.rpartition("/")[2]
+
+    assert last("5" * 64) == "upload"
+    for odd in ("5" * 63, "A" * 64, "../" * 21 + "x", 5):
+        assert last(odd) == Manifest.build("database", "dump", [entry], {"upload": odd}).digest
 
 
 @pytest.fixture

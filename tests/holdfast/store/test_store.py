@@ -27,7 +27,7 @@ from holdfast.errors import (
 from holdfast.store import open_store
 from holdfast.store.base import Store, check_key
 from holdfast.store.directory import DirectoryStore
-from holdfast.store.s3 import MIB, PART, part_size
+from holdfast.store.s3_parts import MIB, PART, part_size
 from testkit.memory_store import MemoryStore, World
 from testkit.stores import keys
 

@@ -18,8 +18,8 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.store import open_store
-from holdfast.store.s3 import PART
 from holdfast.store.s3_client import connect
+from holdfast.store.s3_parts import PART
 from testkit.s3 import KEY, SECRET, Proxy, S3Server, free_port, self_signed, serve
 
 pytestmark = pytest.mark.s3
