@@ -123,10 +123,10 @@ $(BIN)/.training: $(BIN)/.dev requirements-training.txt
 ifeq ($(TORCH_INDEX),)
 	@echo "Installing PyTorch from the default index: on Linux this is the CUDA build, 5.4 GB installed."
 	@echo "A CPU build is enough for the demo: make $(MAKECMDGOALS) TORCH_INDEX=<an index that carries it>"
-	$(BIN)/python -m pip install --quiet -c requirements-training.txt torch torchdata numpy
+	$(BIN)/python -m pip install --quiet -c requirements-training.txt torch torchdata numpy mlflow-skinny
 else
 	$(BIN)/python -m pip install --quiet -c requirements-training.txt --index-url $(TORCH_INDEX) torch
-	$(BIN)/python -m pip install --quiet -c requirements-training.txt torchdata numpy
+	$(BIN)/python -m pip install --quiet -c requirements-training.txt torchdata numpy mlflow-skinny
 endif
 	@touch $@
 

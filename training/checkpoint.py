@@ -58,6 +58,7 @@ class Saved:
     seconds: float
     stall: float  # seconds that training waited
     size: int = 0  # bytes, known to rank 0
+    digest: str = ""  # of the bundle, known to rank 0
     problem: str | None = None
     refused: bool = False
 
@@ -196,16 +197,17 @@ class _InFlight:
 class Saver:
     """At most one save at a time. All ranks must call `begin` at the same steps.
 
-    `saved_step` is the step of the newest bundle that is known to be committed.
+    `saved_step` is the step of the newest bundle that is known to be committed; they are in
+    `parent`.
     """
 
     def __init__(self, volume: Volume, generation: int, ranks: Ranks, keep: int) -> None:
         self.cleanup = Cleanup(volume, keep)
-        self._parent = volume.generation_path(generation)
+        self.parent = volume.generation_path(generation)
         self._ranks = ranks
         self._stager = Stager(ranks.device)
         self._flight: _InFlight | None = None
-        self._size = 0
+        self._size, self._digest = 0, ""
         self.saved_step: int | None = None
 
     @property
@@ -219,7 +221,7 @@ class Saver:
         if self._flight is not None:
             raise RuntimeError(f"save of step {step} while step {self._flight.step} is in flight")
         name = f"step-{step:08d}"
-        writer = BundleStorageWriter(self._parent, name, labels, self._stager, self._committed)
+        writer = BundleStorageWriter(self.parent, name, labels, self._stager, self._committed)
         future = dcp.async_save(
             state,
             storage_writer=writer,
@@ -247,7 +249,7 @@ class Saver:
         seconds = (flight.ended or time.monotonic()) - flight.started
         if problem is None:
             self.saved_step = flight.step
-            return Saved(flight.step, seconds, flight.stall, self._size)
+            return Saved(flight.step, seconds, flight.stall, self._size, self._digest)
         if not isinstance(problem, CheckpointException):
             raise problem  # the group is broken: a rank is dead or silent
         flight.writer.abort()
@@ -256,7 +258,7 @@ class Saver:
 
     def _committed(self, bundle: Bundle) -> None:
         """On rank 0's writing thread."""
-        self._size = sum(entry.size for entry in bundle.manifest.files)
+        self._size, self._digest = bundle.manifest.size, bundle.manifest.digest
         self.cleanup.start()
 
 

@@ -174,6 +174,25 @@ class Config(BaseModel):
     attempts: int = Field(
         5, ge=1, description="starts in a row without a newer bundle before giving up for good"
     )
+    code: str | None = Field(
+        None,
+        min_length=1,
+        description="what names the code, such as a commit, as a label of each bundle "
+        "(default: a hash of this program's source)",
+    )
+    parent: str | None = Field(
+        None,
+        min_length=1,
+        description="the model that this run starts from, as a label of each bundle",
+    )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="name under which the final bundle is registered with MLflow",
+    )
+    tracking_timeout: float = Field(
+        60, gt=0, description="seconds that the end waits for MLflow to take what it lacks"
+    )
     shutdown_timeout: float = Field(
         110, gt=0, description="seconds that the ranks have to save when asked to stop"
     )

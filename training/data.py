@@ -20,17 +20,27 @@ from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from holdfast.errors import UsageError
+from holdfast.manifest import MANIFEST
+from training import lineage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Corpus(Dataset[tuple[Tensor, Tensor]]):
-    """Text files as one sequence of bytes, in samples of `block` bytes and the bytes after each."""
+    """Text files as one sequence of bytes, in samples of `block` bytes and the bytes after each.
+
+    `dataset` is the `content` of the dataset that the folder holds, if `holdfast get` made it.
+    """
 
     def __init__(self, folder: Path | None, block: int) -> None:
         self.source = folder or REPOSITORY
-        files = _texts(folder) if folder else _documents()
-        data = b"\n".join(path.read_bytes() for path in files)
+        files = _texts(folder) if folder else {path: path.read_bytes() for path in _documents()}
+        self.dataset: str | None = None
+        if folder and (manifest := lineage.dataset_in(folder)):
+            files.pop(folder / MANIFEST, None)
+            lineage.check(folder, manifest, files)
+            self.dataset = manifest.content
+        data = b"\n".join(files.values())
         self.block = block
         self.size = len(data)
         self.digest = hashlib.sha256(data).hexdigest()
@@ -132,8 +142,8 @@ def _documents() -> list[Path]:
     return sorted(REPOSITORY.glob("*.md")) + sorted((REPOSITORY / "docs").rglob("*.md"))
 
 
-def _texts(folder: Path) -> list[Path]:
-    """All files below `folder` that look like text, sorted by name."""
+def _texts(folder: Path) -> dict[Path, bytes]:
+    """All files below `folder` that look like text, sorted by name, with their bytes."""
     if not folder.is_dir():
         raise UsageError(f"--data '{folder}' is not a directory: give a folder of text files")
     found = [
@@ -142,4 +152,5 @@ def _texts(folder: Path) -> list[Path]:
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     ]
     found.sort(key=lambda path: path.relative_to(folder).as_posix().encode())
-    return [path for path in found if b"\0" not in path.read_bytes()]
+    read = {path: path.read_bytes() for path in found}
+    return {path: data for path, data in read.items() if b"\0" not in data}

@@ -75,7 +75,7 @@ def launch(config: Config, environment: Mapping[str, str], watch: Watch) -> Outc
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
         files = StopFiles(Path(folder))
-        ours = {k: v for k, v in environment.items() if k.startswith("HOLDFAST_")}
+        ours = {k: v for k, v in environment.items() if k.startswith(("HOLDFAST_", "MLFLOW_"))}
         try:
             handler = make_handler(config, files)
             spec = WorkerSpec(

@@ -62,6 +62,10 @@ EFFECTS: Mapping[str, Effect] = {
     "rejoin": Effect.OPERATION,
     "heartbeat": Effect.OPERATION,
     "attempts": Effect.OPERATION,
+    "code": Effect.PLACE,  # a label of its own, as are the parent and the image
+    "parent": Effect.PLACE,
+    "model": Effect.PLACE,
+    "tracking_timeout": Effect.PLACE,
     "shutdown_timeout": Effect.OPERATION,
 }
 

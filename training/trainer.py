@@ -9,7 +9,7 @@ from functools import partial
 from holdfast import durable
 from holdfast.errors import InvalidBundle
 from holdfast.volume import Volume
-from training import resume
+from training import lineage, resume
 from training.checkpoint import Saved, Saver
 from training.config import Config, WhenBusy
 from training.data import Corpus
@@ -20,6 +20,7 @@ from training.ranks import Ranks, joined
 from training.recover import Recovery, recover, remember, set_aside
 from training.state import State
 from training.stop import Stop
+from training.tracking import Facts, Tracking
 
 
 def train(config: Config, stop: Stop) -> Outcome:
@@ -39,6 +40,7 @@ def train(config: Config, stop: Stop) -> Outcome:
         trainer = Trainer(config, ranks, state, Saver(volume, generation, ranks, config.keep))
         outcome = trainer.run(recovery, generation, metrics, stop)
         state.close()
+    trainer.end_tracking(outcome)
     metrics.close()
     return outcome
 
@@ -54,14 +56,17 @@ class Trainer:
         self.fingerprint = fingerprint(config, ranks.world_size, state.corpus.digest)
         self.good: str | None = None  # the newest bundle
         self.refused = 0  # saves in a row whose state was not finite
+        self.lineage = lineage.lineage(config, state.corpus.dataset)
 
     def run(self, recovery: Recovery, generation: int, metrics: Metrics, stop: Stop) -> Outcome:
         config, state, saver = self.config, self.state, self.saver
         self.metrics = metrics
         self.generation = generation
+        self.tracking = self._track()
         self._introduce()
         self._resume(recovery)
         state.begin()
+        self.tracking.start()
         if os.environ["LOCAL_RANK"] == "0":
             stop.files.begin_training()
         self._clock()
@@ -94,6 +99,29 @@ class Trainer:
         self._report_cleanup()
         return outcome
 
+    def end_tracking(self, outcome: Outcome) -> None:
+        """Let MLflow have the rest, when no rank waits for this one any more."""
+        newest = self.saver.parent / self.good if self.good else None
+        self.tracking.end(outcome, newest, self.config.tracking_timeout)
+
+    def _track(self) -> Tracking:
+        """What goes to MLflow, from rank 0 alone, if the environment names a server."""
+        config, corpus = self.config, self.state.corpus
+        values = config.model_dump(mode="json")
+        params = {k: values[k] for k, e in resume.EFFECTS.items() if e is not resume.Effect.PLACE}
+        params |= {"world_size": self.ranks.world_size, "parameters": self.state.parameters}
+        facts = Facts(
+            run=config.run,
+            generation=self.generation,
+            workload=os.environ.get("HOLDFAST_WORKLOAD", config.run),
+            params=params,
+            lineage=self.lineage,
+            data=(corpus.source.name, corpus.digest),
+            model=config.model,
+        )
+        uri = os.environ.get("MLFLOW_TRACKING_URI") if self.ranks.first else None
+        return Tracking(uri, facts, self.metrics.say)
+
     def _save(self) -> None:
         """Begin a save, unless nobody could train on from this state."""
         self._last_save = time.monotonic()
@@ -110,6 +138,7 @@ class Trainer:
             "model": self.config.shape,
             "healthy": 1,  # what is not finite is not saved
         }
+        labels |= self.lineage
         labels |= as_labels(self.fingerprint)
         labels |= resume.as_label(self.config, self.state.corpus.digest)
         self.saver.begin(self.state.step, self.state.collect(), labels)
@@ -157,6 +186,7 @@ class Trainer:
         for change in changes:
             self.metrics.say(f"  changed: {change}")
         self.metrics.set(saved_step=self.state.step)
+        self.tracking.tag(resumed_from=recovery.bundle.manifest.digest)
         self.metrics.event(
             "resume",
             step=self.state.step,
@@ -196,6 +226,7 @@ class Trainer:
         rate = config.batch * config.block / (now - self._last_step)
         self._last_step = now
         self.metrics.set(step=step, loss=loss, tokens_per_second=rate)
+        self.tracking.step(step, loss=loss, tokens_per_second=rate)
         shown = round(loss, 6) if math.isfinite(loss) else None  # JSON has no NaN
         self.metrics.event("step", step=step, loss=shown, tokens_per_second=round(rate, 1))
         if step % config.log_every == 0 or step == config.steps:
@@ -259,6 +290,7 @@ class Trainer:
         self.metrics.set(saved_step=saved.step, save_seconds=saved.seconds)
         if self.ranks.first:
             self.metrics.set(save_bytes=saved.size)
+            self.tracking.tag(bundle=bundle, checkpoint=saved.digest)
         self.metrics.event(
             "save",
             step=saved.step,

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from testkit.postgresql import database, postgresql
 from tests.training.lab import Lab
 from training.outcome import Outcome
+
+__all__ = ["database", "postgresql"]
 
 
 @pytest.fixture(scope="session", autouse=True)
