@@ -20,6 +20,8 @@ PYTEST_ARGS ?=
 # One process per core of the smallest machine; all tests of a file share a process, and so its fixtures.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 BENCH_ARGS ?=
+# At how many points of a framework's save `make test-frameworks` kills it.
+KILLS ?= 30
 # How often `make soak` kills a training; each kill takes about ten seconds.
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
@@ -27,7 +29,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-slow test-light test-graph soak bench lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo test test-slow test-frameworks test-light test-graph soak bench lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,10 +42,13 @@ demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing 
 	$(BIN)/python -m sandbox demo
 
 test: $(BIN)/.training $(BIN)/.pipeline lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not frameworks" $(PYTEST_ARGS)
 
 test-slow: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## The slow tests: kills at every step, stacks compared, whole trainings
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m "slow and not frameworks" $(PYTEST_ARGS)
+
+test-frameworks: $(BIN)/.frameworks ## Trainings with other frameworks, killed at KILLS points of each one's save
+	HOLDFAST_KILLS=$(KILLS) $(PYTEST) -m frameworks tests/holdfast/integrations $(PYTEST_ARGS)
 
 test-light: lint $(CHECKERS) ## The tests that need no PyTorch, PostgreSQL or MLflow
 	$(PYTEST) -m "not torch and not pipeline" tests/infra tests/policy tests/blueprints tests/holdfast \
@@ -93,6 +98,8 @@ lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.to
 	$(COMPILE) -c requirements.txt --group infra --extra sandbox --extra dev -o requirements-dev.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt --extra training -o requirements-training.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -c requirements-training.txt --extra pipeline -o requirements-pipeline.txt pyproject.toml
+	$(COMPILE) -c requirements-training.txt -c requirements-pipeline.txt --extra frameworks \
+	  -o requirements-frameworks.txt pyproject.toml
 	$(COMPILE) -c requirements-training.txt --extra bench -o requirements-bench.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
 	$(COMPILE) --group tracking -o images/tracking/requirements.txt
@@ -133,6 +140,11 @@ endif
 # MLflow and PostgreSQL: 0.9 GB. As a constraint too, for the same reason: MLflow wants NumPy, not its build.
 $(BIN)/.pipeline: $(BIN)/.dev requirements-pipeline.txt
 	$(BIN)/python -m pip install --quiet -c requirements-pipeline.txt --editable .[pipeline]
+	@touch $@
+
+$(BIN)/.frameworks: $(BIN)/.training requirements-frameworks.txt
+	$(BIN)/python -m pip install --quiet -c requirements-frameworks.txt transformers accelerate lightning keras \
+	  orbax-checkpoint
 	@touch $@
 
 $(S3): | $(BIN)/.dev

@@ -29,10 +29,10 @@ from torch.futures import Future as TorchFuture
 
 from holdfast import durable
 from holdfast.bundle import Bundle, BundleWriter
+from holdfast.cleanup import Cleanup
 from holdfast.failpoint import failpoint
 from holdfast.manifest import FileEntry
 from holdfast.volume import Volume
-from training.cleanup import Cleanup
 from training.ranks import Ranks
 from training.state import canonical_pickle, is_finite
 

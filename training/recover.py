@@ -5,18 +5,14 @@ and load it only when every byte is right; a bundle that fails is quarantined an
 tried. Where none is left, `holdfast.recovery.recover` decides.
 """
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from holdfast import durable
 from holdfast.bundle import Bundle, check_files, verify
 from holdfast.errors import InvalidBundle
 from holdfast.labels import is_healthy
-from holdfast.manifest import FileEntry, canonical
+from holdfast.manifest import FileEntry
 from holdfast.recovery.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
 from holdfast.volume import Volume
 from training.config import Config
@@ -40,7 +36,7 @@ def recover(config: Config, volume: Volume, ranks: Ranks, metrics: Metrics) -> R
     bundle = _newest_valid(volume, ranks, metrics)
     if bundle is None:
         return ranks.broadcast_from_rank0(
-            lambda: without_a_bundle(_state(volume), config.start, _pulled(config.decision))
+            lambda: without_a_bundle(_state(volume), config.start, Pulled.told_by(config.decision))
         )
     shape = bundle.manifest.labels.get("model")
     if shape != config.shape:
@@ -55,19 +51,6 @@ def without_a_bundle(volume: VolumeState, start: Start, pulled: Pulled) -> Recov
     decision = decide_in_trainer(volume, pulled, start)
     outcome = {Action.STOP: Outcome.REFUSED, Action.RETRY: Outcome.RETRY}.get(decision.decision)
     return Recovery(decision.reason, outcome=outcome)
-
-
-def remember(decision: Path | None, bundle: str) -> None:
-    """Record in a decision file that says `fresh` that this training has a state now.
-
-    The init container does not run again when the trainer is restarted in its pod. Without this, a
-    volume that is lost meanwhile would look like a first start.
-    """
-    if decision is not None and _pulled(decision) is Pulled.FRESH:
-        reason = "the training saved it after a fresh start"
-        fields = {"decision": "use", "bundle": bundle, "reason": reason}
-        with suppress(OSError):  # a full scratch volume must not end the training
-            durable.write_durably(decision, canonical(fields))
 
 
 def split_files(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:
@@ -138,13 +121,3 @@ def set_aside(volume: Volume, damage: InvalidBundle, metrics: Metrics) -> None:
 def _state(volume: Volume) -> VolumeState:
     """Without a bundle to use: one that is there all the same is no reason for step 0."""
     return VolumeState.BAD if volume.has_bad() or volume.bundles() else VolumeState.NONE
-
-
-def _pulled(file: Path | None) -> Pulled:
-    if file is None:
-        return Pulled.NOT_ASKED
-    try:
-        decision = json.loads(file.read_text())["decision"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return Pulled.UNKNOWN
-    return Pulled.FRESH if decision == "fresh" else Pulled.STATE

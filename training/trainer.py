@@ -8,6 +8,7 @@ from functools import partial
 
 from holdfast import durable
 from holdfast.errors import InvalidBundle
+from holdfast.recovery.recover import remember
 from holdfast.volume import Volume
 from training import lineage, resume
 from training.checkpoint import Saved, Saver
@@ -17,7 +18,7 @@ from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.ranks import Ranks, joined
-from training.recover import Recovery, recover, remember, set_aside
+from training.recover import Recovery, recover, set_aside
 from training.state import State
 from training.stop import Stop
 from training.tracking import Facts, Tracking

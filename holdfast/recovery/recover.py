@@ -24,8 +24,11 @@ A retry is a new pod, which asks the store again.
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,6 +59,17 @@ class Pulled(StrEnum):
     UNKNOWN = "unknown"  # one is configured, but cannot be read
     FRESH = "fresh"  # the volume was empty and so was the store
     STATE = "state"  # there was a state: on the volume, or pulled to it
+
+    @classmethod
+    def told_by(cls, file: Path | None) -> Pulled:
+        """What this decision file tells; None where no pull is asked for one."""
+        if file is None:
+            return cls.NOT_ASKED
+        try:
+            decision = json.loads(file.read_text())["decision"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls.UNKNOWN
+        return cls.FRESH if decision == "fresh" else cls.STATE
 
 
 class Start(StrEnum):
@@ -153,6 +167,22 @@ def decide_in_trainer(volume: VolumeState, pulled: Pulled, start: Start) -> Deci
         case _:
             action, reason = Action.FRESH, "no bundle on the volume: starting at step 0"
     return Decision(action, None, 1, reason)
+
+
+def remember(file: Path | None, bundle: str) -> None:
+    """Record in a decision file that says `fresh` that this training has a state now.
+
+    The init container does not run again when the trainer is restarted in its pod. Without this, a
+    volume that is lost meanwhile would look like a first start.
+    """
+    from holdfast import durable
+    from holdfast.manifest import canonical
+
+    if file is not None and Pulled.told_by(file) is Pulled.FRESH:
+        reason = "the training saved it after a fresh start"
+        fields = {"decision": "use", "bundle": bundle, "reason": reason}
+        with suppress(OSError):  # a full scratch volume must not end the training
+            durable.write_durably(file, canonical(fields))
 
 
 def _has(volume: VolumeState) -> str:

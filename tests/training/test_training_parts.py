@@ -12,7 +12,7 @@ import pytest
 from holdfast.bundle import commit_directory
 from holdfast.errors import UsageError
 from holdfast.manifest import FileEntry
-from holdfast.recovery.recover import Pulled, Start, VolumeState
+from holdfast.recovery.recover import Pulled, Start, VolumeState, remember
 from holdfast.volume import Volume
 from training.config import load
 from training.crash_loop import CrashLoop, CrashLoopFound
@@ -20,7 +20,7 @@ from training.data import Corpus, Order, sample_at
 from training.fingerprint import as_labels, differences
 from training.metrics import Metrics
 from training.outcome import Outcome
-from training.recover import remember, split_files, without_a_bundle
+from training.recover import split_files, without_a_bundle
 from training.state import canonical_pickle
 from training.stop import SIGNALS, Stop, StopFiles, StopRequested, blocked_signals, forward_stop
 

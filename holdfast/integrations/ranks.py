@@ -1,0 +1,102 @@
+"""The processes that train together, as the framework has set them up."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: how long the others wait for rank 0 to commit, or for a rank that still writes
+PATIENCE = timedelta(hours=1)
+
+
+class Ranks:
+    """All ranks of `torch.distributed`, or this process alone where it is not in use.
+
+    Frameworks join their ranks late, some while training begins, so this looks at each call. It
+    talks on a gloo group of its own: a group that two threads use at once mixes up their messages,
+    and on NCCL each question would wait for the GPU. Methods other than properties are
+    *collective*: all ranks call them, in the same order.
+    """
+
+    def __init__(self) -> None:
+        self._world: Any = None
+        self._group: Any = None
+
+    @property
+    def size(self) -> int:
+        dist = _distributed()
+        return dist.get_world_size() if dist else 1
+
+    @property
+    def rank(self) -> int:
+        dist = _distributed()
+        return dist.get_rank() if dist else int(os.environ.get("RANK", "0"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes manifests and decides for all."""
+        return self.rank == 0
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is true on at least one rank."""
+        dist = _distributed()
+        if dist is None:
+            return mine
+        import torch
+
+        vote = torch.tensor([int(mine)])
+        dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=self._own_group(dist))
+        return bool(vote.item())
+
+    def gather(self, mine: T) -> list[T]:
+        """The values of all ranks, in the order of ranks, on every rank. Also a barrier."""
+        dist = _distributed()
+        if dist is None:
+            return [mine]
+        found: list[T] = [mine] * self.size
+        dist.all_gather_object(found, mine, group=self._own_group(dist))
+        return found
+
+    def from_first(self, decide: Callable[[], T]) -> T:
+        """What rank 0 decides, on all ranks; an exception on rank 0 is raised on all."""
+        dist = _distributed()
+        if dist is None:
+            return decide()
+        answer: list[tuple[T | None, Exception | None]] = [(None, None)]
+        if self.first:
+            try:
+                answer = [(decide(), None)]
+            except Exception as error:
+                answer = [(None, _portable(error))]
+        dist.broadcast_object_list(answer, src=0, group=self._own_group(dist))
+        value, failure = answer[0]
+        if failure is not None:
+            raise failure
+        return value  # type: ignore[return-value]
+
+    def _own_group(self, dist: Any) -> Any:
+        if self._world is not dist.group.WORLD:
+            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self._world = dist.group.WORLD
+        return self._group
+
+
+def _distributed() -> Any:
+    """`torch.distributed` once its ranks are joined. A framework without PyTorch has none."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist and dist.is_available() and dist.is_initialized() else None
+
+
+def _portable(error: Exception) -> Exception:
+    """The error if it can travel to the other ranks, else a plain one with its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,357 @@
+"""What the frameworks share: which bundle to go on from, each save, and how the process ends.
+
+A save that fails is said and the training goes on, as a full disk today may be empty tomorrow. But
+a process whose last save failed never ends as if all were well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from holdfast.bundle import Bundle, BundleWriter, check_files, commit_directory, verify
+from holdfast.cleanup import Cleanup
+from holdfast.defaults import KEEP
+from holdfast.errors import ExitCode, HoldfastError, InvalidBundle, RecoveryStopped, UsageError
+from holdfast.integrations.ranks import Ranks
+from holdfast.integrations.stop import StopSignal
+from holdfast.labels import is_healthy
+from holdfast.manifest import FileEntry
+from holdfast.printable import printable
+from holdfast.recovery.recover import (
+    Action,
+    Decision,
+    Pulled,
+    Start,
+    VolumeState,
+    decide_in_trainer,
+    remember,
+)
+from holdfast.volume import Volume
+
+#: how long the end of a process waits for the removal of older bundles, in seconds
+_CLEANUP_SECONDS = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """The bundles of one training, for all of its ranks.
+
+    What is not given comes from the environment that the stack sets: HOLDFAST_VOLUME, HOLDFAST_RUN,
+    HOLDFAST_KEEP (newest bundles that stay, default 3), HOLDFAST_START (`auto` or `require`) and
+    HOLDFAST_DECISION. Methods are *collective* unless they say otherwise: all ranks call them, in
+    the same order. One training at a time writes to a run.
+    """
+
+    def __init__(
+        self,
+        volume: Path | str | None = None,
+        run: str | None = None,
+        keep: int | None = None,
+        *,
+        framework: str = "",
+        start: Start | str | None = None,
+    ) -> None:
+        """Raises UsageError for a value that is missing or invalid. Not collective.
+
+        `framework` says who wrote the files; it becomes a label.
+        """
+        root = volume or os.environ.get("HOLDFAST_VOLUME")
+        name = run or os.environ.get("HOLDFAST_RUN")
+        if not root:
+            raise UsageError("no volume is named: pass volume=… or set HOLDFAST_VOLUME")
+        if not name:
+            raise UsageError("no run is named: pass run=… or set HOLDFAST_RUN")
+        if not Path(root).is_dir():
+            raise UsageError(f"volume '{root}' is not a directory: is it mounted there?")
+        self.volume = Volume(Path(root).absolute(), name)
+        self.keep = _number("HOLDFAST_KEEP", KEEP) if keep is None else keep
+        if self.keep < 1:
+            raise UsageError(f"cannot keep {self.keep} bundles: keep at least 1")
+        self.ranks = Ranks()
+        self.stop = StopSignal()
+        #: the step of the newest bundle that is known to be committed; on all ranks alike
+        self.saved_step: int | None = None
+        #: why the newest save failed; None if it did not
+        self.problem: str | None = None
+        self._framework = framework
+        self._start = _start(start or os.environ.get("HOLDFAST_START", "auto"))
+        decision = os.environ.get("HOLDFAST_DECISION")
+        self._decision = Path(decision) if decision else None
+        self._cleanup = Cleanup(self.volume, self.keep)
+        self._generation = 0
+
+    def resume(self) -> Bundle | None:
+        """The newest bundle of the present generation of which every byte is right.
+
+        None means step 0: the run has no state anywhere. A bad bundle is quarantined and the one
+        before is taken. Ranks that are joined share the reading. Raises RecoveryStopped where there
+        was state and none can be used: step 0 would bury it.
+        """
+        if self.ranks.first:
+            self.volume.sweep()
+        bundle = self._newest_valid()
+        if bundle is None:
+            decision = self.ranks.from_first(self._without_a_bundle)
+            if decision.decision is Action.STOP:
+                raise RecoveryStopped(decision.reason)
+            if decision.decision is Action.RETRY:
+                raise HoldfastError(decision.reason)
+            self.say(decision.reason)
+        else:
+            self.saved_step = bundle.step
+            self.say(f"resuming from {bundle.name}: every byte is verified")
+        self._generation = self.ranks.from_first(lambda: self.volume.present() or 1)
+        return bundle
+
+    def agree_on(self, bundle: Bundle | None) -> None:
+        """Raise HoldfastError unless all ranks resume from the same bundle.
+
+        For frameworks whose ranks are not joined yet when they call `resume`.
+        """
+        digests = self.ranks.gather(bundle.manifest.digest if bundle else None)
+        if len(set(digests)) > 1:
+            raise HoldfastError(
+                "ranks found different bundles to resume from: is the volume shared by all of them?"
+            )
+
+    def commit(
+        self,
+        directory: Path | str,
+        step: int,
+        *,
+        move: bool = True,
+        labels: Mapping[str, str | int] | None = None,
+    ) -> bool:
+        """Make a bundle of a directory that all ranks have finished, or are about to finish.
+
+        With `move` its files become those of the bundle and it is gone afterwards; across file
+        systems they are copied. Returns whether it is committed; if not, `problem` says why.
+        """
+        make = partial(
+            commit_directory,
+            Path(directory),
+            self._parent,
+            _name(step),
+            "checkpoint",
+            self._labels(step, labels),
+            move=move,
+        )
+        self.ranks.gather(None)  # every rank has written its files
+        return self._end_save(step, lambda: self._try(make))
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[Path], object],
+        labels: Mapping[str, str | int] | None = None,
+    ) -> bool:
+        """Call `write` with a directory on all ranks, then make a bundle of what they wrote there.
+
+        The directory is empty, hidden, and on the volume. Returns whether it is committed; if
+        `write` raised on any rank, or the commit failed, `problem` says why.
+        """
+        writer: BundleWriter | None = None
+
+        def begin() -> tuple[str, str | None]:
+            nonlocal writer
+            try:
+                writer = BundleWriter(self._parent, _name(step), "checkpoint")
+            except (HoldfastError, OSError) as error:
+                return "", _text(error)
+            return str(writer.path), None
+
+        path, problem = self.ranks.from_first(begin)
+        if problem is None:
+            problems = self.ranks.gather(_problem_of(partial(write, Path(path))))
+            problem = "; ".join(
+                f"rank {rank}: {text}" for rank, text in enumerate(problems) if text
+            )
+
+        def commit() -> str | None:
+            if writer is None:
+                return problem
+            with writer:
+                return problem or self._try(partial(writer.commit, self._labels(step, labels)))
+
+        return self._end_save(step, commit)
+
+    def stop_agreed(self) -> bool:
+        """Whether any rank was asked to stop; the same answer on all. Ask once for each step."""
+        return self.ranks.any(self.stop.asked)
+
+    def end(self, stopped: bool) -> None:
+        """End the training. Raises SystemExit 75 if it was `stopped` and that step is saved.
+
+        Raises HoldfastError (exit code 1) if the newest save failed. Not collective.
+        """
+        self.stop.end()
+        self._cleanup.wait(_CLEANUP_SECONDS, lambda: False)
+        if self.problem:
+            raise HoldfastError(self.problem)
+        if stopped:
+            self.say(f"stopped: step {self.saved_step} is saved")
+            raise SystemExit(int(ExitCode.STOPPED))
+
+    def say(self, text: str) -> None:
+        """One line on stderr, by rank 0. A log that cannot be written stops nothing."""
+        if self.ranks.first:
+            with suppress(OSError):
+                print(printable(f"holdfast: {text}"), file=sys.stderr, flush=True)
+
+    @property
+    def _parent(self) -> Path:
+        if not self._generation:
+            raise UsageError("nothing may be saved before resume(): call it at the start")
+        return self.volume.generation_path(self._generation)
+
+    def _labels(self, step: int, labels: Mapping[str, str | int] | None) -> Mapping[str, str | int]:
+        own: dict[str, str | int] = {
+            "run": self.volume.run,
+            "generation": self._generation,
+            "step": step,
+            "world_size": self.ranks.size,
+        }
+        if self._framework:
+            own["framework"] = self._framework
+        return {**(labels or {}), **own}
+
+    def _try(self, make: Callable[[], Bundle]) -> str | None:
+        """On rank 0: make the bundle; return why it failed."""
+        try:
+            bundle = make()
+        except (HoldfastError, OSError) as error:
+            return _text(error)
+        remember(self._decision, bundle.name)
+        self._cleanup.start()
+        return None
+
+    def _end_save(self, step: int, commit: Callable[[], str | None]) -> bool:
+        reason = self.ranks.from_first(commit)
+        if reason is None:
+            self.saved_step, self.problem = step, None
+        else:
+            self.problem = f"step {step} could not be saved: {reason}"
+            self.say(self.problem)
+        if self.ranks.first and (kept := self._cleanup.problem()):
+            self.say(f"older bundles could not be removed: {kept}")
+        return reason is None
+
+    def _newest_valid(self) -> Bundle | None:
+        while bundle := self.ranks.from_first(self._newest_complete):
+            found = self.ranks.gather(_check(bundle, self._mine(bundle.manifest.files)))
+            faults = [fault for _, fault in found if fault]
+            problems = [problem for of_rank, _ in found for problem in of_rank]
+            if not faults and not problems:
+                return bundle
+            if faults:
+                self.ranks.from_first(partial(self.volume.pass_over, bundle.path, faults[0]))
+            else:
+                damage = InvalidBundle(bundle.path, problems)
+                self.ranks.from_first(partial(self._set_aside, damage))
+        return None
+
+    def _mine(self, files: Sequence[FileEntry]) -> list[FileEntry]:
+        """This rank's share of the files to read."""
+        largest_first = sorted(files, key=lambda entry: entry.size, reverse=True)
+        return (
+            largest_first[self.ranks.rank :: self.ranks.size]
+            if self.ranks.size > 1
+            else largest_first
+        )
+
+    def _newest_complete(self) -> Bundle | None:
+        """On rank 0: the newest bundle whose manifest, files and sizes look right."""
+        for found in self.volume.scan():
+            path = found.path
+            if not self.volume.usable(path):
+                continue
+            if isinstance(found, InvalidBundle):
+                self._set_aside(found)
+            elif is_healthy(found.manifest.labels) is False:
+                self.say(f"{found.name} is marked as not healthy: it is not used")
+            else:
+                try:
+                    return verify(path, quick=True)
+                except InvalidBundle as damage:
+                    self._set_aside(damage)
+                except OSError as fault:
+                    self.volume.pass_over(path, fault)
+        self.volume.raise_unreadable()
+        return None
+
+    def _set_aside(self, damage: InvalidBundle) -> None:
+        # Where ranks are not joined yet, each looks by itself: one of them moves.
+        self.say(f"{damage}: {self.volume.set_aside(damage, move=self.ranks.first)}")
+
+    def _without_a_bundle(self) -> Decision:
+        bad = self.volume.has_bad() or bool(self.volume.bundles())
+        state = VolumeState.BAD if bad else VolumeState.NONE
+        return decide_in_trainer(state, Pulled.told_by(self._decision), self._start)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """For the outermost call of a script: an error of Holdfast ends it with the right exit code.
+
+    75 (saved after a stop) and 76 (a person has to look) tell Kubernetes whether to try again.
+    """
+    try:
+        yield
+    except HoldfastError as error:
+        print(printable(f"holdfast: {error}"), file=sys.stderr, flush=True)
+        raise SystemExit(int(error.exit_code)) from error
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _check(bundle: Bundle, mine: Sequence[FileEntry]) -> tuple[list[str], OSError | None]:
+    """What is wrong with these files, and the fault of the system that kept them from being read.
+
+    A rank that raises here would leave the others waiting for its part.
+    """
+    try:
+        return check_files(bundle.path, mine), None
+    except OSError as error:
+        return [], error
+
+
+def _problem_of(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # PyTorch's CheckpointException is no Exception
+        logger.exception("a rank could not write its part of a checkpoint")
+        return _text(error)
+    return None
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{variable}: invalid number {text!r}: use a whole number") from None
+
+
+def _start(text: str) -> Start:
+    try:
+        return Start(text)
+    except ValueError:
+        names = ", ".join(Start)
+        raise UsageError(f"invalid start {text!r}: use one of {names}") from None
