@@ -25,6 +25,8 @@ DOCTOR_MEMORY = Size(64 * 2**20)
 GRACE = timedelta(days=1)
 #: `doctor` warns when the latest snapshot is older
 MAX_AGE = timedelta(days=1)
+#: the kind of the bundles that a run goes on from: what HOLDFAST_KIND says otherwise
+KIND = "checkpoint"
 #: valid bundles that stay on a volume
 KEEP = 3
 #: seconds that one ActionSet may take

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, read_bundle, verify
+from holdfast.defaults import KIND
 from holdfast.errors import InvalidBundle, UsageError
 from holdfast.labels import is_healthy, newness
 from holdfast.manifest import MAX_INTEGER, check_name
@@ -30,13 +31,18 @@ logger = logging.getLogger(__name__)
 
 
 class Volume:
-    """The bundles of one run under `root`. The constructor neither reads nor creates anything."""
+    """The bundles of one run under `root`. The constructor neither reads nor creates anything.
 
-    def __init__(self, root: Path, run: str) -> None:
+    Only bundles of one `kind` count: a dataset that lies beside checkpoints is never the newest
+    checkpoint, and is neither pushed nor removed with them. With None all do, for who only looks.
+    """
+
+    def __init__(self, root: Path, run: str, kind: str | None = KIND) -> None:
         durable.require_utf8()
         self.root = Path(root)
         self.run = check_name(run, "run name")
         self.run_path = self.root / run
+        self.kind = kind
         self._failed: dict[Path, InvalidBundle] = {}
         #: bundles that were passed over because of a fault of the system
         self.unreadable: dict[Path, OSError] = {}
@@ -83,7 +89,8 @@ class Volume:
         for path in self._candidates(generation):
             try:
                 bundle = read_bundle(path)
-                found.append((newness(path.name, bundle.manifest.labels), bundle))
+                if self.kind in (None, bundle.manifest.kind):
+                    found.append((newness(path.name, bundle.manifest.labels), bundle))
             except InvalidBundle as error:
                 if durable.exists(path):  # else the writer's keep() just removed it
                     found.append((newness(path.name, {}), error))

@@ -45,14 +45,14 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "commit": (Rule(("volume", "run"), "with --parent", _given("parent")),),
     "doctor": (
         Rule(("owner", "workload", "memory", "max_age"), "without --store", _is("store", None)),
-        Rule(("run", "keep"), "without --volume", _is("volume", None)),
+        Rule(("run", "keep", "kind"), "without --volume", _is("volume", None)),
     ),
     "latest": (Rule(("path",), "with --output json", _is("output", Format.JSON)),),
     "list": _SIDES,
     "prune": (
         Rule((*_POLICY, "store", *_STORE), "with --side volume", _is("side", Side.VOLUME)),
         Rule(
-            ("keep", "volume", "run"),
+            ("keep", "volume", "run", "kind"),
             "without --side volume",
             lambda values: values["side"] != Side.VOLUME,
         ),

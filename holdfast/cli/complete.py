@@ -52,7 +52,7 @@ def _bundles(values: dict[str, Any]) -> Iterator[str]:
     root: Path = values["volume"]
     runs = [values["run"]] if values.get("run") else [path.name for path in root.iterdir()]
     for run in runs:
-        for _, bundle in Volume(root, run).history():
+        for _, bundle in Volume(root, run, None).history():
             yield bundle.name
 
 

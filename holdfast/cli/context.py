@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from holdfast.volume import Volume
 
 
-def open_volume(root: Path | None, run: str | None) -> Volume:
-    """The run on the volume. Without a run name: the only one that is there."""
+def open_volume(root: Path | None, run: str | None, kind: str | None = None) -> Volume:
+    """The run on the volume. Without a run name: the only one that is there; without a kind, its
+    bundles of every kind."""
     from holdfast.manifest import component_problem
     from holdfast.volume import Volume
 
@@ -40,7 +41,7 @@ def open_volume(root: Path | None, run: str | None) -> Volume:
             held = f"it holds {', '.join(runs)}" if runs else "it holds none yet"
             raise UsageError(f"no run is named, and {held}: give --run or set HOLDFAST_RUN")
         run = runs[0]
-    return Volume(root, run)
+    return Volume(root, run, kind)
 
 
 def open_catalog(

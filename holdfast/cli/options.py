@@ -107,6 +107,17 @@ Workload = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+Kind = Annotated[
+    str,
+    typer.Option(
+        "--kind",
+        envvar="HOLDFAST_KIND",
+        help="The kind of the bundles that the run goes on from; others on the volume do not"
+        " count. An application's volume holds models.",
+        metavar="KIND",
+        rich_help_panel=_WHERE,
+    ),
+]
 Memory = Annotated[
     int,
     typer.Option(

@@ -138,6 +138,8 @@ class _Push:
         if isinstance(found, PassedOver):
             self.progress.note(f"{found}; making a new snapshot")
             return None
+        while found is not None and not found.has(self.volume.kind):
+            found = next((one for one in search if isinstance(one, Snapshot)), None)
         if found is None or found.generation != self.volume.present():
             return None
         return found if _names(found, newest) and _sound(found, bad) else None
@@ -272,7 +274,8 @@ class _Push:
                 f"run '{run}' has no readable bundle to push, only"
                 f" {', '.join(sorted(self.skipped))}: see `holdfast verify`"
             )
-        if latest := next(self.catalog.newest_first(self.workload, run), None):
+        protected = self.catalog.newest_first(self.workload, run)
+        if latest := next((one for one in protected if one.has(self.volume.kind)), None):
             raise EmptyVolume(
                 f"run '{run}' has no bundle on the volume '{self.volume.root}', but snapshots in"
                 f" the store (latest {latest.id}): mount the right volume, or refill it with"
@@ -282,7 +285,10 @@ class _Push:
 
     def _report(self, latest: Snapshot | None) -> PushReport:
         if latest is None:
-            message = f"run '{self.volume.run}' has no bundle yet: nothing to push"
+            others = Volume(self.volume.root, self.volume.run, None).bundles()
+            kinds = ", ".join(sorted({bundle.manifest.kind for bundle in others}))
+            what = f"bundle of kind {self.volume.kind}, only of {kinds}" if kinds else "bundle"
+            message = f"run '{self.volume.run}' has no {what} yet: nothing to push"
         elif self.created:
             message = f"pushed {', '.join(s.bundles[0].name for s in self.created)}"
         else:

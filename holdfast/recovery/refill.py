@@ -116,11 +116,14 @@ def _ask(volume: Volume, catalog: Catalog | None, workload: str, answer: float) 
         passed_over += rolled_back(volume, soon, workload, index)
         for found in soon.candidates(workload, index=index, answer=answer):
             if found.run in (None, volume.run):
-                if isinstance(found, Snapshot):
+                if isinstance(found, PassedOver):
+                    passed_over.append(found)
+                elif not found.has(volume.kind):
+                    passed_over.append(_of_another_kind(found, volume))
+                else:
                     if not passed_over:
                         remember(volume, catalog, found)
                     return _Answer(StoreState.SNAPSHOT, None, tuple(passed_over))
-                passed_over.append(found)
     except (StoreError, DeadlineExceeded, OwnerMismatch) as error:
         return _Answer(StoreState.UNREACHABLE, error, tuple(passed_over))
     known, _ = recall(volume, catalog, workload)
@@ -162,6 +165,9 @@ def _refill(
             if isinstance(found, PassedOver):
                 if found not in passed_over:
                     passed_over.append(found)
+            elif not found.has(volume.kind):
+                if (other := _of_another_kind(found, volume)) not in passed_over:
+                    passed_over.append(other)
             elif found.id in failed:
                 doubtful.append(found)
                 reason = "it failed its last verification"
@@ -182,12 +188,22 @@ def _refill(
         newer = tuple(one for one in passed_over if one.snapshot > snapshot.id)
         if not newer:
             remember(volume, catalog, snapshot)
-        newest = max(pulled, key=lambda b: newness(b.name, b.manifest.labels))
+        mine = [b for b in pulled if volume.kind in (None, b.manifest.kind)]
+        newest = max(mine, key=lambda b: newness(b.name, b.manifest.labels))
         reason = f"{decision.reason}: pulled {snapshot.id}"
         if newer:
             reason += f"; passed over {', '.join(one.snapshot for one in newer)}"
         return Decision(Action.PULLED, newest.name, generation, reason, newer)
     raise _stopped(volume, "all snapshots in the store are damaged or missing", passed_over)
+
+
+def _of_another_kind(snapshot: Snapshot, volume: Volume) -> PassedOver:
+    kinds = ", ".join(sorted({ref.kind for ref in snapshot.bundles}))
+    return PassedOver(
+        snapshot.id,
+        f"it holds a {kinds}, and this run goes on from a {volume.kind}: see --kind",
+        snapshot.run,
+    )
 
 
 def _stopped(volume: Volume, reason: str, passed_over: Sequence[PassedOver]) -> RecoveryStopped:

@@ -59,6 +59,11 @@ def stage(
             f"snapshot {snapshot.id} is of run '{snapshot.run}', the volume holds"
             f" '{volume.run}': give --run {snapshot.run} if you mean it"
         )
+    if not snapshot.has(volume.kind):
+        raise UsageError(
+            f"snapshot {snapshot.id} has no bundle of kind '{volume.kind}', which this run goes on"
+            " from: choose another, or give --kind"
+        )
     with run_lock(volume.run_path):
         _remove_stages(volume)
         draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
@@ -186,7 +191,7 @@ def _marker(directory: Path) -> dict[str, object]:
 
 def _sound(volume: Volume, number: int) -> list[Bundle]:
     found = []
-    for bundle in volume.bundles(number):
+    for bundle in Volume(volume.root, volume.run, None).bundles(number):
         try:
             found.append(bundles.verify(bundle.path, quick=True))
         except InvalidBundle:

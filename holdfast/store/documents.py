@@ -165,6 +165,10 @@ class Snapshot(Document):
         """The bundles of other workloads that it names."""
         return tuple(ref for ref in self.bundles if ref.workload != self.workload)
 
+    def has(self, kind: str | None) -> bool:
+        """Whether a bundle of this kind is in it, so that a run of that kind can go on from it."""
+        return kind is None or any(ref.kind == kind for ref in self.bundles)
+
     @property
     def healthy(self) -> bool | None:
         """Whether all its bundles are marked good, or one is marked bad; None if neither."""

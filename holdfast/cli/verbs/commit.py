@@ -108,7 +108,7 @@ def commit(
         raise UsageError("the bundle needs a name: give --name or --step")
     target = None
     if parent is None:
-        target = open_volume(volume, run)
+        target = open_volume(volume, run, kind)
         generation = target.present() or 1
         parent = target.generation_path(generation)
         _set(labels, "run", target.run)

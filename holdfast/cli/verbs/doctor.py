@@ -10,7 +10,7 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, say, table
-from holdfast.defaults import DOCTOR_MEMORY, KEEP, MAX_AGE
+from holdfast.defaults import DOCTOR_MEMORY, KEEP, KIND, MAX_AGE
 from holdfast.errors import ExitCode, UsageError
 from holdfast.text import plural
 
@@ -32,6 +32,7 @@ def doctor(
     keep: options.Keep = KEEP,
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
@@ -60,7 +61,7 @@ def doctor(
 
     def opened_volume() -> Volume:
         assert volume is not None
-        return Volume(volume, run) if run else open_volume(volume, run)
+        return Volume(volume, run, kind) if run else open_volume(volume, run, kind)
 
     if volume is not None:
         groups.append(

@@ -9,6 +9,7 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, result, say
+from holdfast.defaults import KIND
 from holdfast.errors import NoSnapshot
 from holdfast.text import size, when
 
@@ -25,6 +26,7 @@ def latest(
     quick: options.Quick = False,
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Print the newest valid bundle of the present generation.
@@ -38,7 +40,7 @@ def latest(
     from holdfast.errors import InvalidBundle
     from holdfast.labels import is_healthy
 
-    target = open_volume(volume, run)
+    target = open_volume(volume, run, kind)
     if quick:
         bundle = None
         for found in target.bundles():

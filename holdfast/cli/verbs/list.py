@@ -67,17 +67,17 @@ def _bundles(volume: Volume) -> list[dict[str, Any]]:
     pins = volume.pins()
     rows: list[dict[str, Any]] = []
     for generation in reversed(volume.generations()):
-        newest = generation == volume.present()
+        newest = set()  # the kinds of which a newer one was seen
         for found in volume.scan(generation):
             if isinstance(found, InvalidBundle):
                 rows.append(_no_bundle(found.path.name, generation, "damaged"))
                 continue
             states = {
-                "newest": newest,
+                "newest": generation == volume.present() and found.manifest.kind not in newest,
                 "pinned": (generation, found.name) in pins,
                 "unhealthy": is_healthy(found.manifest.labels) is False,
             }
-            newest = False
+            newest.add(found.manifest.kind)
             rows.append(
                 {
                     "bundle": found.name,

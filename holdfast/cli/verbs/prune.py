@@ -14,7 +14,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_catalog, open_volume
 from holdfast.cli.output import dry_note, emit, say, table
 from holdfast.cli.progress import progress
-from holdfast.defaults import GRACE, KEEP, MEMORY
+from holdfast.defaults import GRACE, KEEP, KIND, MEMORY
 from holdfast.errors import HoldfastError
 from holdfast.retention import Policy
 from holdfast.text import plural, size
@@ -45,6 +45,7 @@ def prune(
     dry_run: options.DryRun = False,
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
@@ -61,7 +62,7 @@ def prune(
     Example: holdfast prune --keep-last 7 --daily 14 --dry-run
     """
     if side is options.Side.VOLUME:
-        _prune_volume(volume, run, keep, dry_run, output)
+        _prune_volume(volume, run, kind, keep, dry_run, output)
         return
     from holdfast.copies.prune import prune as run_prune
 
@@ -103,9 +104,14 @@ def _report(report: PruneReport) -> None:
 
 
 def _prune_volume(
-    volume: Path | None, run: str | None, keep: int, dry_run: bool, output: options.Format
+    volume: Path | None,
+    run: str | None,
+    kind: str,
+    keep: int,
+    dry_run: bool,
+    output: options.Format,
 ) -> None:
-    target = open_volume(volume, run)
+    target = open_volume(volume, run, kind)
     say(f"keep the newest {keep} bundles of run {target.run} on {target.root}{dry_note(dry_run)}")
     removed = target.keep(keep, dry_run=dry_run)
     did = "would remove" if dry_run else "removed"

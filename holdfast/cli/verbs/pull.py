@@ -13,7 +13,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_catalog, open_snapshot, open_volume
 from holdfast.cli.output import emit, say
 from holdfast.cli.progress import progress
-from holdfast.defaults import MEMORY
+from holdfast.defaults import KIND, MEMORY
 from holdfast.errors import UsageError
 from holdfast.recovery.recover import Decision, Start
 from holdfast.text import figures
@@ -58,6 +58,7 @@ def pull(
     ] = None,
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
@@ -80,7 +81,17 @@ def pull(
         if into is not None:
             raise UsageError(f"--into {into} and --if-empty exclude each other: give one of them")
         _pull_if_empty(
-            volume, run, store, owner, workload, memory, deadline, start, decision_file, output
+            volume,
+            run,
+            kind,
+            store,
+            owner,
+            workload,
+            memory,
+            deadline,
+            start,
+            decision_file,
+            output,
         )
         return
     from holdfast.copies.pull import pull as run_pull
@@ -93,7 +104,7 @@ def pull(
     into = into and into.resolve()
     catalog, choice = open_snapshot(snapshot, run, store, owner, workload, memory, deadline, place)
     chosen = choice.snapshot
-    target = None if place is None else Volume(place, chosen.run)
+    target = None if place is None else Volume(place, chosen.run, kind)
     if target is not None:
         into = target.generation_path(target.present() or chosen.generation)
     assert into is not None
@@ -125,6 +136,7 @@ def pull(
 def _pull_if_empty(
     volume: Path | None,
     run: str | None,
+    kind: str,
     store: str | None,
     owner: str | None,
     workload: str | None,
@@ -138,7 +150,7 @@ def _pull_if_empty(
 
     if decision_file is not None:
         decision_file.unlink(missing_ok=True)  # of an earlier try
-    target = open_volume(volume, options.required(run, "run"))
+    target = open_volume(volume, options.required(run, "run"), kind)
     workload = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline, check=False) if store else None
     say(f"recover run {target.run} on {target.root}, start {start}, store {store or '-'}")

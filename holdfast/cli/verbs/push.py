@@ -12,7 +12,7 @@ from holdfast.cli import options
 from holdfast.cli.context import open_catalog, open_volume
 from holdfast.cli.output import emit, phase_output, say
 from holdfast.cli.progress import progress
-from holdfast.defaults import GRACE, MEMORY, Select
+from holdfast.defaults import GRACE, KIND, MEMORY, Select
 from holdfast.text import figures, plural
 
 
@@ -27,6 +27,7 @@ def push(
     ] = Select.NEWEST,
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
@@ -47,7 +48,7 @@ def push(
     """
     from holdfast.copies.push import push as run_push
 
-    source = open_volume(volume, run)
+    source = open_volume(volume, run, kind)
     workload = options.required(workload, "workload")
     catalog = open_catalog(store, owner, memory, deadline)
     what = "every new bundle" if select is Select.ALL else "the newest bundle"

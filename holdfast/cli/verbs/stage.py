@@ -9,7 +9,7 @@ from holdfast.cli import options
 from holdfast.cli.context import choose_snapshot, open_catalog, open_volume
 from holdfast.cli.output import emit, phase_output, say
 from holdfast.cli.progress import progress
-from holdfast.defaults import MEMORY
+from holdfast.defaults import KIND, MEMORY
 from holdfast.text import figures
 
 
@@ -17,6 +17,7 @@ def stage(
     snapshot: options.Snapshot = "latest",
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     store: options.Store = None,
     owner: options.Owner = None,
     workload: options.Workload = None,
@@ -34,7 +35,7 @@ def stage(
     """
     from holdfast.recovery.restore import stage as run_stage
 
-    target = open_volume(volume, run)
+    target = open_volume(volume, run, kind)
     catalog = open_catalog(store, owner, memory, deadline)
     name = options.required(workload, "workload")
     choice = choose_snapshot(catalog, name, target.run, snapshot, volume)

@@ -9,6 +9,7 @@ import typer
 from holdfast.cli import options
 from holdfast.cli.context import open_volume
 from holdfast.cli.output import emit, phase_output, say
+from holdfast.defaults import KIND
 from holdfast.errors import UsageError
 
 
@@ -35,6 +36,7 @@ def switch(
     ] = None,
     volume: options.Volume = None,
     run: options.Run = None,
+    kind: options.Kind = KIND,
     kanister: options.Kanister = False,
     output: options.Output = options.Format.TABLE,
 ) -> None:
@@ -50,7 +52,7 @@ def switch(
 
     if (stage_id is None) == (generation is None):
         raise UsageError("no target, or two: give either a stage or --generation N")
-    target = open_volume(volume, run)
+    target = open_volume(volume, run, kind)
     if generation is not None:
         say(f"switch run {target.run} to the bundles of generation {generation}")
         present = restore.switch_to_generation(target, generation)
