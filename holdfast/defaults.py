@@ -27,6 +27,8 @@ GRACE = timedelta(days=1)
 MAX_AGE = timedelta(days=1)
 #: the kind of the bundles that a run goes on from: what HOLDFAST_KIND says otherwise
 KIND = "checkpoint"
+#: workloads of a store that are no one's: what all share, and the state of the pipeline
+DATASETS, MODELS, PIPELINE = RESERVED = ("datasets", "models", "pipeline")
 #: valid bundles that stay on a volume
 KEEP = 3
 #: seconds that one ActionSet may take

@@ -13,6 +13,7 @@ from holdfast import defaults
 from holdfast.errors import ExitCode
 from holdfast.recovery.recover import Start
 from infra import versions
+from infra.settings.stack import RESERVED_WORKLOADS
 from infra.settings.workload import Workload
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,10 @@ def test_a_workload_knows_the_same_selections_as_a_push() -> None:
 
 def test_a_workload_and_the_command_line_wait_equally_long_before_they_delete() -> None:
     assert Workload.model_fields["grace"].default == defaults.GRACE.total_seconds()
+
+
+def test_no_workload_of_a_stack_has_a_name_that_the_data_plane_keeps_for_itself() -> None:
+    assert defaults.RESERVED == RESERVED_WORKLOADS
 
 
 def test_the_job_gives_up_where_no_retry_helps_and_counts_no_orderly_stop() -> None:

@@ -18,6 +18,9 @@ from infra.settings.workload import Workload
 #: Namespaces that the cluster or another layer owns.
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "holdfast-system")
 
+#: Names in the backup store that are not a workload's: datasets, models, the pipeline's state.
+RESERVED_WORKLOADS = ("datasets", "models", "pipeline")
+
 
 class KubernetesSettings(Model):
     """Which cluster, and how to reach it."""
@@ -99,8 +102,14 @@ class Settings(Model):
 
     @field_validator("workloads")
     @classmethod
-    def _namespaces_are_the_stacks(cls, workloads: dict[str, Workload]) -> dict[str, Workload]:
+    def _names_and_namespaces_are_free(cls, workloads: dict[str, Workload]) -> dict[str, Workload]:
         for name, workload in workloads.items():
+            if name in RESERVED_WORKLOADS:
+                kept = ", ".join(RESERVED_WORKLOADS)
+                raise ValueError(
+                    f"{name} is a place of its own in the backup store ({kept} are): use another "
+                    "name, such as churn"
+                )
             if workload.namespace in SYSTEM_NAMESPACES:
                 raise ValueError(
                     f"{name} is in namespace {workload.namespace}, which belongs to the "

@@ -40,6 +40,8 @@ W = "workloads__gpt__"
          "write a whole number and a unit, such as 10Gi"),
         ({f"{W}volume__size": -1}, "workloads.gpt.volume.size: -1 is a number: "
          "write text in quotes, '-1'"),
+        ({"workloads": {"models": WORKLOAD}}, "workloads: models is a place of its own in the "
+         "backup store (datasets, models, pipeline are): use another name, such as churn"),
         ({f"{W}min_nodes": 2}, "workloads.gpt: min_nodes 2 is more than nodes 1: "
                                "use 1 at most"),
         ({f"{W}nodes": 2}, "workloads.gpt: volume 'host-path' cannot be shared by 2 nodes: "
