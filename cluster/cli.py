@@ -1,0 +1,183 @@
+"""The command line: `python -m cluster up | down | status`."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cluster import node, processes, s3
+from cluster.build import build as build_tools
+from cluster.errors import ClusterProblem
+from cluster.images import Image, archive, identity, images
+from cluster.places import BUILT, KUBECONFIG, LOGS, PROJECT, STATE
+
+app = typer.Typer(
+    help="A real single-node Kubernetes on this machine, with what the stack `local` needs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+#: Where the stack `local` and the default StorageClass have their directories.
+VOLUMES = Path("/var/lib/holdfast-node")
+_MANIFESTS = PROJECT / "cluster" / "manifests"
+
+
+def fail(error: ClusterProblem) -> NoReturn:
+    """What is wrong on stderr; exit code 1."""
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(1)
+
+
+Context = Annotated[
+    str, typer.Option(help="Use this context of the kubeconfig, and start no cluster.")
+]
+
+
+@app.command()
+def up(context: Context = "") -> None:
+    """Build what is missing, start the node, load the images; until all of it is ready.
+
+    The first time takes about 20 minutes on two cores, a start from what was built a minute. With
+    --context the cluster is yours: it gets the S3 server, and its images are for you to load.
+    """
+    began = time.monotonic()
+    try:
+        if context:
+            _serve_s3(["kubectl", f"--context={context}"], dict(os.environ))
+            typer.echo(f"context {context} has the S3 server; `make e2e CONTEXT={context}`")
+            return
+        _packages(node.requirements())
+        build_tools()
+        wanted = images()
+        node.start_control_plane()
+        node.start_runtime()
+        for image in wanted:
+            load(image)
+        node.start_kubelet()
+        for name in ("coredns", "storage"):
+            _kubectl("apply", "--filename", str(_MANIFESTS / f"{name}.yaml"))
+        _kubectl("wait", "--for=condition=Ready", f"node/{node.NODE}", "--timeout=120s")
+        for namespace, deployment in (
+            ("kube-system", "coredns"),
+            ("local-path-storage", "local-path-provisioner"),
+        ):
+            _kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=180s",
+                     f"--namespace={namespace}")  # fmt: skip
+        _serve_s3(node.kubectl(), node.environment())
+    except ClusterProblem as error:
+        fail(error)
+    typer.echo(f"Kubernetes is ready after {time.monotonic() - began:.0f} s; logs in {LOGS}")
+    typer.echo(f"  export KUBECONFIG={KUBECONFIG} PATH={BUILT / 'bin'}:$PATH")
+
+
+@app.command()
+def down() -> None:
+    """Stop what `up` started, by its recorded processes, and remove the cluster with its volumes.
+
+    What was built stays, and so do the images and the logs: the next `up` takes a minute.
+    """
+    node.stop()
+    KUBECONFIG.unlink(missing_ok=True)
+    for data in ("etcd", "kubelet", "processes", "mounts-ready"):
+        _remove(STATE / data)
+    _remove(VOLUMES)
+    typer.echo("stopped: nothing of the cluster runs any more")
+
+
+@app.command()
+def status() -> None:
+    """The processes of the node, and what does not run in the cluster. Exits 1 if it is down."""
+    for name in node.PROCESSES:
+        process = processes.running(name)
+        typer.echo(f"  {name}: {f'process {process.pid}' if process else 'not running'}")
+    if not node.kubectl_answers("get", "--raw", "/readyz"):
+        fail(ClusterProblem("the API server does not answer: run `make cluster`"))
+    subprocess.run(node.kubectl("get", "nodes,pods", "--all-namespaces"))
+
+
+@app.command(name="images")
+def write_images(
+    folder: Annotated[Path, typer.Argument(help="Where the archives go.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all if empty.")] = None,
+) -> None:
+    """Write OCI archives, for clusters that load images from files (kind, minikube, k3d)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        build_tools()
+        for image in images():
+            short = image.name.rpartition("/")[2].partition(":")[0]
+            if not names or any(part in short for part in names):
+                with (folder / f"{short}.tar").open("wb") as file:
+                    archive(image, file)
+                typer.echo(f"{folder / short}.tar  {image.name}")
+    except ClusterProblem as error:
+        fail(error)
+
+
+def load(image: Image) -> None:
+    """Give an image to the node, unless it has just this one."""
+    mark = STATE / "images" / f"{image.name.replace('/', '_')}"
+    wanted = identity(image)
+    if mark.exists() and mark.read_text() == wanted and _has(image.name):
+        return
+    typer.echo(f"loading {image.name}")
+    command = node.ctr("images", "import", "-")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing:
+        assert importing.stdin is not None
+        archive(image, importing.stdin)
+        importing.stdin.close()
+    if importing.returncode:
+        raise ClusterProblem(f"containerd does not take image {image.name}: see above")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(wanted)
+
+
+def _has(image: str) -> bool:
+    listed = subprocess.run(node.ctr("images", "list", "--quiet"), capture_output=True, text=True)
+    return image in listed.stdout.split()
+
+
+def _packages(missing: list[str]) -> None:
+    if not missing:
+        return
+    words = " ".join(missing).split()
+    if shutil.which("apt-get") is None:
+        raise ClusterProblem(f"these are missing, by their Debian names: {' '.join(words)}")
+    typer.echo(f"installing {' '.join(words)}")
+    for command in (
+        ["apt-get", "update", "--quiet=2"],
+        ["apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends", *words],
+    ):
+        done = subprocess.run(["env", "DEBIAN_FRONTEND=noninteractive", *command])
+        if done.returncode:
+            raise ClusterProblem(f"apt-get could not install {' '.join(words)}: see above")
+
+
+def _kubectl(*arguments: str) -> None:
+    _run(node.kubectl(*arguments))
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise ClusterProblem(f"{' '.join(command)} failed: {done.stderr.strip()}; logs in {LOGS}")
+
+
+def _serve_s3(kubectl: list[str], environment: dict[str, str]) -> None:
+    _run([*kubectl, "apply", "--filename", str(_MANIFESTS / "s3.yaml")], environment)
+    _run(
+        [*kubectl, "rollout", "status", "deployment/s3", f"--namespace={s3.NAMESPACE}",
+         "--timeout=180s"],
+        environment,
+    )  # fmt: skip
+    s3.enable_versioning(environment)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,299 @@
+"""One node with its control plane, as plain processes: no init system, no Docker.
+
+The recipe with its reasons is in docs/cluster.md. Started in this order, stopped in the reverse.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from cluster import keys, processes
+from cluster.errors import ClusterProblem
+from cluster.places import BIN, KUBECONFIG, LOGS, STATE, tools_first
+
+#: As kind calls its node, so that the stack `local` fits without a change.
+NODE = "kind-control-plane"
+PAUSE_IMAGE = "localhost/pause:dev"
+SERVICES = "10.96.0.0/16"
+DNS = "10.96.0.10"
+PODS = "10.244.0.0/16"
+_BRIDGE = "holdfast0"
+_ETCD = "http://127.0.0.1:2379"
+_SOCKET = STATE / "containerd.sock"
+#: Debian packages, by a program that each brings.
+PROGRAMS = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "etcd": "etcd-server",
+    "nft": "nftables",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "openssl": "openssl",
+    "mmdebstrap": "mmdebstrap",
+    "gcc": "gcc libc6-dev",
+    "nsenter": "util-linux",
+    "ip": "iproute2",
+}
+_CNI = Path("/usr/lib/cni")
+#: In the order of their start.
+PROCESSES = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "mounts",
+    "containerd",
+    "kubelet",
+    "kube-proxy",
+)
+
+
+def requirements() -> list[str]:
+    """Debian packages that are missing.
+
+    Raises:
+        ClusterProblem: this cannot be a node, and no package changes that.
+    """
+    if os.geteuid() != 0:
+        raise ClusterProblem("a node needs root: run as root, or name another cluster by CONTEXT")
+    packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+    if not (_CNI / "bridge").exists():
+        packages.append("containernetworking-plugins")
+    return packages
+
+
+def address() -> str:
+    """The machine's own address: what pods can reach, unlike 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; asks which interface would
+        except OSError:
+            raise ClusterProblem(
+                "this machine has no route to anywhere: give an interface an address and a "
+                "default route, which pods need to reach the API server"
+            ) from None
+        return str(probe.getsockname()[0])
+
+
+def start_control_plane() -> None:
+    """etcd, API server, controllers and scheduler, until they answer."""
+    here = address()
+    keys.make(here)
+    processes.start(
+        "etcd",
+        ["etcd", f"--data-dir={STATE / 'etcd'}", f"--listen-client-urls={_ETCD}",
+         f"--advertise-client-urls={_ETCD}", "--listen-peer-urls=http://127.0.0.1:2380"],
+    )  # fmt: skip
+    k = keys.KEYS
+    processes.start(
+        "kube-apiserver",
+        [str(BIN / "kube-apiserver"), f"--advertise-address={here}", f"--etcd-servers={_ETCD}",
+         f"--secure-port={keys.PORT}", f"--service-cluster-ip-range={SERVICES}",
+         "--authorization-mode=Node,RBAC", "--allow-privileged=true",
+         f"--token-auth-file={k}/tokens.csv", f"--client-ca-file={k}/ca.crt",
+         f"--tls-cert-file={k}/server.crt", f"--tls-private-key-file={k}/server.key",
+         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+         f"--service-account-key-file={k}/accounts.key",
+         f"--service-account-signing-key-file={k}/accounts.key",
+         # Else logs and exec go to the node's name, which nothing resolves.
+         "--kubelet-preferred-address-types=InternalIP",
+         f"--kubelet-client-certificate={k}/kubelet-client.crt",
+         f"--kubelet-client-key={k}/kubelet-client.key"],
+    )  # fmt: skip
+    processes.wait("kube-apiserver", lambda: kubectl_answers("get", "--raw", "/readyz"))
+    login = f"--kubeconfig={KUBECONFIG}"
+    processes.start(
+        "kube-controller-manager",
+        [str(BIN / "kube-controller-manager"), login, "--use-service-account-credentials=true",
+         f"--root-ca-file={k}/ca.crt", f"--service-account-private-key-file={k}/accounts.key",
+         f"--cluster-signing-cert-file={k}/ca.crt", f"--cluster-signing-key-file={k}/ca.key",
+         "--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--leader-elect=false"],
+    )  # fmt: skip
+    processes.start("kube-scheduler", [str(BIN / "kube-scheduler"), login, "--leader-elect=false"])
+
+
+def start_runtime() -> None:
+    """containerd, in a mount namespace of the node's own: `/` may be a private mount, over which
+    a pod's volumes would not reach its containers."""
+    for name, document in (
+        ("containerd.toml", _containerd()),
+        ("cni/10-bridge.conflist", json.dumps(_network(), indent=2)),
+    ):
+        file = STATE / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(document)
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    if processes.running("mounts") is None:
+        ready = STATE / "mounts-ready"
+        ready.unlink(missing_ok=True)
+        script = f"mount --make-rshared / && touch {ready} && exec sleep infinity"
+        processes.start(
+            "mounts", ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script]
+        )
+        processes.wait("mounts", ready.exists)
+    processes.start("containerd", _inside("containerd", "--config", str(STATE / "containerd.toml")))
+    processes.wait("containerd", lambda: _quiet(ctr("version")))
+
+
+def start_kubelet() -> None:
+    """The kubelet and kube-proxy; the node is Ready some seconds later."""
+    config = STATE / "kubelet.yaml"
+    config.write_text(yaml.safe_dump(_kubelet()))
+    processes.start(
+        "kubelet",
+        _inside(
+            str(BIN / "kubelet"), f"--config={config}", f"--kubeconfig={KUBECONFIG}",
+            f"--hostname-override={NODE}", f"--node-ip={address()}",
+            f"--root-dir={STATE / 'kubelet'}",
+        ),
+    )  # fmt: skip
+    processes.start(
+        "kube-proxy",
+        [str(BIN / "kube-proxy"), f"--kubeconfig={KUBECONFIG}", "--proxy-mode=nftables",
+         f"--hostname-override={NODE}", f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0"],
+    )  # fmt: skip
+
+
+def stop() -> None:
+    """Everything, containers first; what the kernel would keep is removed. Data and logs stay."""
+    processes.stop("kubelet")
+    processes.stop("kube-proxy")
+    if processes.running("containerd") is not None:
+        kill_containers()
+    for name in reversed(PROCESSES):
+        processes.stop(name)
+    subprocess.run(["ip", "link", "delete", _BRIDGE], check=False, capture_output=True)
+    for table in ("ip kube-proxy", "ip6 kube-proxy"):
+        subprocess.run(["nft", "delete", "table", *table.split()], check=False, capture_output=True)
+    for left in Path("/run/netns").glob("cni-*"):
+        subprocess.run(["umount", str(left)], check=False, capture_output=True)
+        left.unlink(missing_ok=True)
+    shutil.rmtree(STATE / "cni-state", ignore_errors=True)
+    shutil.rmtree("/var/lib/cni/networks/holdfast", ignore_errors=True)
+    for group in sorted(Path("/sys/fs/cgroup").glob("**/kubepods*/**/"), reverse=True):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+    for group in Path("/sys/fs/cgroup").glob("*/kubepods"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def kill_containers() -> None:
+    """All at once and without notice, as when a machine loses power."""
+    listed = subprocess.run(ctr("tasks", "list", "--quiet"), capture_output=True, text=True)
+    for container in listed.stdout.split():
+        subprocess.run(ctr("tasks", "kill", "--all", "--signal", "SIGKILL", container),
+                       check=False, capture_output=True)  # fmt: skip
+    for container in listed.stdout.split():
+        subprocess.run(ctr("tasks", "delete", "--force", container), check=False,
+                       capture_output=True)  # fmt: skip
+
+
+def ctr(*arguments: str) -> list[str]:
+    """A command of containerd's own client, in the namespace that the kubelet uses."""
+    return _inside("ctr", "--address", str(_SOCKET), "--namespace", "k8s.io", *arguments)
+
+
+def kubectl(*arguments: str) -> list[str]:
+    """A kubectl command on this cluster."""
+    return [str(BIN / "kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
+
+
+def kubectl_answers(*arguments: str) -> bool:
+    return KUBECONFIG.exists() and _quiet(kubectl("--request-timeout=5s", *arguments))
+
+
+def _quiet(command: list[str]) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _inside(*command: str) -> list[str]:
+    """A command in the node's mount namespace, as the same process."""
+    holder = processes.running("mounts")
+    if holder is None:
+        raise ClusterProblem("the node's mount namespace is gone: make cluster-down, make cluster")
+    return ["nsenter", "--mount", f"--target={holder.pid}", "--", *command]
+
+
+def _containerd() -> str:
+    return f"""\
+version = 2
+root = "{STATE / "containerd"}"
+state = "{STATE / "run"}"
+[grpc]
+  address = "{_SOCKET}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  # Root without CAP_SYS_RESOURCE may not lower an OOM score; no sandbox would start.
+  restrict_oom_score_adj = true
+  enable_unprivileged_ports = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{_CNI}"
+    conf_dir = "{STATE / "cni"}"
+"""
+
+
+def _network() -> dict[str, object]:
+    return {
+        "cniVersion": "0.4.0",
+        "name": "holdfast",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": _BRIDGE,
+                "isGateway": True,
+                "ipMasq": True,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": "10.244.0.0/24"}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def _kubelet() -> dict[str, object]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(keys.KEYS / "ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "clusterDNS": [DNS],
+        "clusterDomain": "cluster.local",
+        "containerRuntimeEndpoint": f"unix://{_SOCKET}",
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "oomScoreAdj": 0,
+        "maxOpenFiles": 20000,
+        # An image that was collected could not be pulled again: there is no registry.
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "1%",
+            "imagefs.available": "1%",
+            "nodefs.inodesFree": "1%",
+        },
+        "podLogsDir": str(LOGS / "pods"),
+        "resolvConf": "/etc/resolv.conf",
+        "registerNode": True,
+    }
+
+
+def environment() -> dict[str, str]:
+    """With our kubectl, and this cluster's kubeconfig."""
+    return {**tools_first(), "KUBECONFIG": str(KUBECONFIG)}

@@ -1,0 +1,24 @@
+"""Where everything is: what was built, and what a running cluster writes."""
+
+import os
+from pathlib import Path
+
+#: The repository.
+PROJECT = Path(__file__).resolve().parent.parent
+#: What was built, kept between clusters.
+BUILT = PROJECT / ".cache" / "cluster"
+BIN = BUILT / "bin"
+#: Plugins and the state of stacks that `make up` deploys.
+PULUMI_HOME = BUILT / "pulumi"
+#: The kubeconfig of the cluster that `make cluster` started.
+KUBECONFIG = BUILT / "kubeconfig"
+#: A running cluster: sockets (whose paths must be short), keys, data, logs, process ids.
+STATE = Path(os.environ.get("HOLDFAST_CLUSTER_STATE", "/var/lib/holdfast-cluster"))
+LOGS = STATE / "logs"
+
+
+def tools_first(environment: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment with our tools in front of PATH."""
+    found = dict(os.environ if environment is None else environment)
+    found["PATH"] = f"{BIN}:{PROJECT / '.venv' / 'bin'}:/usr/local/go/bin:{found.get('PATH', '')}"
+    return found

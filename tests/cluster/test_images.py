@@ -1,0 +1,65 @@
+"""Images are written as OCI archives."""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cluster import build, images
+from cluster.places import PROJECT
+from infra.settings import EksStack, load
+
+
+def test_each_blob_of_an_archive_is_named_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_LAYERS", tmp_path)
+    layer = images.Layer("hello", "1", lambda tar: images._add(tar, "hello", b"world"))
+    archive = io.BytesIO()
+
+    images.archive(images.Image("localhost/hello:dev", (layer,), ("/hello",)), archive)
+
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        content = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore
+    for name, blob in content.items():
+        if name.startswith("blobs/"):
+            assert name == f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}"
+    named = json.loads(content["index.json"])["manifests"][0]
+    assert named["annotations"]["io.containerd.image.name"] == "localhost/hello:dev"
+    manifest = json.loads(content[_blob(named)])
+    assert [content[_blob(each)] for each in manifest["layers"]]
+    assert json.loads(content[_blob(manifest["config"])])["config"]["User"] == "1000:1000"
+
+
+def test_a_layer_is_made_again_only_when_its_key_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_LAYERS", tmp_path)
+    made = []
+
+    def fill(tar: tarfile.TarFile) -> None:
+        made.append(tar)
+
+    for key in ("1", "1", "2"):
+        images._layer(images.Layer("hello", key, fill))
+
+    assert len(made) == 2
+    assert len(list(tmp_path.glob("*.tar"))) == 1
+
+
+def test_what_is_built_has_the_versions_that_the_stacks_pin() -> None:
+    requirements = (PROJECT / "requirements.txt").read_text()
+    assert f"pulumi-kubernetes=={build.PROVIDER}\n" in requirements
+    module = (build.MODULES / "kubernetes" / "go.mod").read_text()
+    assert f"k8s.io/kubernetes {build.KUBERNETES} " in module
+    stack = load("prod")
+    assert isinstance(stack, EksStack)
+    assert build.KUBERNETES.startswith(f"v{stack.cluster.version}.")
+
+
+def _blob(described: dict[str, str]) -> str:
+    return "blobs/" + described["digest"].replace(":", "/")
