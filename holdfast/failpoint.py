@@ -48,6 +48,14 @@ FAILPOINTS: frozenset[str] = frozenset(
         "stage.after-rename",
         "switch.before-rename",
         "switch.after-rename",
+        # a pipeline: its database and its artifacts
+        "pipeline.dumped",
+        "pipeline.artifact-copied",
+        "pipeline.verified",
+        "pipeline.artifact-restored",
+        "pipeline.artifacts-restored",
+        "pipeline.before-commit",
+        "pipeline.after-commit",
         # retention
         "prune.snapshot-dropped",
         "prune.tombstoned",

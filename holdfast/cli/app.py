@@ -23,6 +23,10 @@ from holdfast.cli.verbs.doctor import doctor
 from holdfast.cli.verbs.latest import latest
 from holdfast.cli.verbs.list import list_
 from holdfast.cli.verbs.pin import pin
+from holdfast.cli.verbs.pipeline.check import check as pipeline_check
+from holdfast.cli.verbs.pipeline.pull import pull as pipeline_pull
+from holdfast.cli.verbs.pipeline.push import push as pipeline_push
+from holdfast.cli.verbs.pipeline.verify import verify as pipeline_verify
 from holdfast.cli.verbs.prune import prune
 from holdfast.cli.verbs.pull import pull
 from holdfast.cli.verbs.push import push
@@ -34,6 +38,16 @@ from holdfast.cli.verbs.unpin import unpin
 from holdfast.cli.verbs.verify import verify
 from holdfast.errors import ExitCode, UsageError
 from holdfast.printable import learn_secrets
+
+#: the verbs for a tracking server are a group of their own
+PIPELINE = "pipeline"
+
+
+def _full_name(ctx: Any) -> str:
+    """The verb as it is typed, with its group."""
+    group = ctx.parent
+    above = group.info_name if group is not None and group.parent is not None else None
+    return f"{above} {ctx.info_name}" if above else str(ctx.info_name)
 
 
 class Verb(TyperCommand):
@@ -55,7 +69,7 @@ class Verb(TyperCommand):
         typed = {
             name for name, source in sources.items() if source and source.name == "COMMANDLINE"
         }
-        check_combination(str(self.name), typed, ctx.params)
+        check_combination(_full_name(ctx), typed, ctx.params)
         return super().invoke(ctx)
 
 
@@ -92,7 +106,8 @@ class HoldfastGroup(TyperGroup):
         sys.exit(ended if isinstance(ended, int) else ExitCode.DONE)
 
     def invoke(self, ctx: Any) -> Any:
-        self._verb = next(iter(ctx._protected_args), None)
+        words = [*ctx._protected_args, *ctx.args]
+        self._verb = " ".join(words[: 2 if words[:1] == [PIPELINE] else 1]) or None
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # or Typer would end without a word
@@ -172,3 +187,13 @@ for _panel, _verbs in {
 }.items():
     for _verb in _verbs:
         app.command(_verb.__name__.rstrip("_"), cls=Verb, rich_help_panel=_panel)(_verb)
+
+_group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+for _verb in (pipeline_push, pipeline_verify, pipeline_pull, pipeline_check):
+    _group.command(_verb.__name__, cls=Verb)(_verb)
+app.add_typer(
+    _group,
+    name=PIPELINE,
+    help="A tracking server's database and artifacts, as one snapshot.",
+    rich_help_panel="Pipeline",
+)

@@ -35,6 +35,8 @@ _LEFT = {
     "prune": "what is deleted stays deleted, and no snapshot misses any data; prune again",
     "delete": "`holdfast list` shows whether the snapshot is still there",
     "adopt": "the store belongs to the old owner or to the new one; adopt again",
+    "pipeline push": "a snapshot is whole or not there, see `holdfast list`; push again",
+    "pipeline pull": "the database is as it was, or all of it is restored; pull again",
     "backup": "the ActionSet goes on in the cluster; the same command waits for it again",
     "restore": "the ActionSet goes on in the cluster; the same command waits for it again",
 }

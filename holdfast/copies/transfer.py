@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from holdfast.bundle import Bundle, unreadable
 from holdfast.durable import open_regular
@@ -16,6 +17,8 @@ from holdfast.store.base import Store
 from holdfast.store.documents import BundleRef
 
 CHUNK = 1024 * 1024
+
+T = TypeVar("T")
 
 
 class Blocks:
@@ -51,13 +54,13 @@ class Cancelled(Exception):
 
 
 def each_file(
-    work: Callable[[FileEntry, threading.Event], None], entries: Sequence[FileEntry], parallel: int
+    work: Callable[[T, threading.Event], None], entries: Sequence[T], parallel: int
 ) -> None:
-    """Run ``work`` over the files, several at once; the first error stops the others."""
+    """Run ``work`` over entries of files, several at once; the first error stops the others."""
     stop = threading.Event()
     errors: list[BaseException] = []
 
-    def run(entry: FileEntry) -> None:
+    def run(entry: T) -> None:
         if stop.is_set():
             return
         try:

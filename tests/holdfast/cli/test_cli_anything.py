@@ -7,25 +7,24 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from holdfast.cli import app
+from testkit.command_line import all_verbs
 
 #: Kills, generated input or whole stores: minutes in all.
 pytestmark = pytest.mark.slow
 
 #: more find more: EXAMPLES=1000 before a release
 EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
-VERBS: dict[str, Any] = get_command(app).commands  # pyrefly: ignore[missing-attribute]
+VERBS = all_verbs()
 #: what no generated option or variable may name: other places of this machine
-CONFINED = {"api", "store", "volume", "into", "parent", "directory", "decision_file"}
+CONFINED = {"api", "artifacts", "store", "volume", "into", "parent", "directory", "decision_file"}
 #: what an argument can hold: any letter, and a byte that is none
 LETTERS = st.one_of(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]),
@@ -73,7 +72,7 @@ DOCUMENTS = st.one_of(
 def command_lines(draw: st.DrawFn) -> list[str]:
     """A verb with some of its options, each with a value that may or may not fit."""
     verb = draw(st.sampled_from(sorted(VERBS)))
-    words = [verb]
+    words = verb.split()
     for param in VERBS[verb].params:
         if param.name == "help" or not (param.required or draw(st.integers(0, 3)) == 0):
             continue
@@ -146,6 +145,8 @@ def _settings(root: Path, places: dict[str, str]) -> dict[str, str]:
         "HOLDFAST_STORE": (root / "store" / "team" / "prod").as_uri(),
         "HOLDFAST_DEADLINE": "5",
         "HOLDFAST_TIMEOUT": "1",
+        "PGHOST": "/nonexistent",  # no verb of this test may find a database
+        "HOLDFAST_ARTIFACTS": str(root / "out"),
     }
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from holdfast import text
 from holdfast.cli import app, progress
 from holdfast.cli.output import phase_output
+from testkit.command_line import all_verbs
 
 
 @pytest.fixture(autouse=True)
@@ -101,10 +102,7 @@ def test_the_process_ends_without_taking_the_interpreter_apart(args: list[str], 
 
 
 def test_every_verb_shows_an_example_and_every_option_its_variable():
-    from typer.main import get_command
-
-    command = get_command(app)
-    verbs = dict(command.commands)  # pyrefly: ignore[missing-attribute]
+    verbs = all_verbs()
     wanted = "commit push pull stage switch list show latest verify pin unpin prune doctor adopt"
     assert set(wanted.split()) <= set(verbs)
     for name, verb in verbs.items():
@@ -167,10 +165,8 @@ def test_phase_outputs_are_strings_on_lines_of_their_own(capsys):
 
 
 def test_the_reference_names_every_verb_and_every_variable():
-    from typer.main import get_command
-
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-    for name, verb in get_command(app).commands.items():  # pyrefly: ignore[missing-attribute]
+    for name, verb in all_verbs().items():
         assert f"`{name}" in page or f"holdfast {name}" in page, name
         for option in verb.params:
             for variable in [option.envvar] if option.envvar else []:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -19,6 +18,7 @@ from holdfast.cli import app
 from holdfast.cli.combinations import RULES
 from holdfast.errors import UsageError
 from holdfast.shortened import NoMatch, only_match
+from testkit.command_line import all_verbs
 
 
 @pytest.fixture(autouse=True)
@@ -127,11 +127,9 @@ def test_what_a_pod_sets_for_all_verbs_is_not_a_contradiction(places: dict[str, 
 
 
 def test_the_rules_name_options_that_exist():
-    from typer.main import get_command
-
-    verbs: Any = get_command(app)
+    verbs = all_verbs()
     for verb, rules in RULES.items():
-        known = {param.name for param in verbs.commands[verb].params}
+        known = {param.name for param in verbs[verb].params}
         for rule in rules:
             assert set(rule.parameters) <= known, verb
             rule.when(dict.fromkeys(known))
