@@ -2,11 +2,13 @@
 
 Runs before the server. MLflow itself reads the administrator's password at its very first start
 only: a restored or older database would keep one that nobody knows any more. The database is found
-by the PG* variables and the file that MLFLOW_AUTH_CONFIG_PATH names.
+by the PG* variables and the file that MLFLOW_AUTH_CONFIG_PATH names, the passwords by
+HOLDFAST_USERS.
 
     python users.py [DIRECTORY]
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +18,7 @@ from mlflow.server.auth.config import read_auth_config
 from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import OperationalError
 
-PASSWORDS = Path("/var/run/holdfast/users")
+PASSWORDS = Path(os.environ.get("HOLDFAST_USERS", "/var/run/holdfast/users"))
 #: Seconds to wait for the database: its own start may replay its log.
 PATIENCE = 300
 

@@ -212,7 +212,6 @@ def _server(tracking: Tracking, run_as: int, namespaces: list[str]) -> dict[str,
     deployment = merge(objects["Deployment"], {"spec": {"template": {"spec": pod}}})
     command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
     command += ["--workers", str(tracking.workers)]
-    command += ["--artifacts-destination", tracking.artifacts.url or ARTIFACTS_MOUNT]
     labels = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}
     peers = [{"namespaceSelector": {"matchExpressions": [labels]}}]
     policy = objects["NetworkPolicy"]
@@ -247,12 +246,10 @@ def _login(secret: str) -> list[dict[str, Any]]:
 
 def _artifacts_environment(tracking: Tracking) -> list[Manifest]:
     bucket = tracking.artifacts.existing
-    if bucket is None:
-        return []
-    values = {}
-    if bucket.region is not None:
+    values = {"MLFLOW_ARTIFACTS_DESTINATION": tracking.artifacts.url or ARTIFACTS_MOUNT}
+    if bucket is not None and bucket.region is not None:
         values["AWS_DEFAULT_REGION"] = bucket.region
-    if bucket.endpoint is not None:
+    if bucket is not None and bucket.endpoint is not None:
         values["MLFLOW_S3_ENDPOINT_URL"] = bucket.endpoint
     return env(values)
 

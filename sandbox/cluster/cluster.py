@@ -3,9 +3,9 @@
 Volumes are directories below the state folder, which also holds each pod's logs and scratch space.
 """
 
+import base64
 import json
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -23,10 +23,12 @@ from sandbox.cluster import kanister, processes
 from sandbox.cluster.api import serve
 from sandbox.cluster.jobs import Clock, CronJob, Job
 from sandbox.cluster.pods import WITHOUT_EFFECT
+from sandbox.cluster.services import Services
 from sandbox.errors import SandboxError, Unsupported
 
-#: Read here. Jobs, CronJobs, Deployments and Blueprints are run; other kinds are listed as not run.
-_READ = ("ConfigMap", "PersistentVolume", "PersistentVolumeClaim")
+#: Read here; other kinds, but for those that are run, are listed as not run.
+_READ = ("ConfigMap", "PersistentVolume", "PersistentVolumeClaim", "Secret", "Service")
+_RUN = ("Job", "CronJob", "Deployment", "StatefulSet", "Blueprint")
 #: Marks a folder as a sandbox's, so that `down` never removes anything else.
 MARKER = "sandbox.json"
 #: The log of a sandbox in the background.
@@ -74,22 +76,25 @@ class Cluster:
         self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
         self.refused: list[str] = []
+        # Before the pods, which ask for their addresses.
+        self.services = Services(self.of_kind("Service"), self._servers())
         self.jobs = {key[1:]: job for key, job in self._build("Job", self._job)}
         self.cronjobs = {key[1:]: cron for key, cron in self._build("CronJob", self._cron)}
         self.deployments = {k[1:]: job for k, job in self._build("Deployment", self._deployment)}
-        self._addresses = dict(self._ports())
+        self.databases = {k[1:]: job for k, job in self._build("StatefulSet", self._deployment)}
         self.blueprints: dict[str, Mapping[str, Any]] = {}
         for manifest in self.of_kind("Blueprint"):
-            kanister.check(manifest)
+            kanister.check(manifest, project)
             self.blueprints[manifest["metadata"]["name"]] = manifest
         self.kanister_namespace = next(
             (blueprint["metadata"]["namespace"] for blueprint in self.of_kind("Blueprint")), None
         )
         self._server, self.url = serve(self)
 
-    def start(self, cronjobs: bool = True) -> None:
-        """Start Deployments and Jobs, and the schedules unless told otherwise."""
-        for job in [*self.deployments.values(), *self.jobs.values()]:
+    def start(self, cronjobs: bool = True, jobs: bool = True) -> None:
+        """Start Deployments and StatefulSets; Jobs and the schedules unless told otherwise."""
+        started = [*self.databases.values(), *self.deployments.values()]
+        for job in [*started, *self.jobs.values()] if jobs else started:
             job.start()
         for cron in self.cronjobs.values() if cronjobs else ():
             cron.start()
@@ -100,7 +105,7 @@ class Cluster:
             cron.stop()
         for actionset in list(self.actionsets.values()):
             actionset.cancel()
-        for job in [*self.jobs.values(), *self.deployments.values()]:
+        for job in [*self.jobs.values(), *self.deployments.values(), *self.databases.values()]:
             job.delete(grace=0)
         processes.kill_tree(f"{self.identity}/")
         self._server.shutdown()
@@ -120,7 +125,8 @@ class Cluster:
             "pods": [
                 {"name": pod.name, "phase": pod.phase, "restarts": pod.restarts,
                  "exit_codes": pod.exit_codes}
-                for job in [*self.deployments.values(), *jobs] for pod in job.pods
+                for job in [*self.databases.values(), *self.deployments.values(), *jobs]
+                for pod in job.pods
             ],
             "cronjobs": [
                 {"namespace": cron.namespace, "name": cron.name, "fired": len(cron.jobs),
@@ -145,7 +151,7 @@ class Cluster:
         """Objects of the graph that this sandbox does not run, with the reason where known."""
         kinds: dict[str, list[str]] = {}
         for kind, _, name in self.objects:
-            if kind not in (*_READ, "Job", "CronJob", "Deployment", "Blueprint"):
+            if kind not in (*_READ, *_RUN):
                 kinds.setdefault(kind, []).append(name)
         found = [f"{kind} {', '.join(sorted(names))}" for kind, names in sorted(kinds.items())]
         return found + self.refused
@@ -153,7 +159,8 @@ class Cluster:
     def without_effect(self) -> list[str]:
         """Declared fields of pods and containers that have no effect on a process."""
         found: set[str] = set()
-        for job in [*self.jobs.values(), *self.cronjobs.values()]:
+        servers = [*self.deployments.values(), *self.databases.values()]
+        for job in [*self.jobs.values(), *self.cronjobs.values(), *servers]:
             template = job.spec.get("jobTemplate", {}).get("spec", job.spec)["template"]
             spec = template["spec"]
             for holder in (spec, *spec.get("initContainers", []), *spec["containers"]):
@@ -176,16 +183,24 @@ class Cluster:
         return self.state / "volumes" / manifest["spec"].get("volumeName", f"{namespace}-{claim}")
 
     def configmaps(self, namespace: str) -> dict[str, Mapping[str, str]]:
-        found = (
-            m for m in self.of_kind("ConfigMap") if m["metadata"].get("namespace") == namespace
-        )
-        return {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in found}
+        return {
+            manifest["metadata"]["name"]: manifest.get("data", {})
+            for manifest in self.of_kind("ConfigMap")
+            if manifest["metadata"].get("namespace") == namespace
+        }
 
-    def reachable(self, value: str) -> str:
+    def secrets(self, namespace: str) -> dict[str, Mapping[str, str]]:
+        """Those of the graph, with the values that its plan made up."""
+        found = (m for m in self.of_kind("Secret") if m["metadata"].get("namespace") == namespace)
+        return {manifest["metadata"]["name"]: _revealed(manifest) for manifest in found}
+
+    def address(self, namespace: str, labels: Mapping[str, str]) -> str | None:
+        """The loopback address of a pod that a Service leads to."""
+        return self.services.address(namespace, labels)
+
+    def reachable(self, namespace: str, variable: str, value: str) -> str:
         """`value` with the addresses of Services replaced by local ones."""
-        for address, port in self._addresses.items():
-            value = value.replace(address, f"127.0.0.1:{port}")
-        return value
+        return self.services.reachable(namespace, variable, value)
 
     def extra_environment(self, pod: str) -> dict[str, str]:
         """The variables of every container, and those that a fault injection adds to this pod."""
@@ -251,24 +266,27 @@ class Cluster:
         """A Job that never gives up does the same: one pod, and another when it is lost."""
         name, spec = manifest["metadata"]["name"], manifest["spec"]
         if spec.get("replicas", 1) != 1:
-            raise Unsupported(f"Deployment {name}: {spec['replicas']} replicas are not run here")
+            kind = manifest["kind"]
+            raise Unsupported(f"{kind} {name}: {spec['replicas']} replicas are not run here")
         forever = {"template": spec["template"], "backoffLimit": sys.maxsize}
         return Job({"metadata": manifest["metadata"], "spec": forever}, self)
 
-    def _ports(self) -> Iterator[tuple[str, int]]:
-        """A port of this machine for each that a Service has before a Deployment."""
-        for service in self.of_kind("Service"):
-            selector = service["spec"].get("selector", {}).items()
-            if not any(selector <= job.labels().items() for job in self.deployments.values()):
-                continue
-            name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
-            for port in service["spec"]["ports"]:
-                with socket.socket() as free:
-                    free.bind(("127.0.0.1", 0))
-                    yield f"{name}:{port['port']}", free.getsockname()[1]
+    def _servers(self) -> list[tuple[str, dict[str, Any]]]:
+        """Namespace and pod template of what runs here for good."""
+        return [
+            (manifest["metadata"].get("namespace", ""), manifest["spec"]["template"])
+            for manifest in [*self.of_kind("Deployment"), *self.of_kind("StatefulSet")]
+        ]
 
     def _cron(self, manifest: dict[str, Any]) -> CronJob:
         return CronJob(manifest, self, self.clock)
+
+
+def _revealed(secret: Mapping[str, Any]) -> dict[str, str]:
+    coded = secret.get("data", {}).items()
+    return {key: base64.b64decode(text).decode() for key, text in coded} | dict(
+        secret.get("stringData", {})
+    )
 
 
 def vacate(state: Path) -> None:

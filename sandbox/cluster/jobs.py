@@ -73,7 +73,8 @@ class Job:
         self.name: str = manifest["metadata"]["name"]
         self.namespace: str = manifest["metadata"].get("namespace", "default")
         self.spec: Mapping[str, Any] = manifest["spec"]
-        if found := problems(self.spec) + pods.problems(self.spec["template"]["spec"]):
+        template = self.spec["template"]["spec"]
+        if found := problems(self.spec) + pods.problems(template, node.project):
             raise Unsupported(f"Job {self.name}: the sandbox cannot run: {'; '.join(found)}")
         self.suspended = bool(self.spec.get("suspend", False))
         self.pods: list[Pod] = []

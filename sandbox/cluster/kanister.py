@@ -65,7 +65,7 @@ def seconds(duration: str) -> float:
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
-def check(blueprint: Mapping[str, Any]) -> None:
+def check(blueprint: Mapping[str, Any], project: Path) -> None:
     """Refuse a Blueprint that uses what the sandbox lacks, before any of it runs."""
     where = f"Blueprint {blueprint['metadata']['name']}"
     for name, action in blueprint["actions"].items():
@@ -84,7 +84,9 @@ def check(blueprint: Mapping[str, Any]) -> None:
                 Template(text, BLUEPRINT_FUNCTIONS)
             for entry in [*waits.get("anyOf", []), *waits.get("allOf", [])]:
                 Template(entry["condition"], WAIT_FUNCTIONS)
-            found = problems(_task_pod(phase["args"])) if phase["func"] == "KubeTask" else []
+            found = []
+            if phase["func"] == "KubeTask":
+                found = problems(_task_pod(phase["args"]), project)
             if found:
                 raise Unsupported(f"{place}: the sandbox cannot run: {'; '.join(found)}")
         for artifact in action.get("outputArtifacts", {}).values():

@@ -1,15 +1,16 @@
 """A pod as a process tree: init containers in order, containers together, restart rules."""
 
-import signal
+import os
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sandbox.cluster import processes
+from sandbox.cluster import images, processes
+from sandbox.cluster.services import listening
 from sandbox.errors import SandboxError, Unsupported
 
 #: The kubelet's back-off between restarts of a container: none, then 10 s doubling to 5 minutes.
@@ -27,7 +28,10 @@ WITHOUT_EFFECT = frozenset({
 _POD = {"containers", "initContainers", "volumes", "restartPolicy", "terminationGracePeriodSeconds",
         "activeDeadlineSeconds"}  # fmt: skip
 _CONTAINER = {"name", "command", "args", "env", "envFrom", "volumeMounts", "workingDir",
-              "restartPolicy", "restartPolicyRules"}  # fmt: skip
+              "restartPolicy", "restartPolicyRules", "lifecycle"}  # fmt: skip
+
+
+_VOLUMES = {"persistentVolumeClaim", "emptyDir", "configMap", "secret"}
 
 
 class Node(Protocol):
@@ -41,21 +45,25 @@ class Node(Protocol):
 
     def number(self, job: str) -> int: ...
     def volume(self, namespace: str, claim: str) -> Path: ...
-    def configmaps(self, namespace: str) -> Mapping[str, Mapping[str, str]]: ...
-    def reachable(self, value: str) -> str: ...
+    def configmaps(self, namespace: str) -> processes.Texts: ...
+    def secrets(self, namespace: str) -> processes.Texts: ...
+    def address(self, namespace: str, labels: Mapping[str, str]) -> str | None: ...
+    def reachable(self, namespace: str, variable: str, value: str) -> str: ...
     def extra_environment(self, pod: str) -> dict[str, str]: ...
     def record(self, what: str, **details: Any) -> None: ...
 
 
-def problems(spec: Mapping[str, Any]) -> list[str]:
+def problems(spec: Mapping[str, Any], project: Path) -> list[str]:
     """What this pod needs that processes cannot provide; empty if it can run."""
     found = [f"pod field {name!r}" for name in sorted(set(spec) - _POD - WITHOUT_EFFECT)]
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
         where = f"container {container['name']!r}"
         unknown = sorted(set(container) - _CONTAINER - WITHOUT_EFFECT)
         found += [f"{where}: field {name!r}" for name in unknown]
-        if not container.get("command"):
+        if not container.get("command") and not _image(container, project).entrypoint:
             found.append(f"{where}: no command (the image's entry point is unknown here)")
+        if set(container.get("lifecycle", {})) - {"postStart"}:
+            found.append(f"{where}: lifecycle with anything but postStart")
         if (
             container in spec.get("initContainers", [])
             and container.get("restartPolicy") == "Always"
@@ -69,10 +77,14 @@ def problems(spec: Mapping[str, Any]) -> list[str]:
             if processes.repoint(word, dict.fromkeys(paths, Path("/elsewhere"))) != word
         ]
     for volume in spec.get("volumes", []):
-        if not {"persistentVolumeClaim", "emptyDir"} & set(volume):
+        if not _VOLUMES & set(volume):
             kinds = ", ".join(sorted(set(volume) - {"name"}))
             found.append(f"volume {volume['name']!r} of kind {kinds}")
     return found
+
+
+def _image(container: Mapping[str, Any], project: Path) -> images.Image:
+    return images.of(container.get("image", ""), project)
 
 
 def restarts(container: Mapping[str, Any], pod_policy: str, code: int) -> bool:
@@ -109,7 +121,7 @@ class Pod:
     message: str = ""
 
     def __post_init__(self) -> None:
-        if found := problems(self.spec):
+        if found := problems(self.spec, self.node.project):
             raise Unsupported(f"pod {self.name}: the sandbox cannot run: {'; '.join(found)}")
         self.directory = self.node.state / "pods" / self.name
         self.tag = f"{self.node.identity}/{self.name}/"
@@ -117,6 +129,7 @@ class Pod:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self.policy = self.spec.get("restartPolicy", "Always")
+        self.address = self.node.address(self.namespace, self.labels)
 
     def run(self) -> str:
         """Run to the end; returns the phase, Succeeded or Failed, and leaves nothing running."""
@@ -130,7 +143,10 @@ class Pod:
             deadline.start()
         codes: list[int] = []
         try:
-            initialised = all(self._container(c) == 0 for c in self.spec.get("initContainers", []))
+            first = self.spec.get("initContainers", [])
+            # The kubelet starts one that succeeded never again, whatever the pod's policy.
+            before = "OnFailure" if self.policy == "Always" else self.policy
+            initialised = all(self._container(each, before) == 0 for each in first)
             if initialised:
                 containers = self.spec["containers"]
                 with ThreadPoolExecutor(len(containers)) as pool:
@@ -152,14 +168,15 @@ class Pod:
             grace = float(self.spec.get("terminationGracePeriodSeconds", 30))
         with self._lock:
             self._gone.set()
-            running = list(self._processes.values())
-        for process in running:
-            process.send_signal(signal.SIGTERM)
+            running = dict(self._processes)
+        for container in [*self.spec.get("initContainers", []), *self.spec["containers"]]:
+            if process := running.get(container["name"]):
+                process.send_signal(_image(container, self.node.project).stop_signal)
         killer = threading.Timer(grace, processes.kill_tree, args=[self.tag])
         killer.daemon = True
         killer.start()
         try:
-            for process in running:
+            for process in running.values():
                 process.wait()
         finally:
             killer.cancel()
@@ -182,12 +199,7 @@ class Pod:
         """The directory behind each mount path of a container; created if it is missing."""
         directories: dict[str, Path] = {}
         for volume in self.spec.get("volumes", []):
-            claim = volume.get("persistentVolumeClaim")
-            directories[volume["name"]] = (
-                self.node.volume(self.namespace, claim["claimName"])
-                if claim
-                else self.directory / volume["name"]
-            )
+            directories[volume["name"]] = self._directory(volume)
         found: dict[str, Path] = {}
         for mount in container.get("volumeMounts", []):
             if mount["name"] not in directories:
@@ -197,13 +209,35 @@ class Pod:
             found[mount["mountPath"].rstrip("/")] = directory
         return found
 
-    def _container(self, container: Mapping[str, Any]) -> int:
+    def _directory(self, volume: Mapping[str, Any]) -> Path:
+        """What is behind a volume; the files of a ConfigMap or a Secret are written anew."""
+        if claim := volume.get("persistentVolumeClaim"):
+            return self.node.volume(self.namespace, claim["claimName"])
+        directory = self.directory / volume["name"]
+        for kind, key, there in (
+            ("ConfigMap", "name", self.node.configmaps(self.namespace)),
+            ("Secret", "secretName", self.node.secrets(self.namespace)),
+        ):
+            source = volume.get("configMap" if kind == "ConfigMap" else "secret")
+            if source is None:
+                continue
+            data = there.get(source[key])
+            if data is None and not source.get("optional"):
+                raise Unsupported(f"pod {self.name}: {kind} {source[key]!r} is not in the graph")
+            paths = {item["key"]: item["path"] for item in source.get("items", [])}
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name, text in (data or {}).items():
+                if not paths or name in paths:
+                    (directory / paths.get(name, name)).write_text(text, encoding="utf-8")
+        return directory
+
+    def _container(self, container: Mapping[str, Any], policy: str | None = None) -> int:
         """Run one container with its restarts; the exit code it ends with (137 when killed)."""
         name, delay = container["name"], 0.0
         while True:
             code = self._once(container)
             self.exit_codes[name] = code
-            if self._gone.is_set() or not restarts(container, self.policy, code):
+            if self._gone.is_set() or not restarts(container, policy or self.policy, code):
                 return code
             self.restarts[name] = self.restarts.get(name, 0) + 1
             self.node.record("container-restart", pod=self.name, container=name, code=code)
@@ -212,10 +246,24 @@ class Pod:
             delay = min(max(RESTART_BACKOFF, 2 * delay), RESTART_BACKOFF_LIMIT)
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
-        """The container's own variables, with its mount paths replaced."""
+        """The image's and the container's own variables, with mount paths replaced."""
         configmaps = self.node.configmaps(self.namespace)
-        found = processes.environment(container, configmaps, self.mount(container))
-        return {name: self.node.reachable(value) for name, value in found.items()}
+        secrets = self.node.secrets(self.namespace)
+        mounts = self.mount(container)
+        own = processes.environment(container, configmaps, mounts, secrets)
+        image = _image(container, self.node.project).environment
+        found = {k: processes.repoint(text, mounts) for k, text in image.items()} | own
+        if self.address:
+            found["HOLDFAST_ADDRESS"] = self.address
+        there = self.node.reachable
+        return {name: there(self.namespace, name, value) for name, value in found.items()}
+
+    def _words(
+        self, words: Sequence[str], environ: Mapping[str, str], image: images.Image
+    ) -> list[str]:
+        """A command as it runs here: variables, the image's files, the pod's own address."""
+        expanded = (processes.expand(word, environ) for word in words)
+        return [listening(processes.repoint(w, image.files), self.address) for w in expanded]
 
     def _once(self, container: Mapping[str, Any]) -> int:
         name, base = container["name"], processes.inherited(self.node.project)
@@ -226,14 +274,20 @@ class Pod:
             base["JOB_COMPLETION_INDEX"] = str(self.index)
         environ = base | {"HOSTNAME": self.name} | self.environment(container)
         environ |= self.node.extra_environment(self.name) | {processes.TAG: f"{self.tag}{name}/"}
-        words = [*container["command"], *container.get("args", [])]
-        command = [processes.expand(word, environ) for word in words]
+        image = _image(container, self.node.project)
+        if image.programs:
+            environ["PATH"] = f"{image.programs}{os.pathsep}{environ['PATH']}"
+        words = [*container.get("command", image.entrypoint), *container.get("args", [])]
+        command = self._words(words, environ, image)
         with self._lock:
             if self._gone.is_set():
                 return 137
             process = processes.start(command, environ, self.node.project, self.log(name))
             self._processes[name] = process
         self.node.record("container-started", pod=self.name, container=name)
+        if hook := container.get("lifecycle", {}).get("postStart"):
+            hooked = self._words(hook["exec"]["command"], environ, image)
+            processes.start(hooked, environ, self.node.project, self.log(name))
         code = process.wait()
         processes.kill_tree(f"{self.tag}{name}/")  # a container ends with its first process
         code = code if code >= 0 else 128 - code

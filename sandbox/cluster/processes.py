@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from sandbox.errors import Unsupported
 TAG = "HOLDFAST_SANDBOX_TAG"
 #: What a container inherits from this machine; the rest comes from its own object.
 INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
+
+#: ConfigMaps or Secrets by name, each with its texts by key
+Texts = Mapping[str, Mapping[str, str]]
 
 _REFERENCE = re.compile(r"\$(\$)?\(([A-Za-z_][\w.-]*)\)")
 
@@ -46,28 +50,48 @@ def repoint(value: str, mounts: Mapping[str, Path]) -> str:
 
 def environment(
     container: Mapping[str, Any],
-    configmaps: Mapping[str, Mapping[str, str]],
+    configmaps: Texts,
     mounts: Mapping[str, Path],
+    secrets: Texts | None = None,
 ) -> dict[str, str]:
     """The container's own variables: `envFrom`, then `env`, expanded, with mount paths replaced.
 
-    `configmaps` are those of the pod's namespace by name.
+    `configmaps` and `secrets` are those of the pod's namespace by name.
     """
     values: dict[str, str] = {}
     where = f"container {container['name']!r}"
+    kinds = {"configMap": ("ConfigMap", configmaps), "secret": ("Secret", secrets or {})}
     for source in container.get("envFrom", []):
-        reference = source.get("configMapRef")
-        if reference is None:
-            raise Unsupported(f"{where}: envFrom {', '.join(source)}: only configMapRef runs here")
-        data = configmaps.get(reference["name"])
-        if data is None and not reference.get("optional"):
-            raise Unsupported(f"{where}: ConfigMap {reference['name']!r} is not in the graph")
-        values |= {source.get("prefix", "") + key: text for key, text in (data or {}).items()}
+        found = next((key for key in kinds if f"{key}Ref" in source), None)
+        if found is None:
+            raise Unsupported(f"{where}: envFrom {', '.join(source)} is not run here")
+        data = _texts(where, kinds[found], source[f"{found}Ref"])
+        values |= {source.get("prefix", "") + key: text for key, text in data.items()}
     for entry in container.get("env", []):
         if source := entry.get("valueFrom"):
-            raise Unsupported(f"{where}: env {entry['name']}: {', '.join(source)} is not run here")
-        values[entry["name"]] = expand(str(entry.get("value", "")), values)
+            found = next((key for key in kinds if f"{key}KeyRef" in source), None)
+            if found is None:
+                kind = ", ".join(source)
+                raise Unsupported(f"{where}: env {entry['name']}: {kind} is not run here")
+            reference = source[f"{found}KeyRef"]
+            data = _texts(where, kinds[found], reference)
+            if (text := data.get(reference["key"])) is not None:
+                values[entry["name"]] = text
+            elif not reference.get("optional"):
+                what = f"{kinds[found][0]} {reference['name']!r}"
+                raise Unsupported(f"{where}: {what} has no key {reference['key']!r}")
+        else:
+            values[entry["name"]] = expand(str(entry.get("value", "")), values)
     return {name: repoint(value, mounts) for name, value in values.items()}
+
+
+def _texts(where: str, kind: tuple[str, Texts], reference: Mapping[str, Any]) -> Mapping[str, str]:
+    """What is in the ConfigMap or Secret; nothing if it may be missing and is."""
+    name, there = kind
+    data = there.get(reference["name"])
+    if data is None and not reference.get("optional"):
+        raise Unsupported(f"{where}: {name} {reference['name']!r} is not in the graph")
+    return data or {}
 
 
 def inherited(project: Path) -> dict[str, str]:
@@ -106,11 +130,20 @@ def tagged(prefix: str) -> Iterator[psutil.Process]:
             continue  # gone, a zombie, or not readable by us
 
 
+def _children(processes: list[psutil.Process]) -> Iterator[psutil.Process]:
+    for process in processes:
+        with suppress(psutil.Error):
+            yield from process.children(recursive=True)
+
+
 def kill_tree(prefix: str) -> int:
-    """SIGKILL everything tagged with `prefix` until nothing is left; returns how many."""
+    """SIGKILL everything tagged with `prefix` until nothing is left; returns how many.
+
+    Children too: PostgreSQL writes the titles of its processes over their environment.
+    """
     killed: set[int] = set()
     while victims := list(tagged(prefix)):
-        for process in victims:
+        for process in [*victims, *_children(victims)]:
             killed.add(process.pid)
             try:
                 process.send_signal(signal.SIGKILL)

@@ -92,10 +92,9 @@ def test_users_and_runs_live_in_one_database_so_that_one_dump_holds_both(declare
 
 def test_artifacts_go_through_the_server_so_that_no_link_names_their_place(declared: Graph):
     server = pod(declared, "Deployment", "tracking")["containers"][0]
-    command = server["command"]
 
     assert variables(server)["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == "mlflow-artifacts:/"
-    assert command[command.index("--artifacts-destination") + 1] == "/var/lib/mlflow/artifacts"
+    assert variables(server)["MLFLOW_ARTIFACTS_DESTINATION"] == "/var/lib/mlflow/artifacts"
 
 
 def test_the_server_answers_under_its_services_names_and_those_that_were_asked_for():
@@ -150,7 +149,7 @@ def test_artifacts_may_be_in_a_bucket_with_credentials_from_a_secret():
     declared = graph(**{T: {**TRACKING, "artifacts": {"existing": bucket}}})
     server = pod(declared, "Deployment", "tracking")["containers"][0]
 
-    assert server["command"][-1] == "s3://files/mlflow"
+    assert variables(server)["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://files/mlflow"
     assert variables(server)["MLFLOW_S3_ENDPOINT_URL"] == "https://minio.example:9000"
     assert server["envFrom"] == [{"secretRef": {"name": "minio-login"}}]
 

@@ -253,7 +253,7 @@ def test_a_pod_that_asks_for_what_a_process_cannot_have_is_named_and_not_run(
     make_cluster: Factory,
 ) -> None:
     pod = {"volumes": [{"name": "w", "hostPath": {"path": "/x"}}], "hostPID": True}
-    cluster = make_cluster(job(container(shell("chown 1 /x"), lifecycle={}), pod=pod))
+    cluster = make_cluster(job(container(shell("chown 1 /x"), lifecycle={"preStop": {}}), pod=pod))
     assert not cluster.jobs
     named = cluster.not_run()[0]
     assert all(word in named for word in ("hostPID", "lifecycle", "hostPath"))

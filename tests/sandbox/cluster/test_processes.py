@@ -67,9 +67,9 @@ def test_env_overrides_configmaps_and_sees_what_came_before() -> None:
     [
         (
             {"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
-            "secretKeyRef",
+            "Secret 's'",
         ),
-        ({"envFrom": [{"secretRef": {"name": "s"}}]}, "secretRef"),
+        ({"envFrom": [{"secretRef": {"name": "s"}}]}, "Secret 's'"),
         ({"envFrom": [{"configMapRef": {"name": "absent"}}]}, "'absent'"),
         ({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}, "fieldRef"),
     ],
