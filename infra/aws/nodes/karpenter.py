@@ -15,7 +15,7 @@ from infra import versions
 from infra.aws.iam import Role, json_of, pod_trust
 from infra.aws.network import NodeNetwork
 from infra.aws.nodes.karpenter_rights import karpenter_rights, queue_policy
-from infra.aws.nodes.node_groups import NodeRole, user_data
+from infra.aws.nodes.node_groups import NodeRole, placement_group, user_data
 from infra.manifests import Manifest, load, merge, register
 from infra.options import after
 from infra.settings.cluster import ClusterSettings
@@ -119,19 +119,12 @@ class KarpenterAccess(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
         )
         self.placement = {
-            each: _placement(f"{each}-nodes", group, own)
+            each: together
             for each, group in groups.items()
-            if group.placement_group
+            if (together := placement_group(each, group, own)) is not None
         }
         self.queue, self.profile = queue.name, profile.name
         self.register_outputs({"queue": self.queue, "profile": self.profile})
-
-
-def _placement(name: str, group: TrainingGroup, opts: pulumi.ResourceOptions) -> pulumi.Input[str]:
-    """The placement group that is named, or one that is made."""
-    if isinstance(group.placement_group, str):
-        return group.placement_group
-    return aws.ec2.PlacementGroup(name, strategy="cluster", opts=opts).name
 
 
 class ElasticNodes(pulumi.ComponentResource):

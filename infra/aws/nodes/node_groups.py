@@ -217,7 +217,7 @@ class ManagedNodes(pulumi.ComponentResource):
             },
             vpc_security_group_ids=None if efa else ids,
             network_interfaces=_fabric(group.instance_types[0], ids) if efa else None,
-            placement=self._placement(name, training),
+            placement=_placement(name, training, self._own),
             capacity_reservation_specification=_reservation(training),
             instance_market_options=_market(training),
             tag_specifications=[
@@ -227,15 +227,24 @@ class ManagedNodes(pulumi.ComponentResource):
             opts=self._own,
         )
 
-    def _placement(
-        self, name: str, training: TrainingGroup | None
-    ) -> aws.ec2.LaunchTemplatePlacementArgsDict | None:
-        if training is None or not training.placement_group:
-            return None
-        if isinstance(training.placement_group, str):
-            return {"group_name": training.placement_group}
-        together = aws.ec2.PlacementGroup(f"{name}-nodes", strategy="cluster", opts=self._own)
-        return {"group_name": together.name}
+
+def placement_group(
+    name: str, group: TrainingGroup, opts: pulumi.ResourceOptions
+) -> pulumi.Input[str] | None:
+    """The placement group of a training group: the one that is named, or one that is made; None
+    where it asks for none."""
+    if not group.placement_group:
+        return None
+    if isinstance(group.placement_group, str):
+        return group.placement_group
+    return aws.ec2.PlacementGroup(f"{name}-nodes", strategy="cluster", opts=opts).name
+
+
+def _placement(
+    name: str, training: TrainingGroup | None, opts: pulumi.ResourceOptions
+) -> aws.ec2.LaunchTemplatePlacementArgsDict | None:
+    together = placement_group(name, training, opts) if training is not None else None
+    return None if together is None else {"group_name": together}
 
 
 def _repair(training: TrainingGroup | None) -> aws.eks.NodeGroupNodeRepairConfigArgsDict:
