@@ -17,6 +17,7 @@ from sandbox.cluster import http
 
 Status = dict[str, Any] | None
 PATH = "/apis/cr.kanister.io/v1alpha1/namespaces/kanister/actionsets"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/training/deployments"
 JOBS = "/apis/batch/v1/namespaces/training/jobs"
 MAPS = "/api/v1/namespaces/training/configmaps"
 PODS = "/api/v1/namespaces/training/pods"
@@ -104,6 +105,18 @@ def job(*conditions: str, **annotations: str) -> dict[str, Any]:
     }
 
 
+def deployment(pods: int, **annotations: str) -> dict[str, Any]:
+    """The Deployment predictor as the API server shows it."""
+    return {
+        "metadata": {
+            "name": "predictor",
+            "namespace": "training",
+            "annotations": {f"holdfast.dev/{key}": value for key, value in annotations.items()},
+        },
+        "spec": {"replicas": pods},
+    }
+
+
 class ActionSetApi:
     """The objects, the scripts of their states, and the requests that came."""
 
@@ -174,7 +187,7 @@ class ActionSetApi:
             pods = [pod for path, pod in self.others.items() if path.startswith(PODS)]
             found = [pod for pod in pods if pod["metadata"]["labels"].get(label[0]) == label[1]]
             return (403, {"message": "no"}) if PODS in self.hidden else (200, {"items": found})
-        if url.path.startswith((JOBS, MAPS, PODS)):
+        if url.path.startswith((DEPLOYMENTS, JOBS, MAPS, PODS)):
             return self.answer_other(method, url.path, body)
         if not url.path.startswith(PATH):
             return 404, {"message": "the server could not find the requested resource"}

@@ -12,7 +12,9 @@ from holdfast.text import plural
 
 if TYPE_CHECKING:
     from holdfast.control.actionset import Action, ActionSet, ActionSets
-    from holdfast.control.job import Jobs
+    from holdfast.control.deployment import Deployment
+    from holdfast.control.job import OwnerJob
+    from holdfast.control.kubernetes import KubernetesAPI
     from holdfast.control.run_action import Timeouts
 
 
@@ -22,9 +24,20 @@ class Request:
 
     action: Action
     actionsets: ActionSets
-    jobs: Jobs
+    api: KubernetesAPI
     timeouts: Timeouts
     start: float
+
+    def owner(self, job: str | None, deployment: str | None) -> OwnerJob | Deployment:
+        """What a restore pauses: the named Deployment, else the named Job, else the Job that has
+        the workload's name."""
+        from holdfast.control.deployment import Deployment
+        from holdfast.control.job import Jobs, OwnerJob
+
+        namespace = self.action.namespace
+        if deployment is not None:
+            return Deployment(self.api, namespace, deployment)
+        return OwnerJob(Jobs(self.api, namespace), job or self.action.workload)
 
 
 def prepare(
@@ -33,6 +46,7 @@ def prepare(
     workload: str | None,
     namespace: str | None,
     claim: str | None,
+    configuration: str | None,
     kanister_namespace: str,
     blueprint: str,
     api: str | None,
@@ -40,7 +54,6 @@ def prepare(
 ) -> Request:
     """Check what was typed, and find the API server; nothing is created yet."""
     from holdfast.control.actionset import Action, ActionSets
-    from holdfast.control.job import Jobs
     from holdfast.control.kubernetes import KubernetesAPI
     from holdfast.control.run_action import Timeouts
 
@@ -48,17 +61,18 @@ def prepare(
         name=name,
         workload=options.required(workload, "workload"),
         namespace=options.required(namespace, "namespace"),
-        claim=options.required(claim, "claim"),
+        claim="" if configuration else options.required(claim, "claim"),
+        configuration=configuration or "",
         blueprint=blueprint,
         options=options_,
     )
     server = KubernetesAPI(api)
     with_options = "".join(f", {key} {value}" for key, value in options_.items())
-    say(f"{name} of {action.workload}: claim {action.namespace}/{action.claim}{with_options}")
+    say(f"{name} of {action.workload}: {action.subject}{with_options}")
     return Request(
         action=action,
         actionsets=ActionSets(server, kanister_namespace),
-        jobs=Jobs(server, action.namespace),
+        api=server,
         timeouts=Timeouts(timeout=timeout),
         start=time.monotonic(),
     )
@@ -71,7 +85,7 @@ def run(request: Request) -> tuple[ActionSet, list[str]]:
 
     def clean_up() -> list[str]:
         action = request.action
-        pods = Pods(request.actionsets.api, action.namespace, action.claim)
+        pods = Pods(request.actionsets.api, action.subject)
         delete_leftover_pods(request.actionsets, pods, say)
         return _clean_up(request.actionsets, action.workload, request.timeouts)
 

@@ -341,6 +341,26 @@ Job = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
+Deployment = Annotated[
+    str | None,
+    typer.Option(
+        "--deployment",
+        envvar="HOLDFAST_DEPLOYMENT",
+        help="The Deployment, scaled to zero during the switch, where the workload is no Job.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Configuration = Annotated[
+    str | None,
+    typer.Option(
+        "--configuration",
+        envvar="HOLDFAST_CONFIGURATION",
+        help="The ConfigMap that stands for a pipeline, in the place of a claim.",
+        metavar="NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(

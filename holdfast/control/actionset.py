@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavailable
+from holdfast.control.subject import CLAIM, CONFIGURATION, Subject
 from holdfast.defaults import BLUEPRINT
 from holdfast.errors import UsageError
 
@@ -43,7 +44,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Action:
-    """What to ask for: one action of a Blueprint, on one claim.
+    """What to ask for: one action of a Blueprint, on one claim or one configuration.
 
     ``options`` reach the Blueprint as ``.Options``; Kanister takes strings only.
     """
@@ -51,18 +52,29 @@ class Action:
     name: str
     workload: str
     namespace: str
-    claim: str
+    #: empty where a ConfigMap is the object
+    claim: str = ""
+    #: the ConfigMap
+    configuration: str = ""
     blueprint: str = BLUEPRINT
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what in ("name", "workload", "namespace", "claim", "blueprint"):
+        object_ = "configuration" if self.configuration else "claim"
+        for what in ("name", "workload", "namespace", object_, "blueprint"):
             value = getattr(self, what)
             if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", value):
                 raise UsageError(
                     f"invalid {what} '{value}': expected a Kubernetes name, at most 63 of a-z, 0-9"
                     " and -"
                 )
+
+    @property
+    def subject(self) -> Subject:
+        """The object of its ActionSet."""
+        if self.configuration:
+            return Subject(self.namespace, self.configuration, CONFIGURATION)
+        return Subject(self.namespace, self.claim, CLAIM)
 
     def manifest(self, name: str, namespace: str, deadline: datetime) -> dict[str, Any]:
         return {
@@ -79,7 +91,7 @@ class Action:
                     {
                         "name": self.name,
                         "blueprint": self.blueprint,
-                        "object": {"kind": "pvc", "name": self.claim, "namespace": self.namespace},
+                        "object": self.subject.reference(),
                         "options": dict(self.options),
                     }
                 ]
@@ -97,8 +109,8 @@ class ActionSet:
     created: datetime
     #: None on one that something else created
     deadline: datetime | None
-    #: namespace and name of the claim that it works on
-    claim: tuple[str, str]
+    #: what it works on
+    subject: Subject
     state: State
     running_phase: str
     error: str
@@ -117,7 +129,6 @@ class ActionSet:
     def parse(cls, obj: Mapping[str, Any]) -> ActionSet:
         metadata, status = obj["metadata"], obj.get("status") or {}
         spec: dict[str, Any] = next(iter((obj.get("spec") or {}).get("actions") or []), {})
-        subject: dict[str, Any] = spec.get("object") or {}
         action: dict[str, Any] = next(iter(status.get("actions") or []), {})
         phases = list(action.get("phases") or [])
         defer = action.get("deferPhase") or {}
@@ -138,7 +149,7 @@ class ActionSet:
             options=spec.get("options") or {},
             created=datetime.fromisoformat(metadata["creationTimestamp"]).astimezone(UTC),
             deadline=_time((metadata.get("annotations") or {}).get(DEADLINE_ANNOTATION)),
-            claim=(subject.get("namespace", ""), subject.get("name", "")),
+            subject=Subject.parse(spec.get("object") or {}),
             state=state,
             running_phase=running_phase,
             error=_one_line((status.get("error") or {}).get("message") or ""),
@@ -196,9 +207,9 @@ class ActionSets:
         """Every ActionSet that carries the workload's label, newest first."""
         return self._list({"labelSelector": f"{WORKLOAD_LABEL}={workload}"})
 
-    def on_claim(self, claim: tuple[str, str]) -> list[ActionSet]:
-        """Every ActionSet of the claim, whoever created it, newest first."""
-        return [found for found in self._list({}) if found.claim == claim]
+    def about(self, subject: Subject) -> list[ActionSet]:
+        """Every ActionSet on the object, whoever created it, newest first."""
+        return [found for found in self._list({}) if found.subject == subject]
 
     def _list(self, query: dict[str, str]) -> list[ActionSet]:
         found: list[ActionSet] = []

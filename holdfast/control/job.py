@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
+from holdfast.control.owner import RESTORE_ANNOTATION, Seen
 from holdfast.control.run_action import Say, Timeouts, when_available
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
-#: The Blueprint sets it in the patch that suspends the Job, and removes it in the one that resumes
-#: it. So a Job that a restore left suspended differs from one that a person suspended.
-RESTORE_ANNOTATION = "holdfast.dev/restore"
 #: The Job controller makes these up for each Job.
 _GENERATED_LABELS = frozenset(
     {
@@ -145,6 +143,23 @@ class Jobs:
             if error.status != 404:
                 raise
             return None
+
+
+@dataclass(frozen=True)
+class OwnerJob:
+    """One Job as the owner of a workload's pods."""
+
+    jobs: Jobs
+    name: str
+    paused: str = "suspended"
+
+    @property
+    def title(self) -> str:
+        return f"Job {self.name}"
+
+    def look(self) -> Seen | None:
+        found = self.jobs.get(self.name)
+        return Seen(found.restoring, found.deleting, {"job": self.name}) if found else None
 
 
 def require_job(jobs: Jobs, name: str, timeouts: Timeouts, say: Say) -> bool:

@@ -5,7 +5,7 @@ killed meanwhile forgets it: the pod stays, also when its ActionSet is deleted, 
 so that `pulumi destroy` would wait for it in vain. Whoever deletes an orphaned ActionSet therefore
 deletes its pods, and every backup deletes those whose ActionSet is gone.
 
-Nothing on a pod names its ActionSet. So a pod is left alone while the claim has an ActionSet that
+Nothing on a pod names its ActionSet. So a pod is left alone while its object has an ActionSet that
 is not ended and is older than the pod.
 """
 
@@ -17,35 +17,31 @@ from typing import Any
 
 from holdfast.control.actionset import ActionSet, ActionSets
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavailable
+from holdfast.control.subject import Subject
 
 _OF_KANISTER = "createdBy=kanister"
 
 
 class Pods:
-    """The pods of Kanister's tasks on one claim: they carry its name, or run as its account."""
+    """The pods of Kanister's tasks on one object: they carry its name, or run as its account."""
 
-    def __init__(self, api: KubernetesAPI, namespace: str, claim: str) -> None:
+    def __init__(self, api: KubernetesAPI, subject: Subject) -> None:
         self._api = api
-        self.claim = (namespace, claim)
-        self._path = f"/api/v1/namespaces/{namespace}/pods"
+        self.subject = subject
+        self._path = f"/api/v1/namespaces/{subject.namespace}/pods"
 
     def list(self) -> list[Mapping[str, Any]]:
         found = self._api.get(self._path, {"labelSelector": _OF_KANISTER}).get("items") or []
-        return [pod for pod in found if self._is_ours(pod)]
+        return [pod for pod in found if self.subject.owns(pod)]
 
     def delete(self, name: str) -> None:
         self._api.delete(f"{self._path}/{name}")
-
-    def _is_ours(self, pod: Mapping[str, Any]) -> bool:
-        account = (pod.get("spec") or {}).get("serviceAccountName")
-        label = (pod["metadata"].get("labels") or {}).get("holdfast.dev/claim")
-        return self.claim[1] == label or f"holdfast-{self.claim[1]}" == account
 
 
 def delete_leftover_pods(
     actionsets: ActionSets, pods: Pods, say: Callable[[str], None]
 ) -> list[str]:
-    """Delete the pods of the claim that no ActionSet works with any more; returns their names.
+    """Delete the pods on the object that no ActionSet works with any more; returns their names.
 
     Where that is not allowed it says what to do: no backup or restore fails for a leftover.
     """
@@ -53,7 +49,7 @@ def delete_leftover_pods(
         found = pods.list()
         if not found:
             return []
-        at_work = [one for one in actionsets.on_claim(pods.claim) if not one.ended]
+        at_work = [one for one in actionsets.about(pods.subject) if not one.ended]
         names = [pod["metadata"]["name"] for pod in found if not _at_work(pod, at_work)]
         for name in names:
             pods.delete(name)
@@ -62,8 +58,8 @@ def delete_leftover_pods(
         return []
     except KubernetesError as error:
         say(
-            f"leftover pods of tasks were not deleted ({error}); see `kubectl -n {pods.claim[0]}"
-            f" get pods -l {_OF_KANISTER}`"
+            f"leftover pods of tasks were not deleted ({error}); see `kubectl -n"
+            f" {pods.subject.namespace} get pods -l {_OF_KANISTER}`"
         )
         return []
     if names:

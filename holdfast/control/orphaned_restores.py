@@ -1,7 +1,8 @@
 """Clear what a restore left behind when nobody works on it any more.
 
 A restarted controller forgets a running ActionSet: one that was past its phase `suspend` leaves the
-Job suspended, and its deferPhase never runs. `holdfast backup`, which a CronJob runs, clears that.
+Job suspended (or the Deployment at zero), and its deferPhase never runs. `holdfast backup`, which a
+CronJob runs, clears that.
 
 Why it never makes two writers:
 
@@ -14,18 +15,19 @@ Why it never makes two writers:
   nobody will switch to. Even a `switch` that came too late would be one rename, under the lock of
   the run, of that directory to a *new* generation: a trainer writes into the generation that it
   found when it started, so nothing is written twice, and the next start goes on from the snapshot.
-* Only a Job with the restore's annotation is resumed. The Blueprint sets it in the very patch that
-  suspends, so it outlives a deleted ActionSet and a killed client, and a Job that a person
-  suspended does not have it.
+* Only a Job or a Deployment with the restore's annotation is resumed. The Blueprint sets it in the
+  very patch that pauses, so it outlives a deleted ActionSet and a killed client, and what a person
+  paused does not have it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from holdfast.control.actionset import Action, ActionSet, ActionSets, State
-from holdfast.control.job import Jobs
 from holdfast.control.kubernetes import KubernetesError
+from holdfast.control.owner import Owner
 from holdfast.control.run_action import (
     FIRST_ANSWER_SECONDS,
     Say,
@@ -41,13 +43,16 @@ SWITCH_SECONDS = 600
 RESUME_SECONDS = 120
 
 
-def clear(actionsets: ActionSets, jobs: Jobs, resume: Action, timeouts: Timeouts, say: Say) -> bool:
-    """Delete orphaned restores of the workload and resume its Job; whether it was resumed.
+def clear(
+    actionsets: ActionSets, owner: Owner, resume: Action, timeouts: Timeouts, say: Say
+) -> bool:
+    """Delete orphaned restores of the workload and resume its owner; whether it was resumed.
 
     A restore that may still run is left alone: nothing is resumed beside it.
 
     Args:
-        resume: the Blueprint's action `resume`, with the Job's name as its option ``job``.
+        owner: the Job or the Deployment that a restore pauses.
+        resume: the Blueprint's action `resume`; its options come from the owner.
     """
     listed = when_available(
         lambda: actionsets.of_workload(resume.workload), timeouts, FIRST_ANSWER_SECONDS
@@ -58,21 +63,30 @@ def clear(actionsets: ActionSets, jobs: Jobs, resume: Action, timeouts: Timeouts
         delete_orphan(actionsets, restore, timeouts, say)
     if len(orphaned) < len(unfinished):
         return False
-    name = resume.options["job"]
+    options: Mapping[str, str] = {}
     try:
-        job = jobs.get(name)
-        wanted = job is not None and not job.deleting and bool(job.restoring)
+        seen = owner.look()
+        wanted = seen is not None and not seen.deleting and bool(seen.restoring)
+        options = seen.options if seen else options
     except KubernetesError as error:
         if error.status != 403:
             raise
-        wanted = any(restore.begun for restore in orphaned)  # it may have suspended the Job
+        begun = [restore for restore in orphaned if restore.begun]  # they may have paused it
+        wanted = bool(begun)
+        for restore in begun[:1]:
+            options = {key: v for key, v in restore.options.items() if key != "snapshot"}
     found = ", ".join(restore.name for restore in orphaned) or "a restore that is gone"
     if wanted:
         quick = replace(timeouts, timeout=min(timeouts.timeout, RESUME_SECONDS))
-        run_action(actionsets, resume, timeouts=quick, say=lambda line: None)
-        say(f"resumed Job {name}, left suspended by {found}: restore again if it is still wanted")
+        run_action(
+            actionsets, replace(resume, options=options), timeouts=quick, say=lambda line: None
+        )
+        say(
+            f"resumed {owner.title}, left {owner.paused} by {found}: restore again if it is still"
+            " wanted"
+        )
     elif orphaned:
-        say(f"deleted {found}, which nobody works on; Job {name} was not suspended by it")
+        say(f"deleted {found}, which nobody works on; {owner.title} was not {owner.paused} by it")
     return wanted
 
 

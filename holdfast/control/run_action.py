@@ -110,7 +110,7 @@ def clean_up(
 def delete_orphan(actionsets: ActionSets, orphan: ActionSet, timeouts: Timeouts, say: Say) -> None:
     """Delete an ActionSet that nobody works on, and the pods that it left."""
     when_available(lambda: actionsets.delete(orphan.name), timeouts)
-    delete_leftover_pods(actionsets, Pods(actionsets.api, *orphan.claim), say)
+    delete_leftover_pods(actionsets, Pods(actionsets.api, orphan.subject), say)
 
 
 def _under_way(
@@ -183,7 +183,7 @@ def _wait(actionsets: ActionSets, actionset: ActionSet, timeouts: Timeouts, say:
 
 def _failure(namespace: str, actionset: ActionSet, *, overdue: bool) -> ActionFailed:
     rest = (
-        f"; its clean-up phase '{actionset.running_phase}' has not ended: if the Job stays"
+        f"; its clean-up phase '{actionset.running_phase}' has not ended: if the workload stays"
         " suspended, the next `holdfast backup` resumes it"
         if overdue
         else f": see `kubectl -n {namespace} describe actionset {actionset.name}`"

@@ -14,8 +14,10 @@ from holdfast.errors import HoldfastError
 def backup(
     workload: options.Workload = None,
     job: options.Job = None,
+    deployment: options.Deployment = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
+    configuration: options.Configuration = None,
     kanister_namespace: options.KanisterNamespace = KANISTER_NAMESPACE,
     blueprint: options.Blueprint = BLUEPRINT,
     api: options.Api = None,
@@ -30,19 +32,20 @@ def backup(
     workload's finished ActionSets are deleted but for the newest 10.
 
     First it clears what a restore left behind that nobody works on any more: its ActionSet is
-    deleted, and the Job that it suspended is resumed. A restore under way is left alone, and the
-    backup goes on beside it: bundles never change.
+    deleted, and the Job or Deployment that it paused goes on. A restore under way is left alone,
+    and the backup goes on beside it: bundles never change.
 
     Example: holdfast backup --workload gpt --namespace training --claim checkpoints-pvc
     """
     from holdfast.control import orphaned_restores
 
-    request = prepare("backup", {}, workload, namespace, claim, kanister_namespace, blueprint, api,
-                      timeout)  # fmt: skip
-    resume = replace(request.action, name="resume", options={"job": job or request.action.workload})
+    request = prepare("backup", {}, workload, namespace, claim, configuration,
+                      kanister_namespace, blueprint, api, timeout)  # fmt: skip
+    resume = replace(request.action, name="resume")
+    owner = request.owner(job, deployment)
     not_cleared: HoldfastError | None = None
     try:
-        orphaned_restores.clear(request.actionsets, request.jobs, resume, request.timeouts, say)
+        orphaned_restores.clear(request.actionsets, owner, resume, request.timeouts, say)
     except HoldfastError as error:  # a backup is worth having all the same
         say(f"a restore that was left behind is not cleared: {error}")
         not_cleared = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -28,8 +29,10 @@ def restore(
     ] = None,
     workload: options.Workload = None,
     job: options.Job = None,
+    deployment: options.Deployment = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
+    configuration: options.Configuration = None,
     kanister_namespace: options.KanisterNamespace = KANISTER_NAMESPACE,
     blueprint: options.Blueprint = BLUEPRINT,
     api: options.Api = None,
@@ -42,18 +45,28 @@ def restore(
     snapshot becomes the next generation, and the Job is resumed. Newer bundles stay in the
     generation before: `holdfast switch --generation N` brings them back. A Job that is finished
     is created anew from its own spec; one that does not exist is an error before anything changes.
+    An application's Deployment is scaled to zero for the switch, and then to what it was.
 
     Example: holdfast restore --workload gpt --before 2026-05-01T12:00:00Z
     """
     from holdfast.control import job as training
+    from holdfast.control.deployment import Deployment, require_deployment
 
-    wanted = {"snapshot": _chosen(snapshot, before), "job": job or workload or ""}
-    request = prepare("restore", wanted, workload, namespace, claim, kanister_namespace, blueprint,
-                      api, timeout)  # fmt: skip
-    jobs, timeouts = request.jobs, request.timeouts
-    seen = training.require_job(jobs, wanted["job"], timeouts, say)
+    wanted = {"snapshot": _chosen(snapshot, before)}
+    request = prepare("restore", wanted, workload, namespace, claim, configuration,
+                      kanister_namespace, blueprint, api, timeout)  # fmt: skip
+    timeouts, owner = request.timeouts, request.owner(job, deployment)
+    if isinstance(owner, Deployment):
+        paused = require_deployment(owner, timeouts)
+        request = replace(request, action=replace(request.action, options={**wanted, **paused}))
+        done, removed = run(request)
+        report(request, done, removed, output, deployment="resumed")
+        return
+    name, jobs = owner.name, owner.jobs
+    request = replace(request, action=replace(request.action, options={**wanted, "job": name}))
+    seen = training.require_job(jobs, name, timeouts, say)
     done, removed = run(request)
-    recreated = seen and training.recreate_if_finished(jobs, wanted["job"], timeouts, say)
+    recreated = seen and training.recreate_if_finished(jobs, name, timeouts, say)
     report(request, done, removed, output, job="created anew" if recreated else "resumed")
 
 
