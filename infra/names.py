@@ -10,7 +10,8 @@ CLAIM_LABEL = "holdfast.dev/claim"
 WORKLOAD_LABEL = "holdfast.dev/workload"
 
 SYSTEM_NAMESPACE = "holdfast-system"
-BLUEPRINT = "checkpoints"
+#: Blueprints: of trainings, of applications.
+BLUEPRINT, APPLICATIONS = "checkpoints", "applications"
 #: Of training pods, where the cluster is the stack's own.
 PRIORITY_CLASS = "holdfast-training"
 

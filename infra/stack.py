@@ -6,8 +6,9 @@ from typing import Any
 
 import pulumi
 
+from infra.kubernetes.application import Server
 from infra.kubernetes.environment import store_environment, workload_environment
-from infra.kubernetes.kanister import Kanister, KanisterAccess
+from infra.kubernetes.kanister import Guarded, Kanister, KanisterAccess, guarded
 from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.placement import task_placement
 from infra.kubernetes.pods import PodSettings
@@ -20,6 +21,7 @@ from infra.names import TRACKING_CLIENT, Project, backup_account, volume_name
 from infra.options import after
 from infra.platform import Platform, on_kubernetes
 from infra.settings import (
+    Application,
     EksStack,
     FsxLustreVolume,
     HostPathVolume,
@@ -37,9 +39,11 @@ class Outputs:
     persistent_volume_name: pulumi.Output[str] | None = None
     persistent_volume_claim_name: pulumi.Output[str] | None = None
     training_job_name: pulumi.Output[str] | None = None
+    application_name: pulumi.Output[str] | None = None
     persistent_volumes: dict[str, pulumi.Output[str]] | None = None
     persistent_volume_claims: dict[str, pulumi.Output[str]] | None = None
     training_jobs: dict[str, pulumi.Output[str]] | None = None
+    applications: dict[str, pulumi.Output[str]] | None = None
     services: dict[str, pulumi.Output[str]] | None = None
     backup_schedules: dict[str, pulumi.Output[str]] | None = None
     namespaces: dict[str, str] | None = None
@@ -74,12 +78,13 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
     pods = PodSettings(settings.images, settings.run_as, settings.backup_store)
     store = store_environment(settings.backup_store, settings.region, project)
 
+    accounts = _accounts(settings)
     kanister = Kanister(
         "kanister",
         settings.kanister,
         pods,
-        task_placement(settings.workloads.values(), settings.training_groups().values()),
-        _accounts(settings),
+        task_placement(settings.trainings.values(), settings.training_groups().values()),
+        accounts,
         stack,
     )
     directories = _prepared_directories(settings, platform, cluster, stack)
@@ -113,28 +118,38 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         for namespace in settings.namespaces()
     }
     trainings: dict[str, Training] = {}
+    servers: dict[str, Server] = {}
     protections: dict[str, Protection] = {}
     tracking = _tracking(settings, platform, cluster, homes, prepared)
     for namespace, here in homes.items():
         access = KanisterAccess(
-            f"{namespace}-kanister", namespace, settings.kanister.namespace, here
+            f"{namespace}-kanister",
+            namespace,
+            settings.kanister.namespace,
+            [what for account, what in accounts.items() if account.startswith(f"{namespace}.")],
+            here,
         )
         store_objects = [each for volume in stores[namespace] for each in volume.objects]
         for name, workload in settings.workloads.items():
             if workload.namespace != namespace:
                 continue
             ready = after(here, volumes[name], *stores[namespace], *_client(tracking, namespace))
-            trainings[name] = Training(
-                name,
-                workload,
-                pods,
-                settings.nodes_of(name),
-                workload_environment(name, workload, store, settings.kanister.namespace),
-                cluster,
-                [*volumes[name].objects, *store_objects],
-                ready,
-                login=TRACKING_CLIENT if tracking is not None else None,
-            )
+            environment = workload_environment(name, workload, store, settings.kanister.namespace)
+            claims = [*volumes[name].objects, *store_objects]
+            if isinstance(workload, Application):
+                servers[name] = Server(name, workload, pods, environment, claims, ready)
+            else:
+                trainings[name] = Training(
+                    name,
+                    workload,
+                    pods,
+                    settings.nodes_of(name),
+                    environment,
+                    cluster,
+                    claims,
+                    ready,
+                    login=TRACKING_CLIENT if tracking is not None else None,
+                )
             protections[name] = Protection(
                 name,
                 workload,
@@ -143,7 +158,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
                 store_objects,
                 after(ready, kanister, access),
             )
-    outputs = _outputs(list(settings.workloads), settings, volumes, trainings, protections)
+    outputs = _outputs(settings, volumes, trainings, servers, protections)
     if tracking is not None:
         outputs = replace(
             outputs, tracking_url=tracking.url, tracking_service=tracking.service_name
@@ -178,10 +193,10 @@ def _in_namespace(
     return after(opts, made) if made else opts
 
 
-def _accounts(settings: Settings) -> dict[str, str]:
-    """Which service account may protect which claim."""
+def _accounts(settings: Settings) -> dict[str, Guarded]:
+    """Which service account may ask Kanister for what."""
     return {
-        f"{workload.namespace}.{backup_account(name)}": workload.volume.claim
+        f"{workload.namespace}.{backup_account(name)}": guarded(name, workload)
         for name, workload in settings.workloads.items()
     }
 
@@ -268,23 +283,29 @@ def _client(tracking: TrackingServer | None, namespace: str) -> list[pulumi.Reso
 
 
 def _outputs(
-    names: list[str],
     settings: Settings,
     volumes: dict[str, ClaimedVolume],
     trainings: dict[str, Training],
+    servers: dict[str, Server],
     protections: dict[str, Protection],
 ) -> Outputs:
+    names = list(settings.workloads)
     first = names[0]
+    jobs = {name: training.job_name for name, training in trainings.items()}
+    deployments = {name: server.deployment_name for name, server in servers.items()}
+    running: dict[str, Training | Server] = {**trainings, **servers}
     return Outputs(
         persistent_volume_name=volumes[first].volume_name,
         persistent_volume_claim_name=volumes[first].claim_name,
-        training_job_name=trainings[first].job_name,
+        training_job_name=next(iter(jobs.values()), None),
+        application_name=next(iter(deployments.values()), None),
         persistent_volumes={
             name: volume for name in names if (volume := volumes[name].volume_name) is not None
         },
         persistent_volume_claims={name: volumes[name].claim_name for name in names},
-        training_jobs={name: trainings[name].job_name for name in names},
-        services={name: trainings[name].service_name for name in names},
+        training_jobs=jobs or None,
+        applications=deployments or None,
+        services={name: running[name].service_name for name in names},
         backup_schedules={name: protections[name].cron_job_name for name in names},
         namespaces={name: settings.workloads[name].namespace for name in names},
     )

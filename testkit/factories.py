@@ -24,6 +24,11 @@ STORE: dict[str, Any] = {
     "node": "node-1",
 }
 WORKLOAD: dict[str, Any] = {"run": "demo", "volume": HOST_PATH}
+APPLICATION: dict[str, Any] = {
+    "kind": "deployment",
+    "model": "churn@production",
+    "volume": {**HOST_PATH, "name": "models", "path": "/data/models"},
+}
 VALID: dict[str, Any] = {
     "target": "kubernetes",
     "cluster_identifier": "test",

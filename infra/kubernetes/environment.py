@@ -6,8 +6,8 @@ Paths that differ from pod to pod are not in the ConfigMap but in the container 
 from collections.abc import Mapping
 
 from infra.kubernetes.distributed import fabric_environment, rendezvous_environment
-from infra.names import BLUEPRINT, STORE_MOUNT, WORK_MOUNT, Project
-from infra.settings import BackupStore, Workload
+from infra.names import APPLICATIONS, BLUEPRINT, STORE_MOUNT, WORK_MOUNT, Project
+from infra.settings import AnyWorkload, Application, BackupStore, Schedule, Workload
 from infra.settings.node_groups import TrainingNodes
 
 DECISION = f"{WORK_MOUNT}/decision.json"
@@ -43,40 +43,71 @@ def store_environment(store: BackupStore, region: str | None, project: Project) 
 
 
 def workload_environment(
-    name: str, workload: Workload, store: Mapping[str, str], kanister_namespace: str
+    name: str, workload: AnyWorkload, store: Mapping[str, str], kanister_namespace: str
 ) -> dict[str, str]:
     """The ConfigMap ``holdfast-<claim>``; ``store`` is the environment that reaches the store."""
-    retention = workload.retention
     return {
         **store,
         "HOLDFAST_WORKLOAD": name,
         "HOLDFAST_RUN": workload.run,
-        "HOLDFAST_KEEP": str(workload.keep),
+        **_of_kind(name, workload),
         "HOLDFAST_START": workload.start,
         "HOLDFAST_PUSH": workload.push,
-        "HOLDFAST_DEADLINE": str(workload.backup_timeout),
+        **schedule_environment(workload),
+        "HOLDFAST_KANISTER_NAMESPACE": kanister_namespace,
+        "HOLDFAST_NAMESPACE": workload.namespace,
+        "HOLDFAST_CLAIM": workload.volume.claim,
+        "HOLDFAST_TIMEOUT": str(workload.backup_timeout),
+    }
+
+
+def schedule_environment(schedule: Schedule) -> dict[str, str]:
+    """How long a backup may take, which snapshots stay, and when what goes is deleted."""
+    retention = schedule.retention
+    return {
+        "HOLDFAST_DEADLINE": str(schedule.backup_timeout),
         "HOLDFAST_RETENTION_KEEP_LAST": str(retention.keep_last),
         "HOLDFAST_RETENTION_HOURLY": str(retention.hourly),
         "HOLDFAST_RETENTION_DAILY": str(retention.daily),
         "HOLDFAST_RETENTION_WEEKLY": str(retention.weekly),
         "HOLDFAST_RETENTION_MONTHLY": str(retention.monthly),
-        "HOLDFAST_GRACE": str(workload.grace),
-        "HOLDFAST_KANISTER_NAMESPACE": kanister_namespace,
-        "HOLDFAST_NAMESPACE": workload.namespace,
-        "HOLDFAST_CLAIM": workload.volume.claim,
-        "HOLDFAST_BLUEPRINT": BLUEPRINT,
-        "HOLDFAST_JOB": name,
-        "HOLDFAST_TIMEOUT": str(workload.backup_timeout),
+        "HOLDFAST_GRACE": str(schedule.grace),
     }
 
 
-def recover_environment(workload: Workload) -> dict[str, str]:
+def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
+    """What a restore pauses and by which Blueprint, and what the bundles are."""
+    if isinstance(workload, Application):
+        return {
+            "HOLDFAST_KIND": "model",
+            "HOLDFAST_BLUEPRINT": APPLICATIONS,
+            "HOLDFAST_DEPLOYMENT": name,
+        }
+    return {
+        "HOLDFAST_KEEP": str(workload.keep),
+        "HOLDFAST_BLUEPRINT": BLUEPRINT,
+        "HOLDFAST_JOB": name,
+    }
+
+
+def recover_environment(workload: AnyWorkload) -> dict[str, str]:
     """What the recover container adds. The run's name is here too, not only in the ConfigMap: a
     changed name makes another Job, and a container that restarts in its pod keeps its own run."""
     return {
         "HOLDFAST_RUN": workload.run,
         "HOLDFAST_VOLUME": workload.mount_path,
         "HOLDFAST_DECISION": DECISION,
+    }
+
+
+def application_environment(application: Application) -> dict[str, str]:
+    """What an application's server adds: where its bundles are, and its port. The user's own
+    variables come last and override the others."""
+    return {
+        "HOLDFAST_RUN": application.run,
+        "HOLDFAST_VOLUME": application.mount_path,
+        "HOLDFAST_PORT": str(application.port),
+        **application.env,
     }
 
 

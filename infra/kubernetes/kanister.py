@@ -1,15 +1,16 @@
 """Kanister: the operator, our Blueprints, who may use them, and where it may act."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
-from infra.names import BLUEPRINT
-from infra.settings import KanisterSettings
+from infra.names import APPLICATIONS, BLUEPRINT, task_account
+from infra.settings import AnyWorkload, Application, KanisterSettings
 
 #: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
 #: that Pulumi makes up would break every RoleBinding.
@@ -22,10 +23,44 @@ READS_ONLY = {"stage"}
 NO_STORE = {"switch"}
 
 
+@dataclass(frozen=True)
+class Guarded:
+    """What one service account may ask Kanister for."""
+
+    blueprint: str
+    kind: str
+    """Of the ActionSet's object: ``pvc`` or ``configmap``."""
+    name: str
+    """The object's name."""
+    task: str
+    """The service account of the tasks, whose pods it may delete."""
+    restorer: str
+    """That of the tasks that write what a restore brings back; mostly the same."""
+    owner: str
+    """What a restore pauses, as the Blueprint's option calls it: ``job`` or ``deployment``."""
+    paused: str
+    """The name of what a restore pauses."""
+
+
+def guarded(name: str, workload: AnyWorkload) -> Guarded:
+    """What the backup account of a workload may ask for: actions on its own claim."""
+    served = isinstance(workload, Application)
+    tasks = task_account(workload.volume.claim)
+    return Guarded(
+        blueprint=APPLICATIONS if served else BLUEPRINT,
+        kind="pvc",
+        name=workload.volume.claim,
+        task=tasks,
+        restorer=tasks,
+        owner="deployment" if served else "job",
+        paused=name,
+    )
+
+
 class Kanister(pulumi.ComponentResource):
     """The operator in its namespace, with the Blueprints and the policy on ActionSets.
 
-    Produces: Namespace, helm Release (with the CRDs), Blueprint ``checkpoints``, two
+    Produces: Namespace, helm Release (with the CRDs), the Blueprints of what the stack has, two
     ValidatingAdmissionPolicies with their bindings: on ActionSets and on the pods of tasks.
     """
 
@@ -35,7 +70,7 @@ class Kanister(pulumi.ComponentResource):
         kanister: KanisterSettings,
         pods: PodSettings,
         placement: Manifest,
-        accounts: Mapping[str, str],
+        accounts: Mapping[str, Guarded],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """
@@ -44,7 +79,7 @@ class Kanister(pulumi.ComponentResource):
             kanister: its settings.
             pods: image, user and store of the Blueprint's tasks.
             placement: the part of a PodSpec that lets tasks run where trainers do.
-            accounts: ``<namespace>.<service account>`` -> the claim that it may protect.
+            accounts: ``<namespace>.<service account>`` -> what it may ask for.
             opts: the provider.
         """
         super().__init__("holdfast:kanister:Kanister", name, {}, opts)
@@ -59,11 +94,12 @@ class Kanister(pulumi.ComponentResource):
         self._guard(f"{name}-policy", *_actionset_policy(kanister.namespace, accounts))
         self._guard(f"{name}-pods-policy", *_policy("task-pods-policy", accounts))
         # After the release, which brings the kind; so destroyed before it.
-        self.blueprint = register(
-            f"{name}-blueprint-{BLUEPRINT}",
-            blueprint(kanister.namespace, pods, placement),
-            pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
-        )
+        for each in dict.fromkeys(account.blueprint for account in accounts.values()):
+            register(
+                f"{name}-blueprint-{each}",
+                blueprint(each, kanister.namespace, pods, placement),
+                pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
+            )
         self.register_outputs({})
 
     def _guard(self, name: str, policy: Manifest, binding: Manifest) -> None:
@@ -83,10 +119,24 @@ class KanisterAccess(pulumi.ComponentResource):
     """
 
     def __init__(
-        self, name: str, namespace: str, kanister_namespace: str, opts: pulumi.ResourceOptions
+        self,
+        name: str,
+        namespace: str,
+        kanister_namespace: str,
+        accounts: Sequence[Guarded],
+        opts: pulumi.ResourceOptions,
     ) -> None:
+        """
+        Args:
+            name: the Pulumi name.
+            namespace: where tasks run.
+            kanister_namespace: where the operator runs.
+            accounts: what is protected in the namespace.
+            opts: the provider, and the namespace.
+        """
         super().__init__("holdfast:kanister:KanisterAccess", name, {}, opts)
         objects = load_all("kanister-role")
+        objects["Role"]["rules"] += rights_on_owners(accounts)
         here = {"metadata": {"namespace": namespace}}
         operator = {
             "kind": "ServiceAccount",
@@ -104,8 +154,40 @@ class KanisterAccess(pulumi.ComponentResource):
         self.register_outputs({})
 
 
+def rights_on_owners(accounts: Sequence[Guarded]) -> list[Manifest]:
+    """What Kanister may do with what restores pause, by the kinds that there are.
+
+    A Deployment is scaled, and its pods are counted: RBAC can name the one, and not the others.
+    """
+    rules: list[Manifest] = []
+    if any(account.owner == "job" for account in accounts):
+        rules.append({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "patch"]})
+    if scaled := [account.paused for account in accounts if account.owner == "deployment"]:
+        verbs = ["get", "patch", "update"]
+        rules += [
+            {
+                "apiGroups": ["apps"],
+                "resources": ["deployments"],
+                "resourceNames": scaled,
+                "verbs": verbs,
+            },
+            {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        ]
+    if maps := [account.name for account in accounts if account.kind == "configmap"]:
+        rules.append(
+            {
+                "apiGroups": [""],
+                "resources": ["configmaps"],
+                "resourceNames": maps,
+                "verbs": ["get"],
+            }
+        )
+    return rules
+
+
 def _actionset_policy(
-    kanister_namespace: str, accounts: Mapping[str, str]
+    kanister_namespace: str, accounts: Mapping[str, Guarded]
 ) -> tuple[Manifest, Manifest]:
     """The policy on ActionSets and its binding."""
     policy, binding = _policy("actionset-policy", accounts)
@@ -113,16 +195,17 @@ def _actionset_policy(
     return policy, merge(binding, {"spec": {"matchResources": {"namespaceSelector": selector}}})
 
 
-def _policy(name: str, accounts: Mapping[str, str]) -> tuple[Manifest, Manifest]:
+def _policy(name: str, accounts: Mapping[str, Guarded]) -> tuple[Manifest, Manifest]:
     """A policy on what the accounts do, and its binding. JSON of plain names is what CEL calls a
     list and a map."""
     objects = load_all(name)
     namespaces = list(dict.fromkeys(account.partition(".")[0] for account in accounts))
+    held = {account: asdict(what) for account, what in accounts.items()}
     condition = f"request.userInfo.username.split(':')[2] in {json.dumps(namespaces)}"
     policy = {
         "spec": {
             "matchConditions": [{"name": "of-a-workload-namespace", "expression": condition}],
-            "variables": [{"name": "claims", "expression": json.dumps(dict(accounts))}],
+            "variables": [{"name": "accounts", "expression": json.dumps(held)}],
         }
     }
     return (
@@ -151,9 +234,9 @@ def _release(
     )
 
 
-def blueprint(namespace: str, pods: PodSettings, placement: Manifest) -> Manifest:
-    """The Blueprint for this stack: image, user and store as data in every KubeTask."""
-    document = merge(load(BLUEPRINT, BLUEPRINTS), {"metadata": {"namespace": namespace}})
+def blueprint(name: str, namespace: str, pods: PodSettings, placement: Manifest) -> Manifest:
+    """A Blueprint for this stack: image, user and store as data in every KubeTask."""
+    document = merge(load(name, BLUEPRINTS), {"metadata": {"namespace": namespace}})
     for action in document["actions"].values():
         for phase in action["phases"]:
             if phase["func"] == "KubeTask":

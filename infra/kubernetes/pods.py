@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra.manifests import Manifest, merge
-from infra.names import STORE_MOUNT
+from infra.manifests import Manifest, load, merge
+from infra.names import MADE_BY_STACK_ANNOTATION, STORE_MOUNT, config_map_name
 from infra.settings import BackupStore, Images
 
 
@@ -27,6 +27,16 @@ def user(run_as: int) -> Manifest:
 def env(values: Mapping[str, str]) -> list[dict[str, str]]:
     """A container's ``env`` list."""
     return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def environment_map(
+    claim: str, metadata: Manifest, store: BackupStore, environment: Mapping[str, str]
+) -> Manifest:
+    """The ConfigMap ``holdfast-<claim>`` with the environment of all pods of a workload. Beside the
+    store's address stands whether the stack made it, for the next change of the settings."""
+    mark = {"annotations": {MADE_BY_STACK_ANNOTATION: "true"}} if store.create else {}
+    about = {**metadata, "name": config_map_name(claim), **mark}
+    return merge(load("config-map"), {"metadata": about, "data": dict(environment)})
 
 
 def with_store(

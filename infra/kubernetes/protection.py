@@ -8,7 +8,9 @@ from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
 from infra.names import backup_account, config_map_name, task_account, workload_labels
-from infra.settings import Workload
+from infra.settings import AnyWorkload, Application
+
+_JOBS = {"apiGroups": ["batch"], "resources": ["jobs"]}
 
 
 class Protection(pulumi.ComponentResource):
@@ -16,8 +18,8 @@ class Protection(pulumi.ComponentResource):
 
     Produces: ServiceAccount and CronJob ``<workload>-backup``, ServiceAccount ``holdfast-<claim>``
     of Kanister's tasks; in Kanister's namespace a Role and RoleBinding that let the first create
-    ActionSets, within the admission policy; in its own those that let it see the training Job and
-    remove pods of Kanister's tasks, within another policy.
+    ActionSets, within the admission policy; in its own those that let it see the Job or Deployment
+    that a restore pauses, and remove pods of Kanister's tasks, within another policy.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -26,7 +28,7 @@ class Protection(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        workload: Workload,
+        workload: AnyWorkload,
         pods: PodSettings,
         kanister_namespace: str,
         claims: Sequence[pulumi.Resource],
@@ -79,8 +81,10 @@ class Protection(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=[self.role, self.account]),
         )
         objects = load_all("backup-job-role")
-        its_job, task_pods = objects["Role"]["rules"]
-        rules = [{**its_job, "resourceNames": [name]}, task_pods]
+        (task_pods,) = objects["Role"]["rules"]
+        served = isinstance(workload, Application)
+        owner = {"apiGroups": ["apps"], "resources": ["deployments"]} if served else _JOBS
+        rules = [{**owner, "resourceNames": [name], "verbs": ["get"]}, task_pods]
         self.job_role = register(
             f"{account}-job-role",
             merge(objects["Role"], {"metadata": metadata, "rules": rules}),
@@ -105,7 +109,7 @@ class Protection(pulumi.ComponentResource):
         self.register_outputs({"cron_job_name": self.cron_job_name})
 
 
-def backup_cron_job(name: str, workload: Workload, pods: PodSettings) -> Manifest:
+def backup_cron_job(name: str, workload: AnyWorkload, pods: PodSettings) -> Manifest:
     """The CronJob of one workload, complete."""
     account = backup_account(name)
     labels = workload_labels(name)

@@ -10,17 +10,16 @@ from infra.kubernetes.environment import recover_environment, trainer_environmen
 from infra.kubernetes.hooks import job_is_gone
 from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.placement import protection_from_consolidation, training_placement
-from infra.kubernetes.pods import PodSettings, env, user, with_store
+from infra.kubernetes.pods import PodSettings, env, environment_map, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
 from infra.names import (
     CLAIM_LABEL,
-    MADE_BY_STACK_ANNOTATION,
     WORKLOAD_LABEL,
     config_map_name,
     workload_labels,
 )
-from infra.settings import BackupStore, Workload
+from infra.settings import Workload
 from infra.settings.node_groups import TrainingNodes
 
 #: What cannot be changed in a Job, beside its template.
@@ -95,16 +94,10 @@ class Training(pulumi.ComponentResource):
         self.account = register(
             f"{name}-account", merge(load("service-account"), {"metadata": metadata}), options
         )
-        config_map = {
-            "metadata": {
-                **metadata,
-                "name": config_map_name(workload.volume.claim),
-                **_store_mark(pods.store),
-            },
-            "data": dict(environment),
-        }
         self.config_map = register(
-            f"{name}-environment", merge(load("config-map"), config_map), options
+            f"{name}-environment",
+            environment_map(workload.volume.claim, metadata, pods.store, environment),
+            options,
         )
         service = {
             "metadata": metadata,
@@ -144,11 +137,6 @@ class Training(pulumi.ComponentResource):
         self.job_name = name_of(self.job)
         self.service_name = name_of(self.service)
         self.register_outputs({"job_name": self.job_name, "service_name": self.service_name})
-
-
-def _store_mark(store: BackupStore) -> Manifest:
-    """Beside the store's address: that the stack made it, for the next change of the settings."""
-    return {"annotations": {MADE_BY_STACK_ANNOTATION: "true"}} if store.create else {}
 
 
 def _ignored_changes(workload: Workload) -> list[str]:

@@ -23,7 +23,9 @@ LAYERS = {
     "kanister": "Kanister",
     "storage": "Storage",
     "training": "Training",
+    "application": "Applications",
     "protection": "Protection",
+    "pipeline": "Pipeline",
 }
 
 

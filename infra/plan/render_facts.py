@@ -176,11 +176,41 @@ def _training(graph: Graph) -> Iterator[str]:
         if _of_layer("training", deployment):
             yield f"Deployment {deployment.object_name}"
     for service in graph.find("kubernetes:core/v1:Service"):
-        yield f"Service {service.object_name}"
+        if _of_layer("training", service):
+            yield f"Service {service.object_name}"
     for kind in ("ConfigMap", "ServiceAccount"):
         for each in graph.find(f"kubernetes:core/v1:{kind}"):
             if _of_layer("training", each):
                 yield f"{kind} {each.object_name}"
+
+
+def _application(graph: Graph) -> Iterator[str]:
+    yield from _servers(graph, "application")
+
+
+def _pipeline(graph: Graph) -> Iterator[str]:
+    yield from _servers(graph, "pipeline")
+    for job in graph.find("kubernetes:batch/v1:CronJob"):
+        if _of_layer("pipeline", job):
+            yield f"CronJob {job.object_name}: {job.inputs['spec']['schedule']} UTC"
+    for policy in graph.find("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
+        yield f"NetworkPolicy {policy.object_name}"
+
+
+def _servers(graph: Graph, layer: str) -> Iterator[str]:
+    """Deployments and StatefulSets of a layer with what runs in each, and their Services."""
+    for kind in ("StatefulSet", "Deployment"):
+        for server in graph.find(f"kubernetes:apps/v1:{kind}"):
+            if not _of_layer(layer, server):
+                continue
+            yield f"{kind} {server.object_name}"
+            pod = server.inputs["spec"]["template"]["spec"]
+            for container in [*pod.get("initContainers", []), *pod["containers"]]:
+                command = " ".join(container.get("command", [container["image"]]))
+                yield f"   {container['name']}: {command}"
+    for service in graph.find("kubernetes:core/v1:Service"):
+        if _of_layer(layer, service):
+            yield f"Service {service.object_name}"
 
 
 def _kanister(graph: Graph) -> Iterator[str]:
@@ -220,6 +250,8 @@ FACTS: dict[str, Callable[[Graph], Iterator[str]]] = {
     "backups": _backups,
     "storage": _storage,
     "training": _training,
+    "application": _application,
+    "pipeline": _pipeline,
     "kanister": _kanister,
     "protection": _protection,
 }

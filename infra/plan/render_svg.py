@@ -44,6 +44,8 @@ IN_CLUSTER = {
     "training": Cell(1, 0),
     "protection": Cell(0, 1),
     "kanister": Cell(1, 1),
+    "application": Cell(0, 2),
+    "pipeline": Cell(1, 2),
 }
 #: Boxes that are next to each other: where an arrow can be.
 NEIGHBOURS = (
@@ -56,6 +58,9 @@ NEIGHBOURS = (
     ("storage", "training"),
     ("training", "kanister"),
     ("kanister", "protection"),
+    ("protection", "application"),
+    ("kanister", "pipeline"),
+    ("application", "pipeline"),
 )
 TITLES = {
     "network": "Network",
@@ -68,6 +73,8 @@ TITLES = {
     "backups": "Backup store",
     "storage": "Volumes and claims",
     "training": "Training",
+    "application": "Applications",
+    "pipeline": "Experiment tracking",
     "kanister": "Kanister",
     "protection": "Protection",
 }
@@ -79,6 +86,8 @@ LOOKS = {
     "protection": "guard",
     "kanister": "guard",
     "training": "work",
+    "application": "work",
+    "pipeline": "work",
     "nodes": "work",
 }
 STYLE = """

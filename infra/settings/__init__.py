@@ -35,9 +35,11 @@ from infra.settings.stack import (
 )
 from infra.settings.store import BackupStore, ExistingStore, Retention
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
-from infra.settings.workload import Resources, Workload
+from infra.settings.workload import AnyWorkload, Application, Resources, Schedule, Workload
 
 __all__ = [
+    "AnyWorkload",
+    "Application",
     "BackupStore",
     "EbsVolume",
     "EfsVolume",
@@ -56,6 +58,7 @@ __all__ = [
     "Pipeline",
     "Resources",
     "Retention",
+    "Schedule",
     "Settings",
     "SettingsError",
     "Tracking",

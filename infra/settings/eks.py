@@ -25,7 +25,7 @@ from infra.settings.network_volumes import (
 )
 from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup, TrainingNodes
 from infra.settings.stack import EksAccess, Images, Settings
-from infra.settings.volumes import HostPathVolume
+from infra.settings.volumes import HostPathVolume, Volume
 
 #: Seconds until EKS deletes the pods of a node group that is deleted or replaced; for an update of
 #: it there are 900 (EKS user guide, "Delete a managed node group" in its edition of 2021, and
@@ -132,7 +132,7 @@ class EksStack(Settings):
 
     def group_of(self, name: str) -> str:
         """The training group that hosts a workload: the named one, else the first that can."""
-        workload = self.workloads[name]
+        workload = self.trainings[name]
         if workload.node_group is not None:
             return workload.node_group
         return next(g for g, group in self.node_groups.training.items() if fits(workload, group))
@@ -172,10 +172,18 @@ class EksStack(Settings):
         for name, group in self.node_groups.training.items():
             if group.zone is not None:
                 self._must_be_in_the_network(f"node_groups.training.{name}.zone", group.zone)
-        for name, workload in self.workloads.items():
+        for name, workload in self.trainings.items():
             if isinstance(workload.volume, EbsVolume | FsxLustreVolume):
                 self._must_be_in_the_network(f"workloads.{name}.volume.zone", workload.volume.zone)
         return self
+
+    def _must_follow_its_pod(self, where: str, volume: Volume) -> None:
+        if isinstance(volume, HostPathVolume | IscsiVolume):
+            raise ValueError(
+                f"{where}: {volume.kind} cannot follow a pod to another node on EKS: use ebs or efs"
+            )
+        if isinstance(volume, EbsVolume | FsxLustreVolume):
+            self._must_be_in_the_network(f"{where}.zone", volume.zone)
 
     def _must_be_in_the_network(self, where: str, zone: str) -> None:
         if zone not in self.zones:
@@ -216,7 +224,7 @@ class EksStack(Settings):
     @model_validator(mode="after")
     def _nodes_can_hold_the_workloads(self) -> "EksStack":
         groups = self.node_groups.training
-        for name, workload in self.workloads.items():
+        for name, workload in self.trainings.items():
             wanted = workload.node_group
             if wanted is not None and wanted not in groups:
                 raise ValueError(
@@ -235,7 +243,7 @@ class EksStack(Settings):
 
     @model_validator(mode="after")
     def _volumes_fit_the_nodes(self) -> "EksStack":
-        for name, workload in self.workloads.items():
+        for name, workload in self.trainings.items():
             group_name = self.group_of(name)
             group = self.node_groups.training[group_name]
             volume = workload.volume
@@ -266,7 +274,7 @@ class EksStack(Settings):
 
     @model_validator(mode="after")
     def _spot_leaves_time_to_save(self) -> "EksStack":
-        for name, workload in self.workloads.items():
+        for name, workload in self.trainings.items():
             group = self.node_groups.training[self.group_of(name)]
             needed = workload.save_seconds + workload.upload_seconds
             if group.on_spot and needed > SPOT_NOTICE:
@@ -277,18 +285,15 @@ class EksStack(Settings):
         return self
 
     @model_validator(mode="after")
-    def _tracking_survives_its_node(self) -> "EksStack":
+    def _servers_survive_their_nodes(self) -> "EksStack":
+        """They run on the system nodes, which lie in all zones."""
+        for name, application in self.applications.items():
+            self._must_follow_its_pod(f"workloads.{name}.volume", application.volume)
         tracking = self.pipeline.tracking
         if tracking is None:
             return self
         for where, volume in tracking.volumes():
-            if isinstance(volume, HostPathVolume | IscsiVolume):
-                raise ValueError(
-                    f"pipeline.tracking.{where}: {volume.kind} cannot follow a pod to another "
-                    "node on EKS: use ebs or efs"
-                )
-            if isinstance(volume, EbsVolume | FsxLustreVolume):
-                self._must_be_in_the_network(f"pipeline.tracking.{where}.zone", volume.zone)
+            self._must_follow_its_pod(f"pipeline.tracking.{where}", volume)
         url = tracking.artifacts.url
         if url is not None and url.split("/")[2] == self.backup_store.bucket:
             raise ValueError(
@@ -299,7 +304,7 @@ class EksStack(Settings):
 
     @model_validator(mode="after")
     def _drains_leave_time_to_save(self) -> "EksStack":
-        for name, workload in self.workloads.items():
+        for name, workload in self.trainings.items():
             needed = workload.save_seconds + workload.upload_seconds
             if needed > SHORTEST_DRAIN and not workload.accept_forced_drain:
                 raise ValueError(

@@ -17,6 +17,7 @@ UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 
 _SIZE = re.compile(r"(-?\d+)(Ki|Mi|Gi|Ti|Pi|)")
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_MODEL = re.compile(r"[A-Za-z0-9][\w.-]{0,62}([@:][A-Za-z0-9][\w.-]{0,62})?")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -159,6 +160,14 @@ def _run(value: str) -> str:
     return value
 
 
+def _model(value: str) -> str:
+    if _MODEL.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not a model of the store: write NAME@alias, NAME:version or NAME"
+        )
+    return value
+
+
 def _env_name(value: str) -> str:
     if _ENV.fullmatch(value) is None:
         raise ValueError(
@@ -214,6 +223,7 @@ def _cron(value: str) -> str:
 Size = Annotated[str, AfterValidator(_size)]
 Name = Annotated[str, AfterValidator(_name)]
 RunName = Annotated[str, AfterValidator(_run)]
+ModelName = Annotated[str, AfterValidator(_model)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Cpu = Annotated[str, AfterValidator(_cpu)]
 AbsolutePath = Annotated[str, AfterValidator(_path)]

@@ -13,7 +13,7 @@ from infra.settings.node_groups import TrainingGroup, TrainingNodes
 from infra.settings.pipeline import Pipeline
 from infra.settings.store import BackupStore
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
-from infra.settings.workload import Workload
+from infra.settings.workload import AnyWorkload, Application, Workload
 
 #: Namespaces that the cluster or another layer owns.
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "holdfast-system")
@@ -95,14 +95,16 @@ class Settings(Model):
     """The Kanister operator."""
     backup_store: BackupStore
     """Where backups live."""
-    workloads: dict[Name, Workload] = Field(min_length=1)
-    """Training jobs by name. The first one's names are the stack's plain exports."""
+    workloads: dict[Name, AnyWorkload] = Field(min_length=1)
+    """Trainings and applications by name. The first one's names are the stack's plain exports."""
     pipeline: Pipeline = Pipeline()
     """Experiment tracking."""
 
     @field_validator("workloads")
     @classmethod
-    def _names_and_namespaces_are_free(cls, workloads: dict[str, Workload]) -> dict[str, Workload]:
+    def _names_and_namespaces_are_free(
+        cls, workloads: dict[str, AnyWorkload]
+    ) -> dict[str, AnyWorkload]:
         for name, workload in workloads.items():
             if name in RESERVED_WORKLOADS:
                 kept = ", ".join(RESERVED_WORKLOADS)
@@ -184,6 +186,16 @@ class Settings(Model):
     def namespaces(self) -> list[str]:
         """The workloads' namespaces, each once, in the order of the settings."""
         return list(dict.fromkeys(workload.namespace for workload in self.workloads.values()))
+
+    @property
+    def trainings(self) -> dict[str, Workload]:
+        """The training jobs by name."""
+        return {n: w for n, w in self.workloads.items() if isinstance(w, Workload)}
+
+    @property
+    def applications(self) -> dict[str, Application]:
+        """The Deployments by name."""
+        return {n: w for n, w in self.workloads.items() if isinstance(w, Application)}
 
     def training_groups(self) -> dict[str, TrainingGroup]:
         """The training groups by name; none where the nodes are not the stack's own."""

@@ -1,8 +1,11 @@
-"""One workload: a training job with its volume, its schedule and what protects it."""
+"""One workload: what runs on a volume, its schedule and what protects it.
 
-from typing import Literal
+A workload is a training (kind ``training``, the default) or an application (kind ``deployment``).
+"""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from infra.settings.fields import (
     AbsolutePath,
@@ -11,6 +14,7 @@ from infra.settings.fields import (
     EnvName,
     Image,
     Model,
+    ModelName,
     Name,
     RunName,
     Size,
@@ -32,7 +36,7 @@ RESERVED_PATHS = ("/tmp", "/dev/shm", "/var/lib/holdfast", "/var/run/secrets")
 
 
 class Resources(Model):
-    """What the trainer's container asks for, and may use at most."""
+    """What the workload's container asks for, and may use at most."""
 
     cpu: Cpu = "2"
     """Cores; also the limit."""
@@ -40,12 +44,75 @@ class Resources(Model):
     """Memory; also the limit, shared memory included."""
 
 
-class Workload(Model):
-    """A training job and how it is protected."""
+class Schedule(Model):
+    """When something is backed up, and which of its snapshots stay."""
+
+    schedule: Cron = "*/15 * * * *"
+    """When to back up, in UTC."""
+    backup_timeout: int = Field(default=HOUR, ge=MINUTE, le=LONGEST_BACKUP)
+    """Seconds that one backup, restore or verification may take."""
+    retention: Retention = Retention()
+    """Which snapshots stay in the store."""
+    grace: int = Field(default=DAY, ge=0)
+    """Seconds between marking data in the store for deletion and deleting it."""
+
+    @model_validator(mode="after")
+    def _grace_outlives_a_backup(self) -> "Schedule":
+        if self.grace < 2 * self.backup_timeout:
+            raise ValueError(
+                f"grace {self.grace} would delete what a backup of {self.backup_timeout} s still "
+                f"names: use at least twice backup_timeout, {2 * self.backup_timeout}"
+            )
+        return self
+
+
+class Protected(Schedule):
+    """What every workload has: a volume, a schedule of backups, a way back."""
 
     namespace: Name = "training"
     """The namespace of its objects; made by the stack, Pod Security ``restricted``, unless a claim
     of kind ``existing-claim`` is in it."""
+    volume: Volume
+    """Where it keeps its bundles."""
+    mount_path: AbsolutePath = "/var/ml_model"
+    """Where the volume appears in its container."""
+    start: Start = "auto"
+    """With nothing on the volume and nothing in the store: ``auto`` and ``fresh`` start anew,
+    ``require`` stops."""
+    push: Literal["newest", "all"] = "newest"
+    """Which bundles a backup copies."""
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    """Further environment of its container. No secrets: they would be readable in the object."""
+    resources: Resources = Resources()
+    """CPU and memory of its container."""
+
+    @model_validator(mode="after")
+    def _mount_path_is_free(self) -> "Protected":
+        for path in RESERVED_PATHS:
+            if f"{self.mount_path}/".startswith(f"{path}/") or path.startswith(
+                f"{self.mount_path}/"
+            ):
+                raise ValueError(
+                    f"mount_path {self.mount_path} overlaps {path}, which Holdfast uses: "
+                    "use another, such as /var/ml_model"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _env_is_the_users(self) -> "Protected":
+        for name in self.env:
+            if name.startswith("HOLDFAST_") and not name.startswith("HOLDFAST_TRAINING_"):
+                raise ValueError(
+                    f"env {name} is set by Holdfast: use the setting that it comes from"
+                )
+        return self
+
+
+class Workload(Protected):
+    """A training job and how it is protected."""
+
+    kind: Literal["training"] = "training"
+    """Selects this kind, which is the default."""
     image: Image | None = None
     """The trainer's image. Default: ``images.training``."""
     command: tuple[str, ...] = Field(default=("python", "-m", "training"), min_length=1)
@@ -64,35 +131,14 @@ class Workload(Model):
     """Training processes on each node; one for each GPU where there are GPUs."""
     interval: int | None = Field(default=None, ge=1)
     """Steps between two saves. Default: the workload's own."""
-    volume: Volume
-    """Where it writes its bundles."""
-    mount_path: AbsolutePath = "/var/ml_model"
-    """Where the volume appears in the trainer."""
     port: int = Field(default=8080, ge=1024, le=65535)
     """The port that the trainer serves (metrics), and its Service."""
-    schedule: Cron = "*/15 * * * *"
-    """When to back up, in UTC."""
-    backup_timeout: int = Field(default=HOUR, ge=MINUTE, le=LONGEST_BACKUP)
-    """Seconds that one backup, restore or verification may take."""
-    retention: Retention = Retention()
-    """Which snapshots stay in the store."""
-    grace: int = Field(default=DAY, ge=0)
-    """Seconds between marking data in the store for deletion and deleting it."""
     keep: int = Field(default=3, ge=1, le=1000)
     """Bundles that stay on the volume: the newest K that are valid."""
     pinned: int = Field(default=0, ge=0)
     """Bundles that you mean to pin on the volume; only the space rule uses it."""
     bundle_size: Size | None = None
     """What one bundle takes, such as ``2Gi``. With it, the volume's size is checked."""
-    start: Start = "auto"
-    """With nothing on the volume and nothing in the store: ``auto`` and ``fresh`` start at step 0,
-    ``require`` stops."""
-    push: Literal["newest", "all"] = "newest"
-    """Which bundles a backup copies."""
-    env: dict[EnvName, str] = Field(default_factory=dict)
-    """Further environment of the trainer. No secrets: they would be readable in the Job."""
-    resources: Resources = Resources()
-    """The trainer's CPU and memory."""
     shared_memory: Size = "1Gi"
     """Size of /dev/shm, which data loaders and NCCL use; counts as memory."""
     save_seconds: int = Field(default=2 * MINUTE, ge=1)
@@ -154,27 +200,6 @@ class Workload(Model):
         return self
 
     @model_validator(mode="after")
-    def _grace_outlives_a_backup(self) -> "Workload":
-        if self.grace < 2 * self.backup_timeout:
-            raise ValueError(
-                f"grace {self.grace} would delete what a backup of {self.backup_timeout} s still "
-                f"names: use at least twice backup_timeout, {2 * self.backup_timeout}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _mount_path_is_free(self) -> "Workload":
-        for path in RESERVED_PATHS:
-            if f"{self.mount_path}/".startswith(f"{path}/") or path.startswith(
-                f"{self.mount_path}/"
-            ):
-                raise ValueError(
-                    f"mount_path {self.mount_path} overlaps {path}, which Holdfast uses: "
-                    "use another, such as /var/ml_model"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _space_suffices(self) -> "Workload":
         """K kept, the pinned ones, one being saved and one staged by a restore."""
         if self.bundle_size is None:
@@ -198,11 +223,37 @@ class Workload(Model):
             )
         return self
 
-    @model_validator(mode="after")
-    def _env_is_the_users(self) -> "Workload":
-        for name in self.env:
-            if name.startswith("HOLDFAST_") and not name.startswith("HOLDFAST_TRAINING_"):
-                raise ValueError(
-                    f"env {name} is set by Holdfast: use the setting that it comes from"
-                )
-        return self
+
+class Application(Protected):
+    """A server that answers from what is on its volume, and how it is protected."""
+
+    kind: Literal["deployment"]
+    """Selects this kind: a Deployment, with a Service in front of it."""
+    image: Image | None = None
+    """Its image. Default: ``images.training``, which has the example's model server."""
+    command: tuple[str, ...] = Field(default=("python", "-m", "training.serve"), min_length=1)
+    """What it runs: anything that reads the newest bundle below HOLDFAST_VOLUME."""
+    run: RunName = "serving"
+    """The name under which its bundles are kept, on the volume and in the store."""
+    model: ModelName | None = None
+    """A model of the store that a starting pod puts on the volume: ``NAME@alias``,
+    ``NAME:version``, or ``NAME`` for the newest version. Default: none is looked for."""
+    port: int = Field(default=8080, ge=1024, le=65535)
+    """The port that it serves, and its Service."""
+    health_path: str = Field(default="/health", pattern=r"^/[\w./-]*$")
+    """What the kubelet asks for by HTTP: anything but a success takes the pod out of the Service,
+    and restarts it after two minutes."""
+    termination_grace_seconds: int = Field(default=MINUTE, ge=1, le=HOUR)
+    """Seconds between SIGTERM and SIGKILL: answers under way must fit."""
+
+
+def _kind(value: Any) -> str:
+    """A workload that does not say its kind is a training, as all were once."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else str(kind or "training")
+
+
+AnyWorkload = Annotated[
+    Annotated[Workload, Tag("training")] | Annotated[Application, Tag("deployment")],
+    Discriminator(_kind),
+]

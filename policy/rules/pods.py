@@ -99,7 +99,7 @@ def _missing(of_pod: Any, container: Any) -> Iterator[str]:
 @rule(
     "user-code-has-no-token",
     "Mount no API token in pods that run user code or Kanister's tasks: neither calls the API.",
-    components=["trainer", "task", "rendezvous"],
+    components=["trainer", "application", "task", "rendezvous"],
 )
 def token(resource: Resource, config: Config) -> Iterator[str]:
     for pod in pods(resource):

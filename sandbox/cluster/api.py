@@ -14,6 +14,7 @@ _ROUTES = {
     "actionsets": re.compile(
         r"/apis/cr\.kanister\.io/v1alpha1/namespaces/([^/]+)/actionsets(?:/([^/]+))?"
     ),
+    "deployments": re.compile(r"/apis/apps/v1/namespaces/([^/]+)/deployments(?:/([^/]+))?"),
     "jobs": re.compile(r"/apis/batch/v1/namespaces/([^/]+)/jobs(?:/([^/]+))?"),
     "configmaps": re.compile(r"/api/v1/namespaces/([^/]+)/configmaps(?:/([^/]+))?"),
     "pods": re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+))?"),
@@ -33,6 +34,10 @@ class _Job(_HasManifest, Protocol):
     def status(self) -> dict[str, Any]: ...
 
 
+class _Deployment(Protocol):
+    def shown(self) -> dict[str, Any]: ...
+
+
 class Cluster(Protocol):
     """What the API shows and changes: `sandbox.cluster.cluster.Cluster`, without the circle."""
 
@@ -42,6 +47,8 @@ class Cluster(Protocol):
     def actionsets(self) -> Mapping[str, _HasManifest]: ...
     @property
     def jobs(self) -> Mapping[tuple[str, str], _Job]: ...
+    @property
+    def deployments(self) -> Mapping[tuple[str, str], _Deployment]: ...
     @property
     def objects(self) -> MutableMapping[tuple[str, str, str], dict[str, Any]]: ...
     def of_kind(self, kind: str) -> list[dict[str, Any]]: ...
@@ -94,6 +101,8 @@ class _Api:
             if match := route.fullmatch(url.path):
                 namespace, name = match.groups()
                 found = self._objects(resource, namespace)
+                if resource == "deployments" and method != "GET":
+                    raise Refused(405, "MethodNotAllowed", "Deployments are only read here")
                 if method == "POST" and name is None:
                     return 201, self._create(resource, namespace, request.body)
                 if method == "GET" and name is None:
@@ -128,6 +137,9 @@ class _Api:
             return {
                 m["metadata"]["name"]: m for m in maps if m["metadata"]["namespace"] == namespace
             }
+        if resource == "deployments":
+            found = list(self.cluster.deployments.items())
+            return {name: each.shown() for (where, name), each in found if where == namespace}
         jobs = list(self.cluster.jobs.items())
         return {
             name: {**job.manifest, "spec": {**job.spec, "suspend": job.suspended},

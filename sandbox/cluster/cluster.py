@@ -6,7 +6,6 @@ Volumes are directories below the state folder, which also holds each pod's logs
 import base64
 import json
 import shutil
-import sys
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ import psutil
 
 from sandbox.cluster import kanister, processes
 from sandbox.cluster.api import serve
+from sandbox.cluster.deployments import Deployment
 from sandbox.cluster.jobs import Clock, CronJob, Job
 from sandbox.cluster.pods import WITHOUT_EFFECT
 from sandbox.cluster.services import Services
@@ -226,6 +226,15 @@ class Cluster:
     def job(self, namespace: str, name: str) -> Job | None:
         return self.jobs.get((namespace, name))
 
+    def deployment(self, namespace: str, name: str) -> Deployment | None:
+        return self.deployments.get((namespace, name))
+
+    def object(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """An object of the graph; a missing one is an error."""
+        if (found := self.objects.get((kind, namespace, name))) is None:
+            raise SandboxError(f"{kind} {namespace}/{name} is not in the graph")
+        return found
+
     def create_job(self, manifest: dict[str, Any]) -> Job:
         """A new Job object; one of the same name must have been deleted before."""
         key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
@@ -262,14 +271,8 @@ class Cluster:
     def _job(self, manifest: dict[str, Any]) -> Job:
         return Job(manifest, self)
 
-    def _deployment(self, manifest: dict[str, Any]) -> Job:
-        """A Job that never gives up does the same: one pod, and another when it is lost."""
-        name, spec = manifest["metadata"]["name"], manifest["spec"]
-        if spec.get("replicas", 1) != 1:
-            kind = manifest["kind"]
-            raise Unsupported(f"{kind} {name}: {spec['replicas']} replicas are not run here")
-        forever = {"template": spec["template"], "backoffLimit": sys.maxsize}
-        return Job({"metadata": manifest["metadata"], "spec": forever}, self)
+    def _deployment(self, manifest: dict[str, Any]) -> Deployment:
+        return Deployment(manifest, self)
 
     def _servers(self) -> list[tuple[str, dict[str, Any]]]:
         """Namespace and pod template of what runs here for good."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from sandbox.cluster.deployments import Deployment
 from sandbox.cluster.jobs import Job
 from sandbox.cluster.pods import Node, Pod, problems
 from sandbox.cluster.templates import (
@@ -33,14 +34,17 @@ _ARGUMENTS = {
     "KubeTask": {"namespace", "image", "command", "podOverride", "podLabels", "podAnnotations"},
     "KubeOps": {"operation", "objectReference", "spec", "namespace"},
     "WaitV2": {"timeout", "conditions"},
+    "ScaleWorkload": {"namespace", "kind", "name", "replicas", "waitForReady"},
 }
 _WAIT_POLL = 0.1
 
 
 class Machine(Node, Protocol):
-    """A node on which actions find their Jobs."""
+    """A node on which actions find what they are about, and what they pause."""
 
     def job(self, namespace: str, name: str) -> Job | None: ...
+    def deployment(self, namespace: str, name: str) -> Deployment | None: ...
+    def object(self, kind: str, namespace: str, name: str) -> dict[str, Any]: ...
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -194,7 +198,12 @@ class ActionSet:
         """Run one phase; if it fails, mark the ActionSet failed and return False."""
         self.status["progress"]["runningPhase"] = phase["name"]
         try:
-            run = {"KubeTask": self._kube_task, "KubeOps": self._kube_ops, "WaitV2": self._wait}
+            run = {
+                "KubeTask": self._kube_task,
+                "KubeOps": self._kube_ops,
+                "WaitV2": self._wait,
+                "ScaleWorkload": self._scale,
+            }
             shown["output"] = run[phase["func"]](phase["name"], phase["args"], parameters)
         except SandboxError as error:
             shown["state"] = "failed"
@@ -212,11 +221,14 @@ class ActionSet:
     def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The data of the templates: the fields of Kanister that our Blueprints read."""
         subject = asked["object"]
-        if subject["kind"].lower() != "pvc":
-            raise Unsupported(f"object kind {subject['kind']!r}: only pvc is run here")
-        self.node.volume(subject["namespace"], subject["name"])  # it must exist
-        claim = {"Name": subject["name"], "Namespace": subject["namespace"]}
-        return {"PVC": claim, "Options": asked.get("options", {}), "Phases": {}}
+        common = {"Options": asked.get("options", {}), "Phases": {}}
+        where, name = subject.get("namespace", ""), subject.get("name", "")
+        if subject["kind"].lower() == "pvc":
+            self.node.volume(where, name)  # it must exist
+            return {"PVC": {"Name": name, "Namespace": where}, **common}
+        if (subject.get("apiVersion"), subject.get("resource")) == ("v1", "configmaps"):
+            return {"Object": self.node.object("ConfigMap", where, name), **common}
+        raise Unsupported(f"object kind {subject['kind']!r}: only pvc and configmaps are run here")
 
     def _kube_task(
         self, name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
@@ -245,11 +257,36 @@ class ActionSet:
         arguments = render(raw, parameters)
         if arguments["operation"] != "patch":
             raise Unsupported(f"KubeOps {arguments['operation']}: only patch is run here")
-        job = self._referenced(arguments["objectReference"])
-        if job is None:
-            raise SandboxError(f"jobs.batch {arguments['objectReference']['name']!r} not found")
-        job.patch(yaml.safe_load(arguments["spec"]))
+        reference = arguments["objectReference"]
+        if (owner := self._referenced(reference)) is None:
+            group = f"{reference['resource']}.{reference['group']}"
+            raise SandboxError(f"{group} {reference['name']!r} not found")
+        owner.patch(yaml.safe_load(arguments["spec"]))
         return {}
+
+    def _scale(
+        self, _name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Scale a Deployment, and wait until it has the pods that it should have. Kanister has no
+        limit of its own for that: its creator's deadline, and its deletion, end it."""
+        arguments = render(raw, parameters)
+        if arguments["kind"].lower() != "deployment":
+            raise Unsupported(
+                f"ScaleWorkload of a {arguments['kind']}: only deployment is run here"
+            )
+        found = self.node.deployment(arguments["namespace"], arguments["name"])
+        if found is None:
+            raise SandboxError(f"deployments.apps {arguments['name']!r} not found")
+        before, wanted = found.replicas, int(arguments["replicas"])
+        found.patch({"spec": {"replicas": wanted}})
+        while arguments.get("waitForReady", True):
+            status = found.status()
+            standing = status.get("replicas", 0) + status["terminatingReplicas"]
+            if standing == wanted:
+                break
+            if self._cancelled.wait(_WAIT_POLL):
+                raise SandboxError(f"cancelled while {arguments['name']} had {standing} pods")
+        return {"originalReplicaCount": str(before)}
 
     def _wait(
         self, _name: str, raw: Mapping[str, Any], parameters: Mapping[str, Any]
@@ -265,19 +302,25 @@ class ActionSet:
         raise SandboxError(f"timed out after {timeout:g} s waiting for {entries[0]['condition']}")
 
     def _holds(self, entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
-        job = self._referenced(render(entry["objectReference"], parameters))
-        if job is None:
+        owner = self._referenced(render(entry["objectReference"], parameters))
+        if owner is None:
             return False
         try:
-            text = Template(entry["condition"], WAIT_FUNCTIONS).render({"status": job.status()})
+            text = Template(entry["condition"], WAIT_FUNCTIONS).render({"status": owner.status()})
         except TemplateError:
             return False
         return text.strip() == "true"
 
     def _referenced(self, reference: Mapping[str, str]) -> Job | None:
-        if reference.get("resource", "").lower() != "jobs":
-            raise Unsupported(f"object {reference.get('resource')!r}: only jobs are reached here")
-        return self.node.job(reference["namespace"], reference["name"])
+        """The Job or Deployment that a phase names."""
+        where, name = reference["namespace"], reference["name"]
+        match reference.get("resource", "").lower():
+            case "jobs":
+                return self.node.job(where, name)
+            case "deployments":
+                return self.node.deployment(where, name)
+        resource = reference.get("resource")
+        raise Unsupported(f"object {resource!r}: only jobs and deployments are reached here")
 
 
 def _lines(log: Path) -> Iterator[str]:

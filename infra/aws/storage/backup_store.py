@@ -9,7 +9,7 @@ import pulumi_aws as aws
 from infra.aws.iam import Document, Role, json_of, pod_trust
 from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.names import backup_account, task_account
-from infra.settings import Workload
+from infra.settings import AnyWorkload
 from infra.settings.bucket import LOGS_SUFFIX, CreatedStore
 from infra.settings.eks import AwsSettings
 
@@ -221,14 +221,14 @@ def _log_policy(cloud: AwsSettings, source: str, logs: str) -> dict:
 class StoreAccess(pulumi.ComponentResource):
     """What the pods of one workload may do in the store, by EKS Pod Identity.
 
-    Produces: for each of reader (the training pod), keeper (Kanister's tasks) and pruner (the
+    Produces: for each of reader (the workload's pod), keeper (Kanister's tasks) and pruner (the
     schedule) a Role and the PodIdentityAssociation of its service account.
     """
 
     def __init__(
         self,
         name: str,
-        workload: Workload,
+        workload: AnyWorkload,
         cluster: str,
         cloud: AwsSettings,
         place: pulumi.Input[Place],

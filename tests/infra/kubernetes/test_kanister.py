@@ -7,6 +7,15 @@ from infra.plan.graph import Graph
 from testkit.factories import graph, tasks
 
 ACTIONSETS, TASK_PODS = "holdfast-actionsets", "holdfast-task-pods"
+GPT = {
+    "blueprint": "checkpoints",
+    "kind": "pvc",
+    "name": "checkpoints-pvc",
+    "task": "holdfast-checkpoints-pvc",
+    "restorer": "holdfast-checkpoints-pvc",
+    "owner": "job",
+    "paused": "gpt",
+}
 
 
 def test_the_blueprint_keeps_its_actions(local: Graph):
@@ -116,7 +125,7 @@ def test_the_policy_holds_each_account_to_its_claim_in_our_operators_namespace(k
     conditions = {c["name"]: c["expression"] for c in policy.inputs["spec"]["matchConditions"]}
     variables = {v["name"]: v["expression"] for v in policy.inputs["spec"]["variables"]}
 
-    assert json.loads(variables["claims"]) == {"training.gpt-backup": "checkpoints-pvc"}
+    assert json.loads(variables["accounts"]) == {"training.gpt-backup": GPT}
     assert conditions["of-a-workload-namespace"].endswith(' in ["training"]')
     assert binding.inputs["spec"]["matchResources"]["namespaceSelector"] == {
         "matchLabels": {"kubernetes.io/metadata.name": kanister}
@@ -149,8 +158,8 @@ def test_a_workloads_account_resumes_its_own_job_and_nothing_else(local: Graph):
                 for account in [s["name"] for s in role.inputs["subjects"]]}  # fmt: skip
     (job,) = local.find("Job", "gpt")
 
-    assert "a.options.size() == 1 && 'job' in a.options" in rule["expression"]
-    assert "variables.home + '.' + a.options['job'] + '-backup'" in rule["expression"]
+    assert "a.options[variables.mine['owner']] == variables.mine['paused']" in rule["expression"]
+    assert "a.options.all(key, key == variables.mine['owner'] || " in rule["expression"]
     assert accounts == {f"{job.inputs['metadata']['name']}-backup"}
 
 
@@ -163,14 +172,13 @@ def test_a_backup_account_deletes_pods_of_tasks_on_its_own_claim_and_no_others(l
     (blueprint,) = local.find("Blueprint")
 
     assert spec["matchConstraints"]["resourceRules"][0]["operations"] == ["DELETE"]
-    assert {"name": "claims", "expression": '{"training.gpt-backup": "checkpoints-pvc"}'} in (
-        spec["variables"]
-    )
+    accounts = json.loads(spec["variables"][0]["expression"])
+    assert accounts == {"training.gpt-backup": GPT}
     assert "oldObject.metadata.labels['createdBy'] == 'kanister'" in rule["expression"]
     assert "request.namespace == request.userInfo.username.split(':')[2]" in rule["expression"]
     # Of all pods of a namespace, only a workload's own tasks run as this account.
-    assert "serviceAccountName == 'holdfast-' + variables.claims" in rule["expression"]
-    assert task_account.inputs["metadata"]["name"] == "holdfast-checkpoints-pvc"
+    assert "oldObject.spec.serviceAccountName in [variables.accounts" in rule["expression"]
+    assert task_account.inputs["metadata"]["name"] == GPT["task"] == GPT["restorer"]
     assert all(
         task["args"]["podOverride"]["serviceAccountName"] == "holdfast-{{ .PVC.Name }}"
         for task in tasks(blueprint.inputs)

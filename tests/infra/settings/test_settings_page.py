@@ -82,6 +82,7 @@ def _heading(name: str) -> str:
         "Artifacts": "pipeline.tracking.artifacts",
         "TrackingResources": "pipeline.tracking.….resources",
         "Workload": "workloads.<name>",
+        "Application": "workloads.<name> of kind deployment",
         "Retention": "workloads.<name>.retention",
         "Resources": "workloads.<name>.resources",
     }[name]

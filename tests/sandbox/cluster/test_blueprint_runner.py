@@ -220,7 +220,7 @@ def test_a_request_that_cannot_be_launched_fails_with_its_reason(
 @pytest.mark.parametrize(
     ("phase", "named"),
     [
-        ({"func": "ScaleWorkload", "name": "s", "args": {}}, "function ScaleWorkload"),
+        ({"func": "KubeExec", "name": "s", "args": {}}, "function KubeExec"),
         ({**task("up", "true"), "objects": {}}, "objects"),
         (task("up", "true", hostPID=True), "hostPID"),
         (task("{{ .x }}", "echo {{ .Time | date }}"), r"'\|'"),
