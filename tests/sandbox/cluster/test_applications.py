@@ -33,7 +33,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def put(cluster: Cluster, name: str) -> None:
     """A model on the volume."""
-    volume = Volume(cluster.volume("training", "models-pvc"), "serving")
+    volume = Volume(cluster.volume("training", "models-pvc"), "serving", "model")
     generation = volume.present() or 1
     parent = volume.generation_path(generation)
     parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def put(cluster: Cluster, name: str) -> None:
 
 
 def newest(cluster: Cluster) -> str:
-    volume = Volume(cluster.volume("training", "models-pvc"), "serving")
+    volume = Volume(cluster.volume("training", "models-pvc"), "serving", "model")
     return volume.bundles()[0].name
 
 
