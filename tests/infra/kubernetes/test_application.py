@@ -32,11 +32,7 @@ def test_a_workload_that_says_no_kind_is_a_training():
 def test_an_application_is_a_deployment_a_service_and_a_claim(served: Graph):
     deployment = only(served.find("Deployment", "predictor"))
     service = only(served.find("Service", "predictor"))
-    (claim,) = [
-        c
-        for c in served.find("PersistentVolumeClaim")
-        if c.inputs["metadata"]["name"] == "models-pvc"
-    ]
+    claim = only(served.find("PersistentVolumeClaim", "models-pvc"))
     pod = deployment["spec"]["template"]
 
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()

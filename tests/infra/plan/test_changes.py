@@ -12,7 +12,14 @@ from infra.kubernetes.kubectl import ClusterError, Kubectl
 from infra.kubernetes.preflight import check
 from infra.kubernetes.training import IMMUTABLE
 from infra.plan.graph import Graph, Resource
-from infra.settings import PROJECT_DIRECTORY, EksStack, KubernetesStack, parse
+from infra.settings import (
+    PROJECT_DIRECTORY,
+    Application,
+    EksStack,
+    KubernetesStack,
+    Workload,
+    parse,
+)
 from testkit import eks_factories, factories
 from tests.golden import compare
 
@@ -91,6 +98,10 @@ CHANGES = [
            "give the volume another `name` as well: else it would have a writer in each"),
     Change("a further workload", {"workloads.second": {
         "run": "x", "volume": {**factories.HOST_PATH, "name": "second", "path": "/data/second"}}}),
+    Change("workloads.*.{model, health_path} and all else of an application's pod",
+           {"workloads.predictor.model": "churn@canary"},
+           "a new pod starts when the old one is gone; no training stops",
+           before={"workloads.predictor": factories.APPLICATION}),
     Change("volume.size, larger", {V + "size": "20Gi"},
            "the run stops, the claim is made anew with the same volume behind it"),
     Change("volume.size, smaller", {V + "size": "5Gi"}, "a volume never shrinks"),
@@ -287,7 +298,7 @@ def test_the_page_has_a_row_for_each_setting_of_a_workload_and_of_the_stack():
     said = " ".join(change.settings for change in CHANGES) + PAGE.read_text(encoding="utf-8")
     known = {
         *KubernetesStack.model_fields, *EksStack.model_fields,
-        *KubernetesStack.model_fields["workloads"].annotation.__args__[1].model_fields,  # type: ignore[union-attr]
+        *Workload.model_fields, *Application.model_fields,
     }  # fmt: skip
 
     assert {name for name in known if name not in said} == set()

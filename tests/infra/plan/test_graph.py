@@ -238,7 +238,8 @@ def test_several_namespaces_each_get_what_they_need_once():
     assert {v.inputs["spec"]["hostPath"]["path"] for v in stores} == {"/data/store"}
     (policy,) = declared.find("ValidatingAdmissionPolicy", "holdfast-actionsets")
     variables = {v["name"]: v["expression"] for v in policy.inputs["spec"]["variables"]}
-    assert json.loads(variables["claims"]) == {
+    accounts = json.loads(variables["accounts"])
+    assert {account: may["name"] for account, may in accounts.items()} == {
         "team-1.one-backup": "a-pvc",
         "team-2.two-backup": "b-pvc",
         "team-1.three-backup": "c-pvc",

@@ -114,7 +114,8 @@ W = "workloads__gpt__"
         ({f"{W}retention__keep_last": 0}, "workloads.gpt.retention.keep_last: 0 is too small: "
          "use at least 1"),
         ({"run_as": 0}, "run_as: 0 is too small: use at least 1"),
-        ({"workloads": {}}, "workloads: is empty: give workloads (training jobs by name)"),
+        ({"workloads": {}},
+         "workloads: is empty: give workloads (trainings and applications by name)"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(changes, line):

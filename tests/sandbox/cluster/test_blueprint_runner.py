@@ -352,4 +352,4 @@ def test_anything_else_is_an_unknown_path(make_cluster: Factory) -> None:
     cluster = make_cluster(blueprint(task("up", "true")))
     code, status = call(cluster, "GET", "/api/v1/namespaces/training/secrets")
     assert code == 404
-    assert "actionsets and jobs and configmaps" in status["message"]
+    assert "actionsets and deployments and jobs and configmaps" in status["message"]
