@@ -22,9 +22,9 @@ def needs(*packages: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.frameworks, pytest.mark.skipif(bool(missing), reason=reason)]
 
 
-def play(framework: str, *variants: str, kills: int = KILLS) -> list[Counter[str]]:
+def play(framework: str, *variants: str, **environment: str) -> list[Counter[str]]:
     """What became of the trainings, for each variant (`stock`, `holdfast`)."""
-    labs = [_start(framework, variant, kills) for variant in variants]
+    labs = [_start(framework, variant, KILLS, environment) for variant in variants]
     ended = [(lab, *lab.communicate()) for lab in labs]
     for lab, _, errors in ended:
         assert lab.returncode == 0, errors
@@ -34,12 +34,14 @@ def play(framework: str, *variants: str, kills: int = KILLS) -> list[Counter[str
     ]
 
 
-def _start(framework: str, variant: str, kills: int) -> subprocess.Popen[str]:
+def _start(
+    framework: str, variant: str, kills: int, environment: dict[str, str]
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.holdfast.integrations.lab", framework, variant]
     return subprocess.Popen(
         [*command, "--kills", str(kills)],
         cwd=Path(__file__).parents[3],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

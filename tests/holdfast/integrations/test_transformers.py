@@ -38,7 +38,7 @@ def steps(folder: Path) -> list[int | None]:
 
 
 @pytest.mark.slow
-def test_of_100_kills_in_a_save_all_resume_and_the_stock_trainer_does_not() -> None:
+def test_after_any_kill_in_a_save_a_training_goes_on_and_the_stock_trainer_does_not() -> None:
     stock, protected = play("transformers", "stock", "holdfast")
 
     assert set(protected) == {"same end"}
