@@ -29,10 +29,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench cluster holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down up preview destroy e2e lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## Install all that demo and test need into .venv, PyTorch included
 
@@ -70,6 +70,13 @@ cluster: $(BIN)/.training ## Start a real Kubernetes on this machine, as root (C
 
 cluster-down: $(BIN)/.dev ## Stop it and remove its volumes; what was built stays
 	$(BIN)/python -m cluster down
+
+up preview destroy: $(BIN)/.dev ## Deploy, look at or destroy a stack by the Pulumi engine: make up STACK=local
+	@if command -v pulumi >/dev/null; then pulumi $@ --stack $(STACK); \
+	else $(BIN)/python -m cluster.engine $@ $(STACK); fi
+
+e2e: $(BIN)/.training ## The stack on the cluster of the kubeconfig, or of `make cluster`: about 20 minutes
+	$(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev ## Check style, format, the directions of imports, and types
 	$(BIN)/ruff check $(CODE)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,16 @@ ALL = (
 )
 
 
-def build() -> None:
-    """Build what is not there or older than its module; put the provider where the engine looks."""
+def build(only: Sequence[str] = ()) -> None:
+    """Build what is not there or older than its module; put the provider where the engine looks.
+
+    Args:
+        only: names of modules; all if empty.
+    """
     BIN.mkdir(parents=True, exist_ok=True)
     for module in ALL:
+        if only and module.name not in only:
+            continue
         stamp, wanted = BIN / f".{module.name}", _digest(module)
         missing = [name for name in module.programs if not (BIN / name).exists()]
         if not missing and stamp.exists() and stamp.read_text() == wanted:

@@ -22,7 +22,7 @@ from sandbox.cluster import kanister, processes
 from sandbox.cluster.api import serve
 from sandbox.cluster.deployments import Deployment
 from sandbox.cluster.jobs import Clock, CronJob, Job
-from sandbox.cluster.pods import WITHOUT_EFFECT
+from sandbox.cluster.pods import WITHOUT_EFFECT, Pod
 from sandbox.cluster.services import Services
 from sandbox.errors import SandboxError, Unsupported
 
@@ -234,6 +234,12 @@ class Cluster:
         if (found := self.objects.get((kind, namespace, name))) is None:
             raise SandboxError(f"{kind} {namespace}/{name} is not in the graph")
         return found
+
+    def task(
+        self, name: str, namespace: str, spec: dict[str, Any], labels: Mapping[str, str]
+    ) -> Pod:
+        """The pod of one KubeTask, not started yet."""
+        return Pod(name, namespace, spec, self, labels)
 
     def create_job(self, manifest: dict[str, Any]) -> Job:
         """A new Job object; one of the same name must have been deleted before."""

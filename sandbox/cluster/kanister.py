@@ -16,9 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from sandbox.cluster.deployments import Deployment
-from sandbox.cluster.jobs import Job
-from sandbox.cluster.pods import Node, Pod, problems
+from sandbox.cluster.pods import problems
 from sandbox.cluster.templates import (
     BLUEPRINT_FUNCTIONS,
     WAIT_FUNCTIONS,
@@ -39,12 +37,43 @@ _ARGUMENTS = {
 _WAIT_POLL = 0.1
 
 
-class Machine(Node, Protocol):
-    """A node on which actions find what they are about, and what they pause."""
+class Task(Protocol):
+    """The pod of one KubeTask."""
 
-    def job(self, namespace: str, name: str) -> Job | None: ...
-    def deployment(self, namespace: str, name: str) -> Deployment | None: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def exit_codes(self) -> Mapping[str, int]: ...
+    def run(self) -> str: ...
+    def kill(self) -> object: ...
+    def log(self, container: str) -> Path: ...
+
+
+class Referenced(Protocol):
+    """An object that a phase patches or waits for."""
+
+    def patch(self, change: dict[str, Any]) -> object: ...
+    def status(self) -> Mapping[str, Any]: ...
+
+
+class Scaled(Referenced, Protocol):
+    """A Deployment that a phase scales; its status has ``terminatingReplicas``."""
+
+    @property
+    def replicas(self) -> int: ...
+
+
+class Machine(Protocol):
+    """Where actions run: this machine's processes, or a cluster (`cluster/controller.py`)."""
+
+    def volume(self, namespace: str, claim: str) -> object: ...
+    def job(self, namespace: str, name: str) -> Referenced | None: ...
+    def deployment(self, namespace: str, name: str) -> Scaled | None: ...
     def object(self, kind: str, namespace: str, name: str) -> dict[str, Any]: ...
+    def task(
+        self, name: str, namespace: str, spec: dict[str, Any], labels: Mapping[str, str]
+    ) -> Task: ...
+    def record(self, what: str, **details: Any) -> None: ...
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -102,7 +131,8 @@ def check(blueprint: Mapping[str, Any], project: Path) -> None:
 
 def _task_pod(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The pod that KubeTask makes, with its override merged in."""
-    container = {"name": "container", "command": arguments["command"]}
+    container = {name: arguments[name] for name in ("image", "command") if name in arguments}
+    container["name"] = "container"
     pod = {"restartPolicy": "Never", "containers": [container]}
     return merge(pod, arguments.get("podOverride", {}))
 
@@ -118,7 +148,7 @@ class ActionSet:
         self.status: dict[str, Any] = {"state": "pending", "progress": {}, "actions": []}
         manifest["status"] = self.status
         self._cancelled = threading.Event()
-        self._pod: Pod | None = None
+        self._pod: Task | None = None
         self._thread = threading.Thread(
             target=self._run, args=[dict(blueprints)], name=f"actionset {self.name}", daemon=True
         )
@@ -236,8 +266,9 @@ class ActionSet:
         """A pod that runs once; its `###Phase-output###` lines are the phase's output."""
         arguments = render(raw, parameters)
         pod_name = f"{self.name}-{name}"
-        pod = Pod(pod_name, arguments["namespace"], _task_pod(arguments), self.node,
-                  arguments.get("podLabels", {}))  # fmt: skip
+        pod = self.node.task(
+            pod_name, arguments["namespace"], _task_pod(arguments), arguments.get("podLabels", {})
+        )
         self._pod = pod
         phase = pod.run()
         self._pod = None
@@ -311,7 +342,7 @@ class ActionSet:
             return False
         return text.strip() == "true"
 
-    def _referenced(self, reference: Mapping[str, str]) -> Job | None:
+    def _referenced(self, reference: Mapping[str, str]) -> Referenced | None:
         """The Job or Deployment that a phase names."""
         where, name = reference["namespace"], reference["name"]
         match reference.get("resource", "").lower():

@@ -1,0 +1,136 @@
+"""The real Pulumi engine by its Automation API, with the program of `__main__.py` inline.
+
+`make up`, `preview` and `destroy` use it where no `pulumi` is on the PATH. The language host, which
+runs Python programs for the command line, is in no registry; the Automation API needs none.
+"""
+
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pulumi import automation as auto
+
+from cluster.build import build
+from cluster.errors import ClusterProblem
+from cluster.places import BIN, BUILT, KUBECONFIG, PROJECT, PULUMI_HOME, tools_first
+
+#: Stacks whose state is on this machine, with a copy of their settings each.
+_STACKS = BUILT / "stacks"
+Say = Callable[[str], None]
+
+
+class Engine:
+    """One stack, deployed from this checkout; its state is a folder of this machine.
+
+    Args:
+        stack: its name.
+        settings: of the stack, `{"holdfast:target": …}`; None: those of `Pulumi.<stack>.yaml`.
+        say: gets the engine's output line by line.
+    """
+
+    def __init__(
+        self, stack: str, settings: Mapping[str, Any] | None = None, say: Say | None = None
+    ) -> None:
+        folder = _STACKS / stack
+        state = folder / "state"
+        state.mkdir(parents=True, exist_ok=True)
+        # A copy: the engine writes the salt of its secrets into the file, which is in git here.
+        shutil.copy(PROJECT / "Pulumi.yaml", folder)
+        _write_settings(folder / f"Pulumi.{stack}.yaml", stack, settings)
+        self.environment = {
+            "PULUMI_BACKEND_URL": f"file://{state}",
+            "PULUMI_CONFIG_PASSPHRASE": os.environ.get("PULUMI_CONFIG_PASSPHRASE", ""),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PATH": tools_first()["PATH"],
+            "KUBECONFIG": kubeconfig(),
+        }
+        # The program runs in this process, and asks the cluster by kubectl.
+        os.environ |= {name: self.environment[name] for name in ("PATH", "KUBECONFIG")}
+        self._say = say or print
+        self._stack = auto.create_or_select_stack(
+            stack,
+            "holdfast",
+            _program,
+            opts=auto.LocalWorkspaceOptions(
+                work_dir=str(folder),
+                pulumi_home=str(PULUMI_HOME),
+                pulumi_command=auto.PulumiCommand(root=str(BIN.parent), skip_version_check=True),
+                env_vars=self.environment,
+            ),
+        )
+
+    def up(self) -> Mapping[str, int]:
+        """Make the cluster what the settings say; how many resources had which operation."""
+        return _changes(self._stack.up(on_output=self._say, color="never").summary)
+
+    def preview(self, *, refresh: bool = False) -> Mapping[str, int]:
+        """What ``up`` would do; with ``refresh`` after a look at the cluster."""
+        done = self._stack.preview(on_output=self._say, color="never", refresh=refresh)
+        return {getattr(kind, "value", kind): n for kind, n in done.change_summary.items()}
+
+    def refresh(self) -> Mapping[str, int]:
+        """Take into the state what the cluster has."""
+        return _changes(self._stack.refresh(on_output=self._say, color="never").summary)
+
+    def destroy(self) -> Mapping[str, int]:
+        """Delete every resource of the stack; what volumes hold stays."""
+        return _changes(self._stack.destroy(on_output=self._say, color="never").summary)
+
+    def exports(self) -> Mapping[str, Any]:
+        """The stack's exports by name."""
+        return {name: output.value for name, output in self._stack.outputs().items()}
+
+
+def kubeconfig() -> str:
+    """The caller's, or that of the cluster that `make cluster` started."""
+    if path := os.environ.get("KUBECONFIG"):
+        return path
+    return str(KUBECONFIG if KUBECONFIG.exists() else Path.home() / ".kube" / "config")
+
+
+def _program() -> None:
+    if str(PROJECT) not in sys.path:
+        sys.path.insert(0, str(PROJECT))
+    runpy.run_path(str(PROJECT / "__main__.py"))
+
+
+def _write_settings(file: Path, stack: str, settings: Mapping[str, Any] | None) -> None:
+    source = PROJECT / f"Pulumi.{stack}.yaml"
+    if settings is None and not source.exists():
+        raise ClusterProblem(f"there is no stack {stack!r}: {source.name} is not there")
+    config = settings if settings is not None else yaml.safe_load(source.read_text())["config"]
+    before = yaml.safe_load(file.read_text()) if file.exists() else {}
+    file.write_text(yaml.safe_dump({**before, "config": dict(config)}))
+
+
+def _changes(summary: Any) -> Mapping[str, int]:
+    return dict(summary.resource_changes or {})
+
+
+def _main(
+    verb: Annotated[str, typer.Argument(help="up, preview or destroy.")],
+    stack: Annotated[str, typer.Argument(help="The stack, by its Pulumi.<stack>.yaml.")],
+) -> None:
+    """Deploy, look at or destroy one stack. Its state stays in .cache/cluster/stacks."""
+    if verb not in ("up", "preview", "destroy"):
+        raise typer.BadParameter(f"{verb}: say up, preview or destroy")
+    try:
+        build(("pulumi", "provider", "kubernetes"))
+        changes = getattr(Engine(stack), verb)()
+    except ClusterProblem as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except auto.CommandError:
+        raise typer.Exit(1) from None  # the engine has said why
+    typer.echo(", ".join(f"{count} {kind}" for kind, count in changes.items()))
+
+
+if __name__ == "__main__":
+    typer.run(_main)
