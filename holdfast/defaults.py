@@ -29,6 +29,8 @@ MAX_AGE = timedelta(days=1)
 KIND = "checkpoint"
 #: workloads of a store that are no one's: what all share, and the state of the pipeline
 DATASETS, MODELS, PIPELINE = RESERVED = ("datasets", "models", "pipeline")
+#: by the kind of a bundle, the workload that keeps its versions for all
+SHARED = {"dataset": DATASETS, "model": MODELS}
 #: valid bundles that stay on a volume
 KEEP = 3
 #: seconds that one ActionSet may take

@@ -31,6 +31,9 @@ FAILPOINTS: frozenset[str] = frozenset(
         "commit.manifest-written",
         "commit.before-rename",
         "commit.after-rename",
+        # a dataset or model is added, an alias moved
+        "add.done",
+        "promote.record-written",
         # volume → store
         "push.file-uploaded",
         "push.manifest-uploaded",

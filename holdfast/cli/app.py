@@ -15,11 +15,14 @@ from holdfast import __version__
 from holdfast.cli import output
 from holdfast.cli.combinations import check as check_combination
 from holdfast.cli.failure import catch_stray_messages, fail, json_wanted, name_of
+from holdfast.cli.verbs.add import add
 from holdfast.cli.verbs.adopt import adopt
 from holdfast.cli.verbs.backup import backup
 from holdfast.cli.verbs.commit import commit
 from holdfast.cli.verbs.delete import delete
+from holdfast.cli.verbs.diff import diff
 from holdfast.cli.verbs.doctor import doctor
+from holdfast.cli.verbs.get import get
 from holdfast.cli.verbs.latest import latest
 from holdfast.cli.verbs.list import list_
 from holdfast.cli.verbs.pin import pin
@@ -27,6 +30,7 @@ from holdfast.cli.verbs.pipeline.check import check as pipeline_check
 from holdfast.cli.verbs.pipeline.pull import pull as pipeline_pull
 from holdfast.cli.verbs.pipeline.push import push as pipeline_push
 from holdfast.cli.verbs.pipeline.verify import verify as pipeline_verify
+from holdfast.cli.verbs.promote import promote
 from holdfast.cli.verbs.prune import prune
 from holdfast.cli.verbs.pull import pull
 from holdfast.cli.verbs.push import push
@@ -180,6 +184,7 @@ for _panel, _verbs in {
         unpin,
     ),
     "Transfer": (push, pull, stage, switch),
+    "Datasets and models": (add, get, promote, diff),
     "Retention": (prune, delete),
     "Ownership": (adopt,),
     "Health": (doctor,),

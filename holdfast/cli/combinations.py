@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.cli.options import Format, Side
+from holdfast.defaults import SHARED
 from holdfast.errors import UsageError
 
 Values = Mapping[str, Any]
@@ -33,6 +34,11 @@ def _given(parameter: str) -> Callable[[Values], bool]:
     return lambda values: values[parameter] is not None
 
 
+def _a_version(values: Values) -> bool:
+    return ":" in str(values["snapshot"]) and not str(values["snapshot"]).startswith("before=")
+
+
+KINDS = tuple(SHARED)
 _STORE = ("owner", "workload", "memory", "deadline")
 _SIDES = (
     Rule(("store", *_STORE), "with --side volume", _is("side", Side.VOLUME)),
@@ -48,7 +54,21 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(("run", "keep", "kind"), "without --volume", _is("volume", None)),
     ),
     "latest": (Rule(("path",), "with --output json", _is("output", Format.JSON)),),
-    "list": _SIDES,
+    "list": (
+        Rule(("name",), "without --kind dataset or model", lambda v: v["kind"] not in KINDS),
+        Rule(
+            ("side", "volume", "run", "workload"),
+            "with --kind dataset or model",
+            lambda values: values["kind"] in KINDS,
+        ),
+        Rule(("workload", "volume"), "with --kind pipeline", _is("kind", "pipeline")),
+        *_SIDES,
+    ),
+    "get": (Rule(("volume", "run", "keep"), "without --on-volume", _is("on_volume", False)),),
+    "delete": (
+        Rule(("workload", "run"), "with a version", _a_version),
+        Rule(("kind", "aliased"), "with a snapshot's ID", lambda values: not _a_version(values)),
+    ),
     "prune": (
         Rule((*_POLICY, "store", *_STORE), "with --side volume", _is("side", Side.VOLUME)),
         Rule(

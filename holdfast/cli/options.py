@@ -6,6 +6,7 @@ configured by a ConfigMap and a person can still ask for something else.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -116,6 +117,33 @@ Kind = Annotated[
         " count. An application's volume holds models.",
         metavar="KIND",
         rich_help_panel=_WHERE,
+    ),
+]
+AssetKind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        envvar="HOLDFAST_ASSET",
+        help="dataset or model. Default: whichever has the name.",
+        metavar="KIND",
+        rich_help_panel=_WHERE,
+    ),
+]
+Asset = Annotated[
+    str,
+    typer.Argument(
+        envvar="HOLDFAST_MODEL",
+        help="A dataset or model: NAME (its newest version), NAME:VERSION or NAME@ALIAS.",
+        metavar="NAME[:VERSION|@ALIAS]",
+    ),
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        envvar="HOLDFAST_LABEL",
+        help="A label; may be repeated: --label dataset=v3 --label epoch=2.",
+        metavar="KEY=VALUE",
     ),
 ]
 Memory = Annotated[
@@ -383,6 +411,22 @@ Target = Annotated[
         autocompletion=complete.targets,
     ),
 ]
+
+#: written like this, a label's value becomes a number; longer ones are beyond what JSON can hold
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,15}")
+
+
+def labels(texts: list[str]) -> dict[str, str | int]:
+    """Labels from KEY=VALUE; a value that is written as a whole number becomes one."""
+    found: dict[str, str | int] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"invalid label '{text}': expected KEY=VALUE, such as dataset=v3")
+        if key in found:
+            raise UsageError(f"label '{key}' is given twice: give it once")
+        found[key] = int(value) if _INTEGER.fullmatch(value) else value
+    return found
 
 
 def required(value: str | None, option: str) -> str:

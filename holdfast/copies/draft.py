@@ -7,10 +7,12 @@ lands elsewhere. And the directory that gets the name must be the one that was f
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +21,7 @@ from holdfast import durable
 from holdfast.errors import InvalidBundle
 from holdfast.manifest import printable
 
+ABANDONED = 60  # seconds; it takes a moment to lock a draft that was just made
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -30,6 +33,8 @@ class Draft:
         self.path = path
         path.mkdir()
         self._root = os.open(path, _DIRECTORY)
+        with suppress(OSError):  # where there are locks, so that others see that it is in use
+            fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +100,22 @@ class Draft:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def remove_abandoned(directory: Path, prefix: str) -> None:
+    """Remove the drafts of killed processes: those of this prefix that nobody has locked for a
+    minute. Does nothing where the file system has no locks."""
+    for path in durable.entries(directory):
+        if not path.name.startswith(prefix) or not durable.is_directory(path):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(path, _DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(descriptor).st_mtime > ABANDONED:
+                    durable.discard(path)
+            finally:
+                os.close(descriptor)
 
 
 def _with_parents(paths: Iterable[str]) -> set[str]:

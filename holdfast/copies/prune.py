@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from holdfast.defaults import SHARED
 from holdfast.durable import in_threads
 from holdfast.errors import (
     AlreadyExists,
@@ -170,6 +171,8 @@ def delete_snapshot(
             nothing = Policy(keep_last=0, hourly=0, daily=0, weekly=0, monthly=0)
             reasons = select_keep(snapshots, nothing, pinned=pins, verified=results)
             kept = set(reasons.get(snapshot_id, ()))
+            if workload in SHARED.values():  # each is the only one of its version
+                kept &= {"pinned"}
             if any(results.get(s.id, True) for s in snapshots if s.id != snapshot_id):
                 kept.discard("newest")
             check_listings(catalog.store)
@@ -238,6 +241,9 @@ class _Prune:
         kept = self.report.kept = select_keep(
             snapshots, self.policy, pinned=pins, verified=verified
         )
+        if self.workload in SHARED.values():
+            for snapshot in snapshots:
+                kept.setdefault(snapshot.id, ["versions are deleted by a person only"])
         # A push may still withdraw a young snapshot: it must not have displaced an older one.
         settled = [s for s in snapshots if self.decided - written[s.id] > self.grace]
         for name, why in select_keep(settled, self.policy, verified=verified).items():

@@ -60,7 +60,7 @@ def pull_locked(
     missing = [(ref, manifest) for ref, manifest in manifests if here[ref.name] is None]
     check_space(scratch, sum(manifest.size for _, manifest in missing))
     for ref, manifest in missing:
-        here[ref.name] = _pull_bundle(catalog, ref, manifest, into, scratch, progress)
+        here[ref.name] = fetch(catalog, ref, manifest, into / ref.name, scratch, progress)
     return [found for found in here.values() if found is not None]
 
 
@@ -93,36 +93,49 @@ def _present(into: Path, ref: BundleRef) -> Bundle | None:
     return found
 
 
-def _pull_bundle(
+def fetch(
     catalog: Catalog,
     ref: BundleRef,
     manifest: Manifest,
-    into: Path,
+    target: Path,
     scratch: Path,
     progress: Progress,
+    *,
+    prefix: str = PULLING,
+    replace_empty: bool = False,
 ) -> Bundle:
-    def fetch(entry: FileEntry, stop: threading.Event) -> None:
+    """Copy one bundle to the directory ``target``, verified; it appears whole or not at all.
+
+    Args:
+        scratch: the directory on the same file system in which it is made, in one that begins with
+            ``prefix``.
+        replace_empty: ``target`` may exist, if it is empty.
+    """
+
+    def copy(entry: FileEntry, stop: threading.Event) -> None:
         draft.write(entry.path, read_remote(catalog.store, ref, entry, progress, stop))
         failpoint("pull.file-written")
         progress.file(entry.path)
 
     progress.start(f"pull {ref.name}", len(manifest.files), manifest.size)
     parents = {entry.path.rpartition("/")[0] for entry in manifest.files}
-    draft = Draft(scratch / f"{PULLING}{durable.unique()}")
+    draft = Draft(scratch / f"{prefix}{durable.unique()}")
     with durable.no_space_named(scratch), draft:
         draft.make_directories(parents)
-        each_file(fetch, manifest.files, catalog.store.parallel)
+        each_file(copy, manifest.files, catalog.store.parallel)
         draft.write(MANIFEST, [manifest.to_bytes()])
         draft.sync_directories(parents)
-        durable.make_directories(into)
+        durable.make_directories(target.parent)
         bundles.check_tree(draft.path, manifest)
         failpoint("pull.before-rename")
+        if replace_empty and durable.exists(target):
+            target.rmdir()
         try:
-            draft.rename(into / ref.name)
+            draft.rename(target)
         except FileExistsError:  # another pod, where the file system has no flock
-            found = _present(into, ref)
+            found = _present(target.parent, ref) if target.name == ref.name else None
             if found is None:
                 raise
             return found
         failpoint("pull.after-rename")
-    return Bundle(into / ref.name, manifest)
+    return Bundle(target, manifest)

@@ -13,26 +13,21 @@ snapshot names it then. So nothing is deleted that a snapshot names.
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
 from holdfast.bundle import Bundle
+from holdfast.copies.copying import Copier
 from holdfast.copies.remembered import remember, rolled_back
-from holdfast.copies.transfer import Blocks, each_file, read_local
 from holdfast.copies.writing import ATTEMPTS, TooLate, write_snapshot, writing
 from holdfast.defaults import GRACE, Select
 from holdfast.errors import (
-    AlreadyExists,
     HoldfastError,
     InvalidBundle,
-    Mismatch,
     StoreError,
 )
-from holdfast.failpoint import failpoint
-from holdfast.manifest import FileEntry
 from holdfast.progress import SILENT, Progress
-from holdfast.store.documents import BundleRef, Snapshot, bundle_path, is_copy
+from holdfast.store.documents import BundleRef, Snapshot, bundle_path, shared_path
 from holdfast.store.snapshot import Catalog, Index, PassedOver
 from holdfast.volume import Volume
 
@@ -103,9 +98,7 @@ class _Push:
         self.store, self.grace, self.progress = catalog.store, grace, progress
         self.skipped: dict[str, Skipped] = {}
         self.created: list[Snapshot] = []
-        self.copied_files = self.copied_bytes = 0
-        self._counting = threading.Lock()
-        self._blocks = Blocks()
+        self.copier = Copier(catalog, progress)
         self._index: Index | None = None
 
     def run(self, select: Select) -> PushReport:
@@ -204,63 +197,24 @@ class _Push:
         return snapshot
 
     def _copy(self, bundle: Bundle, present: int, bad: set[str]) -> BundleRef:
-        """Copy what is missing of the bundle to the store, to a path without a tombstone."""
+        """Copy what is missing of the bundle to the store; what all share is there already."""
+        if shared := self._shared(bundle, bad):
+            return shared
         base = bundle_path(self.workload, self.volume.run, present, bundle.manifest)
-        path, complete = self._place(base, bad)
-        ref = BundleRef.at(path, bundle.manifest)
-        if complete:
-            return ref
-        there = {info.key: info.size for info in self.store.list(ref.data)}
-        missing = [e for e in bundle.manifest.files if there.get(ref.key(e)) != e.size]
-        size = sum(entry.size for entry in missing)
-        self.progress.start(f"push {bundle.name}", len(missing), size)
         try:
-            each_file(
-                lambda entry, stop: self._send(bundle, ref, entry, stop),
-                missing,
-                self.store.parallel,
-            )
+            return self.copier.copy(bundle, base, bad)
         except (InvalidBundle, OSError):
             if not os.path.lexists(bundle.path):
                 raise _Vanished from None
             raise
-        try:
-            self.store.put_small(ref.manifest, bundle.manifest.to_bytes(), if_absent=True)
-        except AlreadyExists as error:
-            raise Mismatch(
-                f"store {self.store.url}: '{ref.manifest}' is not the manifest of this bundle:"
-                " verify its snapshots"
-            ) from error
-        failpoint("push.manifest-uploaded")
-        return ref
 
-    def _send(
-        self, bundle: Bundle, ref: BundleRef, entry: FileEntry, stop: threading.Event
-    ) -> None:
-        chunks = read_local(bundle, entry, self.progress, stop, self._blocks)
-        self.store.put_file(ref.key(entry), chunks, entry.size)
-        failpoint("push.file-uploaded")
-        self.progress.file(entry.path)
-        with self._counting:
-            self.copied_files += 1
-            self.copied_bytes += entry.size
-
-    def _place(self, base: str, bad: set[str]) -> tuple[str, bool]:
-        """A path for the bundle, and whether a complete copy is there already."""
-        parent = base.rsplit("/", 1)[0]
-        dead = self._paths("tombstones", parent) | bad
-        for path in sorted(self._paths("manifests", parent) - dead):
-            if is_copy(path, base):
-                return path, True
-        path, number = base, 0
-        while path in dead:
-            number += 1
-            path = f"{base}-{number}"
-        return path, False
-
-    def _paths(self, kind: str, parent: str) -> set[str]:
-        found = self.store.list(f"{kind}/{parent}/")
-        return {info.key.removeprefix(f"{kind}/").removesuffix(".json") for info in found}
+    def _shared(self, bundle: Bundle, bad: set[str]) -> BundleRef | None:
+        """The bundle among the store's datasets or models, where `holdfast get` took it from."""
+        base = shared_path(bundle.manifest)
+        if base is None:
+            return None
+        path, complete = self.copier.place(base, bad)
+        return BundleRef.at(path, bundle.manifest) if complete else None
 
     def _skip(self, name: str, reason: str) -> None:
         if name not in self.skipped:
@@ -299,8 +253,8 @@ class _Push:
             snapshot=latest.id if latest else "",
             created=tuple(snapshot.id for snapshot in self.created),
             bundles=latest.bundles if latest else (),
-            copied_files=self.copied_files,
-            copied_bytes=self.copied_bytes,
+            copied_files=self.copier.files,
+            copied_bytes=self.copier.bytes,
             skipped=tuple(self.skipped.values()),
             message=message,
         )

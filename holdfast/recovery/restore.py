@@ -65,15 +65,27 @@ def stage(
             " from: choose another, or give --kind"
         )
     with run_lock(volume.run_path):
-        _remove_stages(volume)
-        draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
-        try:
-            pulled = pull_locked(snapshot, catalog, draft, volume.run_path, progress)
-            made = _finish(volume, draft, snapshot.id, pulled)
-        finally:
-            durable.discard(draft)
+        made = _stage(volume, catalog, snapshot, progress)
         remember(volume, catalog, snapshot)
         return made
+
+
+def replace_locked(
+    volume: Volume, catalog: Catalog, snapshot: Snapshot, progress: Progress = SILENT
+) -> int:
+    """`stage` and `switch` at once, for who holds the run's lock while nothing else writes to the
+    run; returns the new generation. The snapshot may be of another workload, such as a model."""
+    return _switch(volume, _stage(volume, catalog, snapshot, progress).id)
+
+
+def _stage(volume: Volume, catalog: Catalog, snapshot: Snapshot, progress: Progress) -> Stage:
+    _remove_stages(volume)
+    draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
+    try:
+        pulled = pull_locked(snapshot, catalog, draft, volume.run_path, progress)
+        return _finish(volume, draft, snapshot.id, pulled)
+    finally:
+        durable.discard(draft)
 
 
 def switch(volume: Volume, stage_id: str) -> int:
@@ -87,33 +99,37 @@ def switch(volume: Volume, stage_id: str) -> int:
             f"invalid stage ID '{stage_id}': use the one that `holdfast stage` printed"
         )
     with run_lock(volume.run_path):
-        known = _stage_ids(volume)
-        if any(held.startswith(stage_id) for held in known):
-            stage_id = only_match("stage", stage_id, known)
-        staged = volume.run_path / f"{STAGE}{stage_id}"
-        if not durable.is_directory(staged):
-            for number in reversed(volume.generations()):
-                if _marker(volume.generation_path(number)).get("id") == stage_id:
-                    return number
-            raise HoldfastError(
-                f"run '{volume.run}' has no stage {stage_id}: a later stage replaced it;"
-                " stage the snapshot again"
-            )
-        if _marker(staged).get("id") != stage_id:
-            raise HoldfastError(f"'{staged}' is incomplete: stage the snapshot again")
-        for path in staged.iterdir():
-            if not path.name.startswith("."):
-                bundles.verify(path, quick=True)
-        number = (volume.present() or 0) + 1
-        failpoint("switch.before-rename")
-        made = volume.generation_path(number)
-        durable.rename_durably(staged, made)
-        failpoint("switch.after-rename")
-        if not durable.is_directory(made):
-            raise HoldfastError(
-                f"'{made}' is a link now: someone replaced the stage; stage the snapshot again"
-            )
-        return number
+        return _switch(volume, stage_id)
+
+
+def _switch(volume: Volume, stage_id: str) -> int:
+    known = _stage_ids(volume)
+    if any(held.startswith(stage_id) for held in known):
+        stage_id = only_match("stage", stage_id, known)
+    staged = volume.run_path / f"{STAGE}{stage_id}"
+    if not durable.is_directory(staged):
+        for number in reversed(volume.generations()):
+            if _marker(volume.generation_path(number)).get("id") == stage_id:
+                return number
+        raise HoldfastError(
+            f"run '{volume.run}' has no stage {stage_id}: a later stage replaced it;"
+            " stage the snapshot again"
+        )
+    if _marker(staged).get("id") != stage_id:
+        raise HoldfastError(f"'{staged}' is incomplete: stage the snapshot again")
+    for path in staged.iterdir():
+        if not path.name.startswith("."):
+            bundles.verify(path, quick=True)
+    number = (volume.present() or 0) + 1
+    failpoint("switch.before-rename")
+    made = volume.generation_path(number)
+    durable.rename_durably(staged, made)
+    failpoint("switch.after-rename")
+    if not durable.is_directory(made):
+        raise HoldfastError(
+            f"'{made}' is a link now: someone replaced the stage; stage the snapshot again"
+        )
+    return number
 
 
 def switch_to_generation(volume: Volume, number: int) -> int:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from holdfast.defaults import SHARED
 from holdfast.errors import Mismatch
 from holdfast.labels import is_healthy, made_in, upload_of
 from holdfast.manifest import (
@@ -40,6 +41,8 @@ SNAPSHOT_ID = re.compile(r"(\d{10})-(\d{8}T\d{6}Z)-([0-9a-f]{8})", re.ASCII)
 BUNDLE_PATH = re.compile(r"[^/]+/[^/]+/gen-\d{4,}/[^/]+/[0-9a-f]{64}(-[1-9]\d*)?", re.ASCII)
 _COPY = re.compile(r"(-[1-9]\d*)?", re.ASCII)
 
+#: the run that all datasets and models are of: each lies under the hash of its files
+CONTENT = "content"
 #: the greatest sequence number: a push per second for 285 years; a greater one is not believed
 MAX_SEQUENCE = 9_000_000_000
 
@@ -291,6 +294,15 @@ def bundle_path(workload: str, run: str, generation: int, bundle: Manifest | Bun
     made_run, made_generation = made_in(bundle.labels, run, generation)
     last = upload_of(bundle.labels) or bundle.digest
     return "/".join((workload, made_run, f"gen-{made_generation:04d}", bundle.name, last))
+
+
+def shared_path(bundle: Manifest) -> str | None:
+    """The path of the first copy of a dataset or model in its store, where it lies under its
+    content for all; None for any other bundle."""
+    workload = SHARED.get(bundle.kind)
+    if workload is None or (bundle.name, bundle.labels.get("run")) != (bundle.content, CONTENT):
+        return None
+    return bundle_path(workload, CONTENT, 1, bundle)
 
 
 def is_copy(path: str, base: str) -> bool:

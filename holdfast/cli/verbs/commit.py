@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +18,6 @@ from holdfast.text import figures, plural
 if TYPE_CHECKING:
     from holdfast.bundle import Bundle
     from holdfast.volume import Volume
-
-#: written like this, a label's value becomes a number; longer ones are beyond what JSON can hold
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,15}")
 
 
 def commit(
@@ -60,15 +56,7 @@ def commit(
             help="checkpoint, dataset, model, database, files, or a kind of your own.",
         ),
     ] = "checkpoint",
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label",
-            envvar="HOLDFAST_LABEL",
-            help="A label; may be repeated: --label dataset=v3 --label epoch=2.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    label: options.Label = None,
     parent: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +88,7 @@ def commit(
     from holdfast.bundle import commit_directory
     from holdfast.labels import label_problems
 
-    labels = _labels(label or [])
+    labels = options.labels(label or [])
     if step is not None:
         name = name or f"step-{step:08d}"
         _set(labels, "step", step)
@@ -156,16 +144,3 @@ def _set(labels: dict[str, str | int], key: str, value: str | int) -> None:
         raise UsageError(
             f"invalid label {key}={labels[key]!r}: it is {value!r} here; leave the label out"
         )
-
-
-def _labels(texts: list[str]) -> dict[str, str | int]:
-    """Labels from KEY=VALUE; a value that is written as a whole number becomes one."""
-    labels: dict[str, str | int] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UsageError(f"invalid label '{text}': expected KEY=VALUE, such as dataset=v3")
-        if key in labels:
-            raise UsageError(f"label '{key}' is given twice: give it once")
-        labels[key] = int(value) if _INTEGER.fullmatch(value) else value
-    return labels

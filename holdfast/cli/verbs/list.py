@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from holdfast.cli import options
 from holdfast.cli.context import (
@@ -12,7 +15,8 @@ from holdfast.cli.context import (
     sides,
 )
 from holdfast.cli.output import emit, result, say, table
-from holdfast.defaults import MEMORY
+from holdfast.cli.progress import progress
+from holdfast.defaults import MEMORY, PIPELINE
 from holdfast.text import size, when
 
 if TYPE_CHECKING:
@@ -22,7 +26,33 @@ if TYPE_CHECKING:
     from holdfast.volume import Volume
 
 
+class Kind(StrEnum):
+    """What a list is of."""
+
+    DATASET = "dataset"
+    MODEL = "model"
+    CHECKPOINT = "checkpoint"
+    PIPELINE = "pipeline"
+
+
 def list_(
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            "--kind",
+            envvar="HOLDFAST_LIST_KIND",
+            help="dataset, model: their versions in the store, with aliases. checkpoint: bundles"
+            " and snapshots of this kind alone. pipeline: the snapshots of the whole pipeline.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            envvar="HOLDFAST_NAME",
+            help="With --kind dataset or model: the versions of this name alone.",
+        ),
+    ] = None,
     side: options.Sides = options.Side.AUTO,
     volume: options.Volume = None,
     run: options.Run = None,
@@ -33,30 +63,80 @@ def list_(
     deadline: options.Deadline = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """List the bundles on the volume and the snapshots in the store, newest first.
+    """List the bundles on the volume and the snapshots in the store, newest first; or the datasets
+    or models in the store.
 
     Example: holdfast list --side store --store s3://bucket/team/prod --workload gpt
     """
+    if kind in (Kind.DATASET, Kind.MODEL):
+        _versions(open_catalog(store, owner, memory, deadline), kind, name, output)
+        return
+    if kind is Kind.PIPELINE:
+        side, workload = options.Side.STORE, PIPELINE
+    of_kind = str(kind) if kind is Kind.CHECKPOINT else None
     on_volume, in_store = sides(side, volume, store)
     document: dict[str, Any] = {}
     table_wanted = output is options.Format.TABLE
     if on_volume:
-        target = open_volume(volume, run)
+        target = open_volume(volume, run, of_kind)
         document["bundles"] = _bundles(target)
         if table_wanted:
             _bundle_table(document["bundles"], f"Bundles of run {target.run} on {target.root}")
     if in_store:
-        name = options.required(workload, "workload")
+        of = options.required(workload, "workload")
         catalog = open_catalog(store, owner, memory, deadline)
-        lost = lost_by_store(volume, catalog, name, run) if volume and run else []
-        document["snapshots"] = _snapshots(catalog, name, run, lost)
+        lost = lost_by_store(volume, catalog, of, run) if volume and run else []
+        document["snapshots"] = _snapshots(catalog, of, run, lost, of_kind)
         if table_wanted:
             if on_volume:
                 result()
-            title = f"Snapshots of workload {name} in {catalog.store.url}"
+            title = f"Snapshots of workload {of} in {catalog.store.url}"
             _snapshot_table(document["snapshots"], title)
     if not table_wanted:
         emit(document)
+
+
+def _versions(catalog: Catalog, kind: str, name: str | None, output: options.Format) -> None:
+    """The versions of one kind, newest first, with the aliases that mean them now."""
+    from holdfast.assets.aliases import all_current
+    from holdfast.assets.versions import versions, workload_of
+
+    with progress() as bar:
+        found = list(versions(catalog, kind, name, progress=bar))
+    means: dict[tuple[str, str, str], list[str]] = {}
+    for alias in all_current(catalog.store, workload_of(kind), name):
+        means.setdefault((alias.name, alias.version, alias.content), []).append(alias.alias)
+    rows = [
+        {
+            "name": one.name,
+            "version": one.version,
+            "aliases": means.get((one.name, one.version, one.ref.content), []),
+            "created": when(one.snapshot.created),
+            "bytes": one.ref.size,
+            "content": one.ref.content,
+            "snapshot": one.snapshot.id,
+            "labels": dict(one.snapshot.labels),
+        }
+        for one in found
+    ]
+    title = f"{kind.capitalize()}s in {catalog.store.url}"
+    if output is options.Format.JSON:
+        emit({f"{kind}s": rows})
+    elif not rows:
+        say(f"{title}: none")
+    else:
+        cells = [
+            (
+                row["name"],
+                row["version"],
+                ", ".join(row["aliases"]),
+                row["created"],
+                size(row["bytes"]),
+                row["content"][:12],
+            )
+            for row in rows
+        ]
+        table(("name", "version", "~aliases", "created", ">size", "content"), cells, title)
 
 
 def _bundles(volume: Volume) -> list[dict[str, Any]]:
@@ -120,13 +200,17 @@ def _bundle_table(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def _snapshots(
-    catalog: Catalog, workload: str, run: str | None, lost: Sequence[PassedOver]
+    catalog: Catalog,
+    workload: str,
+    run: str | None,
+    lost: Sequence[PassedOver],
+    kind: str | None,
 ) -> list[dict[str, Any]]:
     """Rows of the store, newest first, and then what is damaged, missing or lost."""
     listing = catalog.listing(workload, run)
     pins, records = catalog.pins(workload), catalog.verifications(workload)
     rows: list[dict[str, Any]] = []
-    for snapshot in listing.snapshots:
+    for snapshot in (one for one in listing.snapshots if one.has(kind)):
         record = records.get(snapshot.id)
         rows.append(
             {

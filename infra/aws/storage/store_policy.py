@@ -3,7 +3,8 @@
 Three identities for each workload, each a service account of its own, and none shared:
 
 - ``reader``: the training pod. Its recover container refills a lost volume; user code shares the
-  pod's identity, so it can read this workload's backups and can neither write nor delete.
+  pod's identity, so it can read this workload's backups, and the datasets and models of the stack,
+  and can neither write nor delete.
 - ``keeper``: Kanister's tasks push, verify and drop snapshots. It cannot delete data or manifests.
 - ``pruner``: the schedule's retention. It deletes what no snapshot names and cannot write data.
 
@@ -26,6 +27,20 @@ from typing import Any, Literal
 Statement = dict[str, Any]
 Identity = Literal["reader", "keeper", "pruner"]
 
+_SHARED = ("datasets", "models")
+#: What a stack keeps for all its workloads; every training and application may get it.
+SHARED = tuple(
+    f"{place}/{workload}{rest}"
+    for workload in _SHARED
+    for place, rest in (
+        ("locks", ".json"),
+        ("snapshots", "/*"),
+        ("sequences", "/*"),
+        ("manifests", "/*"),
+        ("data", "/*"),
+        ("aliases", "/*"),
+    )
+)
 #: Key patterns below the prefix; ``{w}`` is the workload.
 READS: dict[Identity, tuple[str, ...]] = {
     "reader": (
@@ -36,6 +51,7 @@ READS: dict[Identity, tuple[str, ...]] = {
         "manifests/{w}/*",
         "data/{w}/*",
         "verified/{w}/*",
+        *SHARED,
     ),
     "keeper": (
         "OWNER.json",
@@ -48,7 +64,8 @@ READS: dict[Identity, tuple[str, ...]] = {
         "verified/{w}/*",
         "dropped/{w}.json",
         "references/{w}/*",
-        "manifests/models/*",
+        # A snapshot may name a model or dataset that an application got.
+        *(f"{place}/{shared}/*" for place in ("manifests", "data") for shared in _SHARED),
     ),
     "pruner": (
         "OWNER.json",
@@ -99,7 +116,7 @@ DELETES: dict[Identity, tuple[str, ...]] = {
 }
 
 #: Documents that are created once and never replaced.
-WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*", "references/*")
+WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*", "references/*", "aliases/*")
 #: Documents that are created once, or replaced by someone who has seen what is there.
 WRITE_SEEN = ("OWNER.json", "locks/*", "dropped/*")
 

@@ -20,8 +20,12 @@ from itertools import count
 from pathlib import Path
 
 from holdfast import failpoint as failpoints
-from holdfast.bundle import verify
+from holdfast.assets.aliases import all_current
+from holdfast.assets.versions import versions
+from holdfast.bundle import check_files, check_tree, verify
 from holdfast.copies.verify_store import verify_snapshot
+from holdfast.defaults import SHARED
+from holdfast.manifest import MANIFEST, Manifest
 from holdfast.store import open_store
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
@@ -43,6 +47,14 @@ class Place:
         return Volume(self.root / "volume", "run-a")
 
     @property
+    def application(self) -> Volume:
+        return Volume(self.root / "application", "serve", "model")
+
+    @property
+    def got(self) -> Path:
+        return self.root / "got"
+
+    @property
     def store(self) -> Path:
         return self.root / "store/project/stack"
 
@@ -60,11 +72,19 @@ class Place:
             assert self.volume.damaged(number) == []
             for bundle in self.volume.bundles(number):
                 verify(bundle.path)
+        for number in self.application.generations():
+            for bundle in self.application.bundles(number):
+                verify(bundle.path)
+        if self.got.exists():
+            manifest = Manifest.parse((self.got / MANIFEST).read_bytes())
+            check_tree(self.got, manifest)
+            assert check_files(self.got, manifest.files) == []
         if self.store.exists():
-            listing = self.catalog.listing(WORKLOAD)
-            assert listing.damaged == {}
-            for snapshot in listing.snapshots:
-                assert verify_snapshot(self.catalog, snapshot, record=False).ok
+            for workload in (WORKLOAD, *SHARED.values()):
+                listing = self.catalog.listing(workload)
+                assert listing.damaged == {}
+                for snapshot in listing.snapshots:
+                    assert verify_snapshot(self.catalog, snapshot, record=False).ok
 
     def has(self) -> dict[str, list[str]]:
         """The names of the bundles in each generation, and of those in snapshots."""
@@ -75,6 +95,13 @@ class Place:
         if self.store.exists():
             known = self.catalog.snapshots(WORKLOAD)
             found["snapshots"] = [ref.name for snapshot in known for ref in snapshot.bundles]
+            for kind, workload in SHARED.items():
+                found[workload] = sorted({str(one) for one in versions(self.catalog, kind)})
+                moves = all_current(self.catalog.store, workload)
+                found[f"{workload}, aliases"] = [f"{one.alias} {one.version}" for one in moves]
+        newest = self.application.newest_valid(quarantine=False)
+        found["application"] = [newest.name] if newest else []
+        found["got"] = sorted(path.name for path in self.got.glob("*"))
         return found
 
     def leftovers(self) -> list[str]:

@@ -18,8 +18,9 @@ from holdfast.bundle import Bundle
 from holdfast.copies import prune as prune_module
 from holdfast.copies import push as push_module
 from holdfast.copies import writing as writing_module
+from holdfast.copies.copying import Copier
 from holdfast.copies.prune import _Prune, prune
-from holdfast.copies.push import PushReport, _Push, push
+from holdfast.copies.push import PushReport, push
 from holdfast.retention import Policy
 from holdfast.store import records as records_module
 from holdfast.store.base import ObjectInfo
@@ -182,10 +183,10 @@ def test_after_any_order_the_next_push_and_prunes_tidy_up(scene: Scene) -> None:
 def test_the_search_finds_a_push_that_does_not_look_for_tombstones(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = _Push._paths
+    look = Copier.paths
     monkeypatch.setattr(
-        _Push,
-        "_paths",
+        Copier,
+        "paths",
         lambda self, kind, parent: set() if kind == "tombstones" else look(self, kind, parent),
     )
     with pytest.raises(Lost):

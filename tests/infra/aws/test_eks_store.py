@@ -5,25 +5,27 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from holdfast.assets.add import add
+from holdfast.assets.get import get
+from holdfast.assets.promote import promote
+from holdfast.assets.versions import resolve
 from holdfast.bundle import BundleWriter
 from holdfast.copies.prune import delete_snapshot, prune
 from holdfast.copies.push import push
 from holdfast.copies.verify_store import verify_snapshot
 from holdfast.copies.writing import write_snapshot, writing
-from holdfast.defaults import Select
+from holdfast.defaults import SHARED, Select
 from holdfast.errors import StoreError
-from holdfast.manifest import FileEntry, Manifest
 from holdfast.recovery.recover import Start
 from holdfast.recovery.refill import pull_if_empty
 from holdfast.recovery.restore import stage
 from holdfast.retention import Policy
 from holdfast.store.base import ObjectInfo
 from holdfast.store.directory import DirectoryStore
-from holdfast.store.documents import BundleRef, Snapshot, bundle_path
+from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
@@ -112,7 +114,9 @@ def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[st
         verify_snapshot(mine, newest)
         stage(volume, mine, newest)
         delete_snapshot(mine, "gpt", oldest.id)
-        delete_snapshot(mine, "gpt", name_foreign(mine).id)
+        named = name_foreign(mine, plain, tmp_path)
+        verify_snapshot(mine, named, record=False)
+        delete_snapshot(mine, "gpt", named.id)
         with pytest.raises(StoreError):  # too late: it takes its own snapshot back
             late_push(volume, mine)
         return store.calls
@@ -121,12 +125,16 @@ def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[st
         min(root.glob("data/**/weights")).write_bytes(b"x")
     for snapshot in plain.snapshots("gpt"):
         verify_snapshot(plain, snapshot)
-    name_foreign(plain)
+    name_foreign(plain, plain, tmp_path)
     bundle(volume, 5)
     push(volume, plain, "gpt")
     if identity == "reader":
         plain.claim_sequence("gpt", "run")  # by a push that was killed: was it, or is it at work?
         pull_if_empty(Volume(tmp_path / "empty", "run"), mine, "gpt", Start.AUTO)
+        for kind, workload in SHARED.items():
+            plain.claim_sequence(workload, "reviews")
+            promote(plain, resolve(plain, "reviews", kind), "production")
+            get(mine, resolve(mine, "reviews@production", kind), tmp_path / "got" / kind)
         return store.calls
     keep_one = Policy(keep_last=1, hourly=0, daily=0, weekly=0, monthly=0)
     for _ in range(5):  # dropped, tombstoned, deleted, forgotten
@@ -143,16 +151,15 @@ def bundle(volume: Volume, step: int) -> None:
         writer.commit({"run": "run", "generation": 1, "step": step})
 
 
-def name_foreign(catalog: Catalog) -> Snapshot:
-    """A snapshot that names a bundle of another workload."""
+def name_foreign(catalog: Catalog, adder: Catalog, tmp_path: Path) -> Snapshot:
+    """A snapshot that names a dataset and a model."""
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    (folder / "rows").write_bytes(b"rows")
+    refs = [add(adder, kind, folder, "reviews", "1").version.ref for kind in SHARED]
     with writing(catalog, "gpt"):
         began = catalog.store.now()
-        files = [FileEntry(path="weights", size=1, sha256="0" * 64)]
-        manifest = Manifest.build("model", "m", files, {"run": "content"})
-        ref = BundleRef.at(bundle_path("models", "content", 1, manifest), manifest)
-        others = DirectoryStore(unquote(urlsplit(catalog.store.url).path))
-        others.put_small(ref.manifest, manifest.to_bytes())
-        return write_snapshot(catalog, "gpt", "run", 1, [ref], began=began)
+        return write_snapshot(catalog, "gpt", "run", 1, refs, began=began)
 
 
 def late_push(volume: Volume, catalog: Catalog) -> None:
