@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from holdfast.pipeline.verify import check, verify
 from holdfast.store.snapshot import Catalog
 from testkit.mlflow_server import serve_mlflow
 from testkit.postgresql import PostgreSQL
-from tests.pipeline_soak import soak
+from tests.pipeline_soak import MODEL, Logger, soak
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
@@ -63,3 +64,31 @@ def test_every_snapshot_taken_while_clients_log_restores_to_a_consistent_prefix(
     figures = soak(seconds=9, snapshots=3)
     assert len(figures.restored_runs) == 3
     assert figures.restored_runs[-1] > figures.restored_runs[0] > 0
+
+
+def test_a_server_killed_while_a_client_logs_leaves_nothing_that_dangles(
+    postgresql: PostgreSQL, database: str, catalog: Catalog, tmp_path: Path
+):
+    place, restored = tmp_path / "artifacts", tmp_path / "restored"
+    place.mkdir()
+    restored.mkdir()
+    with serve_mlflow(postgresql, database, place, tmp_path) as server:
+        server.client().create_registered_model(f"{MODEL}-client")
+        logger = Logger(server, "client")
+        logger.start()
+        end = time.monotonic() + 60
+        while logger.versions < 2 and logger.is_alive() and time.monotonic() < end:
+            logger.join(0.05)
+        server.stop()
+        logger.stopping.set()  # what is under way waits for a server that is gone
+
+    live, artifacts = Database(), open_artifacts(str(place), memory=2**26)
+    report = push(live, artifacts, catalog, "tracking")
+
+    assert report.artifacts.missing == {}
+    assert report.artifacts.counts["model versions"] >= 2
+    postgresql.drop(database)
+    postgresql.create(database)
+    artifacts = open_artifacts(str(restored), memory=2**26)
+    pull(live, artifacts, catalog, report.snapshot)
+    assert check(live, artifacts, catalog, report.snapshot).problems == {}
