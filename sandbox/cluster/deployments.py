@@ -34,6 +34,9 @@ class Deployment(Job):
         self.replicas = _supported(self.title, spec["replicas"])
         super().patch({**change, "spec": {"suspend": self.replicas == 0}})
 
+    def _succeed(self, index: int | None) -> None:
+        """A server that ends well is started again, as one that fails."""
+
     def status(self) -> dict[str, Any]:
         """`.status` as the API shows it: `replicas` is absent when zero."""
         running = self._running()
