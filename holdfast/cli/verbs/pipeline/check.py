@@ -63,7 +63,9 @@ def check(
     verdict = "all is there" if found.ok else plural(len(found.problems), "problem")
     say(f"snapshot {found.snapshot.id}: {verdict}: {figures(found.bytes, seconds)}")
     if kanister:
-        phase_output(snapshot=found.snapshot.id, ok=found.ok, problems=len(found.problems))
+        phase_output(
+            snapshot=found.snapshot.id, ok=str(found.ok).lower(), problems=len(found.problems)
+        )
     if output is options.Format.JSON:
         emit(document(found))
     elif not kanister:

@@ -59,7 +59,9 @@ def verify(
     verdict = "is good" if found.ok else f"has {plural(len(found.problems), 'problem')}"
     say(f"snapshot {found.snapshot.id} {verdict}: {figures(found.bytes, seconds)}")
     if kanister:
-        phase_output(snapshot=found.snapshot.id, ok=found.ok, problems=len(found.problems))
+        phase_output(
+            snapshot=found.snapshot.id, ok=str(found.ok).lower(), problems=len(found.problems)
+        )
     if output is options.Format.JSON:
         emit(document(found))
     elif not kanister:
