@@ -116,7 +116,7 @@ lock: $(BIN)/.dev ## Update the lock files from the dependencies of pyproject.to
 	  -o requirements-frameworks.txt pyproject.toml
 	$(COMPILE) -c requirements-training.txt --extra bench -o requirements-bench.txt pyproject.toml
 	$(COMPILE) -c requirements-dev.txt -o images/tools/requirements.txt pyproject.toml
-	$(COMPILE) --group tracking -o images/tracking/requirements.txt
+	$(COMPILE) --group tracking -o images/tracking/requirements.txt pyproject.toml
 
 clean: ## Remove what the commands above made, except .venv
 	-$(BIN)/python -m sandbox down

@@ -10,8 +10,13 @@ CLAIM_LABEL = "holdfast.dev/claim"
 WORKLOAD_LABEL = "holdfast.dev/workload"
 
 SYSTEM_NAMESPACE = "holdfast-system"
-#: Blueprints: of trainings, of applications.
-BLUEPRINT, APPLICATIONS = "checkpoints", "applications"
+#: Blueprints: of trainings, of applications, of the pipeline.
+BLUEPRINT, APPLICATIONS, PIPELINE_STATE = "checkpoints", "applications", "pipeline-state"
+#: The workload of the store that holds the pipeline's snapshots.
+PIPELINE = "pipeline"
+#: Its ConfigMap, which ActionSets are about, and the account of its tasks; that of what restores.
+PIPELINE_CONFIGURATION = f"holdfast-{PIPELINE}"
+PIPELINE_RESTORER = f"{PIPELINE_CONFIGURATION}-restore"
 #: Of training pods, where the cluster is the stack's own.
 PRIORITY_CLASS = "holdfast-training"
 

@@ -7,9 +7,20 @@ from typing import Any
 import pulumi
 
 from infra.kubernetes.application import Server
-from infra.kubernetes.environment import store_environment, workload_environment
-from infra.kubernetes.kanister import Guarded, Kanister, KanisterAccess, guarded
+from infra.kubernetes.environment import (
+    pipeline_environment,
+    store_environment,
+    workload_environment,
+)
+from infra.kubernetes.kanister import (
+    Guarded,
+    Kanister,
+    KanisterAccess,
+    guarded,
+    guarded_pipeline,
+)
 from infra.kubernetes.kubectl import Kubectl
+from infra.kubernetes.pipeline import PipelineConfiguration
 from infra.kubernetes.placement import task_placement
 from infra.kubernetes.pods import PodSettings
 from infra.kubernetes.preflight import check
@@ -17,7 +28,7 @@ from infra.kubernetes.protection import Protection
 from infra.kubernetes.storage import ClaimedVolume, PreparedDirectory, SystemNamespace
 from infra.kubernetes.tracking import TrackingServer
 from infra.kubernetes.training import Training, WorkloadNamespace
-from infra.names import TRACKING_CLIENT, Project, backup_account, volume_name
+from infra.names import PIPELINE, TRACKING_CLIENT, Project, backup_account, volume_name
 from infra.options import after
 from infra.platform import Platform, on_kubernetes
 from infra.settings import (
@@ -86,6 +97,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         task_placement(settings.trainings.values(), settings.training_groups().values()),
         accounts,
         stack,
+        tracking=settings.pipeline.protected,
     )
     directories = _prepared_directories(settings, platform, cluster, stack)
     prepared = after(stack, *directories)
@@ -120,7 +132,8 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
     trainings: dict[str, Training] = {}
     servers: dict[str, Server] = {}
     protections: dict[str, Protection] = {}
-    tracking = _tracking(settings, platform, cluster, homes, prepared)
+    pipeline = _pipeline(settings, platform, cluster, homes, prepared)
+    tracking = pipeline.server if pipeline is not None else None
     for namespace, here in homes.items():
         access = KanisterAccess(
             f"{namespace}-kanister",
@@ -152,12 +165,21 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
                 )
             protections[name] = Protection(
                 name,
+                namespace,
                 workload,
+                guarded(name, workload),
                 pods,
                 settings.kanister.namespace,
                 store_objects,
                 after(ready, kanister, access),
             )
+    if pipeline is not None and settings.pipeline.protected is not None:
+        environment = pipeline_environment(
+            settings.pipeline, settings.pipeline.protected, store, settings.kanister.namespace
+        )
+        protections[PIPELINE] = _pipeline_backup(
+            settings, pipeline, pods, environment, guarded_pipeline(), kanister
+        )
     outputs = _outputs(settings, volumes, trainings, servers, protections)
     if tracking is not None:
         outputs = replace(
@@ -195,10 +217,13 @@ def _in_namespace(
 
 def _accounts(settings: Settings) -> dict[str, Guarded]:
     """Which service account may ask Kanister for what."""
-    return {
+    accounts = {
         f"{workload.namespace}.{backup_account(name)}": guarded(name, workload)
         for name, workload in settings.workloads.items()
     }
+    if (tracking := settings.pipeline.protected) is not None:
+        accounts[f"{tracking.namespace}.{backup_account(PIPELINE)}"] = guarded_pipeline()
+    return accounts
 
 
 def _prepared_directories(
@@ -244,18 +269,30 @@ def _store_volume(
             cluster,
             opts,
             volume_name=volume_name(volume.name, namespace),
-            grace_seconds=max(graces),
+            # The tracking server's namespace has no workload.
+            grace_seconds=max(graces, default=0),
         )
     ]
 
 
-def _tracking(
+@dataclass(frozen=True)
+class _Pipeline:
+    """The tracking server, and what its backups stand on."""
+
+    server: TrackingServer
+    ready: Options
+    """Waits for the namespace and for the claims in it."""
+    store: list[ClaimedVolume]
+    """The backup store as its namespace mounts it."""
+
+
+def _pipeline(
     settings: Settings,
     platform: Platform,
     cluster: Kubectl,
     homes: Mapping[str, Options],
     opts: Options,
-) -> TrackingServer | None:
+) -> _Pipeline | None:
     """The experiment tracking, with its volumes; None where the stack has none."""
     tracking = settings.pipeline.tracking
     if tracking is None:
@@ -271,10 +308,45 @@ def _tracking(
         )
         for _, volume in tracking.volumes()
     ]
-    here = _in_namespace(tracking.namespace, settings, volumes, opts)
+    protected = settings.pipeline.protected is not None
+    store = _store_volume(settings, tracking.namespace, cluster, opts) if protected else []
+    here = _in_namespace(tracking.namespace, settings, [*store, *volumes], opts)
     claims = [each for volume in volumes for each in volume.objects]
-    ready = after(here, *volumes)
-    return TrackingServer("tracking", tracking, settings.run_as, homes, claims, ready)
+    server = TrackingServer(
+        "tracking", tracking, settings.run_as, homes, claims, after(here, *volumes)
+    )
+    return _Pipeline(server, after(here, *volumes, *store), store)
+
+
+def _pipeline_backup(
+    settings: Settings,
+    pipeline: _Pipeline,
+    pods: PodSettings,
+    environment: Mapping[str, str],
+    what: Guarded,
+    kanister: Kanister,
+) -> Protection:
+    """The schedule that makes one snapshot of database and artifacts, and what Kanister may do."""
+    namespace = settings.kanister.namespace
+    tracking = settings.pipeline.protected
+    assert tracking is not None
+    access = KanisterAccess(
+        "pipeline-kanister", tracking.namespace, namespace, [what], pipeline.ready
+    )
+    configuration = PipelineConfiguration(
+        "pipeline", tracking, pods.store, environment, pipeline.ready
+    )
+    claims = [each for volume in pipeline.store for each in volume.objects]
+    return Protection(
+        PIPELINE,
+        tracking.namespace,
+        settings.pipeline.backup,
+        what,
+        pods,
+        namespace,
+        claims,
+        after(pipeline.ready, kanister, access, configuration),
+    )
 
 
 def _client(tracking: TrackingServer | None, namespace: str) -> list[pulumi.Resource]:
@@ -306,6 +378,6 @@ def _outputs(
         training_jobs=jobs or None,
         applications=deployments or None,
         services={name: running[name].service_name for name in names},
-        backup_schedules={name: protections[name].cron_job_name for name in names},
+        backup_schedules={name: each.cron_job_name for name, each in protections.items()},
         namespaces={name: settings.workloads[name].namespace for name in names},
     )

@@ -82,7 +82,10 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(("start", "decision_file"), "without --if-empty", _is("if_empty", False)),
         Rule(("volume",), "with --into", _given("into")),
     ),
-    "restore": (Rule(("snapshot",), "with --before", _given("before")),),
+    "restore": (
+        Rule(("snapshot",), "with --before", _given("before")),
+        Rule(("replace_",), "without --configuration", _is("configuration", None)),
+    ),
     "verify": (Rule(("side",), "with a TARGET", _given("target")), *_SIDES),
 }
 
@@ -92,7 +95,7 @@ def check(verb: str, typed: Collection[str], values: Values) -> None:
     for rule in RULES.get(verb, ()):
         for parameter in rule.parameters:
             if parameter in typed and rule.when(values):
-                option = "--" + parameter.replace("_", "-")
+                option = "--" + parameter.rstrip("_").replace("_", "-")
                 raise UsageError(f"{option} does nothing {rule.reason}: leave one of them out")
     if "kanister" in typed and values.get("kanister") and values.get("output") == Format.JSON:
         raise UsageError("--kanister and --output json both write to stdout: give only one")

@@ -20,6 +20,7 @@ from infra.aws.security_groups import SecurityGroups
 from infra.aws.storage.artifacts import ArtifactStore
 from infra.aws.storage.backup_store import Bucket, StoreAccess
 from infra.aws.storage.file_systems import Disk, ElasticFileSystem, Lustre
+from infra.aws.storage.pipeline_access import PipelineAccess
 from infra.aws.storage.registry import Registry
 from infra.aws.storage.replica import StoreCopy
 from infra.aws.storage.store_policy import Place
@@ -115,7 +116,21 @@ def build(settings: EksStack, project: Project) -> Platform:
             )
             for name, workload in settings.workloads.items()
         ]
-    ready += _artifacts(settings, keys, after(in_aws, cluster, first))
+    artifacts = _artifacts(settings, keys, after(in_aws, cluster, first))
+    ready += [artifacts] if artifacts is not None else []
+    protected = settings.pipeline.protected
+    if protected is not None and settings.deploys:
+        ready.append(
+            PipelineAccess(
+                "pipeline",
+                protected.namespace,
+                settings.cluster.name,
+                settings.aws,
+                place,
+                artifacts.rights if artifacts is not None else None,
+                after(in_aws, cluster, first),
+            )
+        )
     elastic = settings.node_groups.elastic()
     karpenter: KarpenterAccess | None = None
     if elastic:
@@ -285,25 +300,23 @@ def _source(
     return None
 
 
-def _artifacts(settings: EksStack, keys: Keys, opts: Options) -> list[pulumi.Resource]:
-    """Where the experiment tracking keeps files in S3; nothing where it needs nothing of AWS."""
+def _artifacts(settings: EksStack, keys: Keys, opts: Options) -> ArtifactStore | None:
+    """Where the experiment tracking keeps files in S3; None where it needs nothing of AWS."""
     tracking = settings.pipeline.tracking
     if tracking is None or tracking.artifacts.volume is not None:
-        return []
+        return None
     existing = tracking.artifacts.existing
     if existing is not None and (existing.endpoint or existing.credentials_secret):
-        return []
-    return [
-        ArtifactStore(
-            "artifacts",
-            tracking,
-            settings.cluster.name,
-            settings.aws,
-            keys.data,
-            opts,
-            keep=settings.keeps_data,
-        )
-    ]
+        return None
+    return ArtifactStore(
+        "artifacts",
+        tracking,
+        settings.cluster.name,
+        settings.aws,
+        keys.data,
+        opts,
+        keep=settings.keeps_data,
+    )
 
 
 def _store(

@@ -6,9 +6,29 @@ Paths that differ from pod to pod are not in the ConfigMap but in the container 
 from collections.abc import Mapping
 
 from infra.kubernetes.distributed import fabric_environment, rendezvous_environment
-from infra.names import APPLICATIONS, BLUEPRINT, STORE_MOUNT, WORK_MOUNT, Project
-from infra.settings import AnyWorkload, Application, BackupStore, Schedule, Workload
+from infra.names import (
+    APPLICATIONS,
+    BLUEPRINT,
+    PIPELINE,
+    PIPELINE_CONFIGURATION,
+    PIPELINE_STATE,
+    STORE_MOUNT,
+    TRACKING,
+    TRACKING_DATABASE,
+    WORK_MOUNT,
+    Project,
+)
+from infra.settings import (
+    AnyWorkload,
+    Application,
+    BackupStore,
+    Pipeline,
+    Schedule,
+    Tracking,
+    Workload,
+)
 from infra.settings.node_groups import TrainingNodes
+from infra.settings.pipeline import PostgresServer
 
 DECISION = f"{WORK_MOUNT}/decision.json"
 METRICS = f"{WORK_MOUNT}/metrics.jsonl"
@@ -87,6 +107,52 @@ def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
         "HOLDFAST_KEEP": str(workload.keep),
         "HOLDFAST_BLUEPRINT": BLUEPRINT,
         "HOLDFAST_JOB": name,
+    }
+
+
+def pipeline_environment(
+    pipeline: Pipeline, tracking: Tracking, store: Mapping[str, str], kanister_namespace: str
+) -> dict[str, str]:
+    """The ConfigMap of the pipeline: where its database and artifacts are, and how they are kept.
+    Artifacts on a volume are named in the containers that mount it."""
+    artifacts = tracking.artifacts
+    reach = {}
+    if artifacts.url is not None:
+        reach["HOLDFAST_ARTIFACTS"] = artifacts.url
+    if artifacts.existing is not None and artifacts.existing.endpoint is not None:
+        reach["AWS_ENDPOINT_URL"] = artifacts.existing.endpoint
+        if artifacts.existing.endpoint.startswith("http://"):
+            reach["AWS_ALLOW_HTTP"] = "true"
+    if artifacts.existing is not None and artifacts.existing.region is not None:
+        reach["AWS_REGION"] = artifacts.existing.region
+    return {
+        **reach,
+        **store,
+        **connection(tracking),
+        "HOLDFAST_WORKLOAD": PIPELINE,
+        "HOLDFAST_RUN": TRACKING,
+        **schedule_environment(pipeline.backup),
+        "HOLDFAST_KANISTER_NAMESPACE": kanister_namespace,
+        "HOLDFAST_NAMESPACE": tracking.namespace,
+        "HOLDFAST_CONFIGURATION": PIPELINE_CONFIGURATION,
+        "HOLDFAST_BLUEPRINT": PIPELINE_STATE,
+        "HOLDFAST_DEPLOYMENT": TRACKING,
+        "HOLDFAST_TIMEOUT": str(pipeline.backup.backup_timeout),
+    }
+
+
+def connection(tracking: Tracking) -> dict[str, str]:
+    """Where the tracking database is, as libpq reads it from the environment."""
+    database = tracking.database
+    if isinstance(database, PostgresServer):
+        return {"PGHOST": TRACKING_DATABASE, "PGPORT": "5432", "PGDATABASE": "mlflow"}
+    return {
+        "PGHOST": database.host,
+        "PGPORT": str(database.port),
+        "PGDATABASE": database.name,
+        "PGSSLMODE": database.tls,
+        # The certificates that the image trusts; libpq would look into the home directory.
+        **({"PGSSLROOTCERT": "system"} if database.tls == "verify-full" else {}),
     }
 
 

@@ -7,10 +7,21 @@ from dataclasses import asdict, dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.kubernetes.pods import PodSettings, user, with_store
+from infra.kubernetes.pods import PodSettings, env, user, with_store
+from infra.kubernetes.tracking import ARTIFACTS_MOUNT, login
 from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
-from infra.names import APPLICATIONS, BLUEPRINT, task_account
-from infra.settings import AnyWorkload, Application, KanisterSettings
+from infra.names import (
+    APPLICATIONS,
+    BLUEPRINT,
+    CLAIM_LABEL,
+    PIPELINE_CONFIGURATION,
+    PIPELINE_RESTORER,
+    PIPELINE_STATE,
+    TRACKING,
+    task_account,
+)
+from infra.settings import AnyWorkload, Application, KanisterSettings, Tracking
+from infra.settings.pipeline import ExistingDatabase
 
 #: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
 #: that Pulumi makes up would break every RoleBinding.
@@ -21,6 +32,8 @@ OPERATOR_ACCOUNT = f"{RELEASE}-kanister-operator"
 READS_ONLY = {"stage"}
 #: Blueprint phases that do not touch the store at all.
 NO_STORE = {"switch"}
+#: Phases of the pipeline's Blueprint that touch the artifacts themselves; only `pull` writes them.
+ON_ARTIFACTS = {"push", "pull", "compare"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,19 @@ def guarded(name: str, workload: AnyWorkload) -> Guarded:
     )
 
 
+def guarded_pipeline() -> Guarded:
+    """What the pipeline's backup account may ask for: actions on its ConfigMap."""
+    return Guarded(
+        blueprint=PIPELINE_STATE,
+        kind="configmap",
+        name=PIPELINE_CONFIGURATION,
+        task=PIPELINE_CONFIGURATION,
+        restorer=PIPELINE_RESTORER,
+        owner="deployment",
+        paused=TRACKING,
+    )
+
+
 class Kanister(pulumi.ComponentResource):
     """The operator in its namespace, with the Blueprints and the policy on ActionSets.
 
@@ -72,6 +98,8 @@ class Kanister(pulumi.ComponentResource):
         placement: Manifest,
         accounts: Mapping[str, Guarded],
         opts: pulumi.ResourceOptions,
+        *,
+        tracking: Tracking | None = None,
     ) -> None:
         """
         Args:
@@ -81,6 +109,7 @@ class Kanister(pulumi.ComponentResource):
             placement: the part of a PodSpec that lets tasks run where trainers do.
             accounts: ``<namespace>.<service account>`` -> what it may ask for.
             opts: the provider.
+            tracking: the tracking server that the pipeline's Blueprint is about, if any.
         """
         super().__init__("holdfast:kanister:Kanister", name, {}, opts)
         self.namespace = register(
@@ -97,7 +126,7 @@ class Kanister(pulumi.ComponentResource):
         for each in dict.fromkeys(account.blueprint for account in accounts.values()):
             register(
                 f"{name}-blueprint-{each}",
-                blueprint(each, kanister.namespace, pods, placement),
+                blueprint(each, kanister.namespace, pods, placement, tracking),
                 pulumi.ResourceOptions(parent=self, depends_on=[self.release]),
             )
         self.register_outputs({})
@@ -234,12 +263,22 @@ def _release(
     )
 
 
-def blueprint(name: str, namespace: str, pods: PodSettings, placement: Manifest) -> Manifest:
+def blueprint(
+    name: str,
+    namespace: str,
+    pods: PodSettings,
+    placement: Manifest,
+    tracking: Tracking | None = None,
+) -> Manifest:
     """A Blueprint for this stack: image, user and store as data in every KubeTask."""
     document = merge(load(name, BLUEPRINTS), {"metadata": {"namespace": namespace}})
     for action in document["actions"].values():
         for phase in action["phases"]:
-            if phase["func"] == "KubeTask":
+            if phase["func"] != "KubeTask":
+                continue
+            if name == PIPELINE_STATE and tracking is not None:
+                phase["args"] = _pipeline_task(phase["name"], phase["args"], pods, tracking)
+            else:
                 phase["args"] = _task(phase["name"], phase["args"], pods, placement)
     return document
 
@@ -249,3 +288,51 @@ def _task(phase: str, arguments: Manifest, pods: PodSettings, placement: Manifes
     if phase not in NO_STORE:
         pod = with_store(pod, pods.store, {"container": phase in READS_ONLY})
     return {**arguments, "image": pods.images.tools, "podOverride": pod}
+
+
+def _pipeline_task(
+    phase: str, arguments: Manifest, pods: PodSettings, tracking: Tracking
+) -> Manifest:
+    """A task that reaches the database, and the artifacts on their volume or in their bucket."""
+    pod = merge(arguments["podOverride"], user(pods.run_as))
+    change: Manifest = {"name": "container"}
+    if isinstance(tracking.database, ExistingDatabase):
+        change["env"] = login(tracking.database.secret)
+    labels: Manifest = {}
+    volume = tracking.artifacts.volume
+    if volume is not None and phase in ON_ARTIFACTS:
+        reads = phase != "pull"
+        mount = {"name": "artifacts", "mountPath": ARTIFACTS_MOUNT, "readOnly": reads}
+        change["volumeMounts"] = [mount]
+        change["env"] = [
+            *change.get("env", []),
+            *env({"HOLDFAST_ARTIFACTS": ARTIFACTS_MOUNT}),
+        ]
+        claim = {"claimName": volume.claim, "readOnly": reads}
+        labels = {CLAIM_LABEL: volume.claim}
+        # Beside the server, or anywhere when the only pod with this label is the task itself.
+        term = {
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": labels},
+        }
+        beside = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        pod = merge(
+            pod,
+            {
+                "affinity": {"podAffinity": beside},
+                "volumes": [{"name": "artifacts", "persistentVolumeClaim": claim}],
+            },
+        )
+    bucket = tracking.artifacts.existing
+    if bucket is not None and bucket.credentials_secret is not None and pods.store.existing is None:
+        (container,) = pod["containers"]
+        secret = {"secretRef": {"name": bucket.credentials_secret}}
+        change["envFrom"] = [*container["envFrom"], secret]
+    pod = merge(pod, {"containers": [change]})
+    pod = with_store(pod, pods.store, {"container": phase == "pull"})
+    return {
+        **arguments,
+        "image": tracking.image,
+        "podLabels": merge(arguments["podLabels"], labels),
+        "podOverride": pod,
+    }

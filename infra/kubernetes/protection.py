@@ -1,25 +1,27 @@
-"""What runs on a schedule for each workload: a backup by Kanister, then retention."""
+"""What runs on a schedule for all that is protected: a backup by Kanister, then retention."""
 
 from collections.abc import Sequence
 
 import pulumi
 
+from infra.kubernetes.kanister import Guarded
 from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
-from infra.names import backup_account, config_map_name, task_account, workload_labels
-from infra.settings import AnyWorkload, Application
+from infra.names import backup_account, workload_labels
+from infra.settings import Schedule
 
-_JOBS = {"apiGroups": ["batch"], "resources": ["jobs"]}
+#: What a restore pauses: its group and resource.
+OWNERS = {"job": ("batch", "jobs"), "deployment": ("apps", "deployments")}
 
 
 class Protection(pulumi.ComponentResource):
-    """The schedule that backs one workload up.
+    """The schedule that backs one workload, or the pipeline, up.
 
-    Produces: ServiceAccount and CronJob ``<workload>-backup``, ServiceAccount ``holdfast-<claim>``
-    of Kanister's tasks; in Kanister's namespace a Role and RoleBinding that let the first create
-    ActionSets, within the admission policy; in its own those that let it see the Job or Deployment
-    that a restore pauses, and remove pods of Kanister's tasks, within another policy.
+    Produces: ServiceAccount and CronJob ``<name>-backup``, the ServiceAccounts of Kanister's tasks;
+    in Kanister's namespace a Role and RoleBinding that let the first create ActionSets, within the
+    admission policy; in its own those that let it see the Job or Deployment that a restore pauses,
+    and remove pods of Kanister's tasks, within another policy.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -28,7 +30,9 @@ class Protection(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        workload: AnyWorkload,
+        namespace: str,
+        schedule: Schedule,
+        what: Guarded,
         pods: PodSettings,
         kanister_namespace: str,
         claims: Sequence[pulumi.Resource],
@@ -36,8 +40,10 @@ class Protection(pulumi.ComponentResource):
     ) -> None:
         """
         Args:
-            name: the workload's name.
-            workload: its settings.
+            name: of the workload, or of the pipeline.
+            namespace: where it is.
+            schedule: when, and what stays.
+            what: its account may ask Kanister for.
             pods: image, user and store of the schedule's pods.
             kanister_namespace: where ActionSets are made.
             claims: what its pods hold, finished ones too.
@@ -46,22 +52,23 @@ class Protection(pulumi.ComponentResource):
         super().__init__("holdfast:protection:Protection", f"{name}-protection", {}, opts)
         account = backup_account(name)
         labels = workload_labels(name)
-        metadata = {"name": account, "namespace": workload.namespace, "labels": labels}
+        metadata = {"name": account, "namespace": namespace, "labels": labels}
         options = pulumi.ResourceOptions(parent=self)
         self.account = register(
             f"{account}-account",
             merge(load("backup-service-account"), {"metadata": metadata}),
             options,
         )
+        tasks = [
+            register(
+                f"{name}-{purpose}-account",
+                merge(load("task-service-account"), {"metadata": {**metadata, "name": each}}),
+                options,
+            )
+            for each, purpose in {what.restorer: "restorer", what.task: "task"}.items()
+        ]
 
-        tasks = task_account(workload.volume.claim)
-        self.task_account = register(
-            f"{name}-task-account",
-            merge(load("task-service-account"), {"metadata": {**metadata, "name": tasks}}),
-            options,
-        )
-
-        role_name = f"holdfast-{workload.namespace}-{account}"
+        role_name = f"holdfast-{namespace}-{account}"
         in_kanister = {"name": role_name, "namespace": kanister_namespace}
         objects = load_all("backup-role")
         self.role = register(
@@ -69,7 +76,7 @@ class Protection(pulumi.ComponentResource):
             merge(objects["Role"], {"metadata": {**in_kanister, "labels": labels}}),
             options,
         )
-        subject = {"kind": "ServiceAccount", "name": account, "namespace": workload.namespace}
+        subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
         binding = {
             "metadata": {**in_kanister, "labels": labels},
             "roleRef": {"name": role_name},
@@ -82,9 +89,9 @@ class Protection(pulumi.ComponentResource):
         )
         objects = load_all("backup-job-role")
         (task_pods,) = objects["Role"]["rules"]
-        served = isinstance(workload, Application)
-        owner = {"apiGroups": ["apps"], "resources": ["deployments"]} if served else _JOBS
-        rules = [{**owner, "resourceNames": [name], "verbs": ["get"]}, task_pods]
+        group, resource = OWNERS[what.owner]
+        owner = {"apiGroups": [group], "resources": [resource]}
+        rules = [{**owner, "resourceNames": [what.paused], "verbs": ["get"]}, task_pods]
         self.job_role = register(
             f"{account}-job-role",
             merge(objects["Role"], {"metadata": metadata, "rules": rules}),
@@ -98,10 +105,10 @@ class Protection(pulumi.ComponentResource):
         )
         self.cron_job = register(
             f"{account}-schedule",
-            backup_cron_job(name, workload, pods),
+            backup_cron_job(name, namespace, schedule, what, pods),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[self.binding, self.job_binding, self.task_account],
+                depends_on=[self.binding, self.job_binding, *tasks],
                 replace_with=list(claims),
             ),
         )
@@ -109,13 +116,16 @@ class Protection(pulumi.ComponentResource):
         self.register_outputs({"cron_job_name": self.cron_job_name})
 
 
-def backup_cron_job(name: str, workload: AnyWorkload, pods: PodSettings) -> Manifest:
-    """The CronJob of one workload, complete."""
+def backup_cron_job(
+    name: str, namespace: str, schedule: Schedule, what: Guarded, pods: PodSettings
+) -> Manifest:
+    """The CronJob of one workload or of the pipeline, complete. Its environment is the ConfigMap
+    that has the name of the tasks' account."""
     account = backup_account(name)
     labels = workload_labels(name)
     tools = {
         "image": pods.images.tools,
-        "envFrom": [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}],
+        "envFrom": [{"configMapRef": {"name": what.task}}],
     }
     pod = {
         **user(pods.run_as),
@@ -126,14 +136,14 @@ def backup_cron_job(name: str, workload: AnyWorkload, pods: PodSettings) -> Mani
     cron_job = merge(
         load("backup-cron-job"),
         {
-            "metadata": {"name": account, "namespace": workload.namespace, "labels": labels},
+            "metadata": {"name": account, "namespace": namespace, "labels": labels},
             "spec": {
-                "schedule": workload.schedule,
+                "schedule": schedule.schedule,
                 "jobTemplate": {
                     "metadata": {"labels": labels},
                     "spec": {
                         # A backup, its one repetition if it strands, and the pruning.
-                        "activeDeadlineSeconds": 3 * workload.backup_timeout,
+                        "activeDeadlineSeconds": 3 * schedule.backup_timeout,
                         "template": {"metadata": {"labels": labels}, "spec": pod},
                     },
                 },

@@ -10,10 +10,11 @@ from typing import Any
 import pulumi
 import pulumi_random as random
 
+from infra.kubernetes.environment import connection
 from infra.kubernetes.pods import env, user
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
-from infra.names import TRACKING, TRACKING_CLIENT, TRACKING_DATABASE, TRACKING_PORT
+from infra.names import CLAIM_LABEL, TRACKING, TRACKING_CLIENT, TRACKING_DATABASE, TRACKING_PORT
 from infra.options import after
 from infra.settings import Tracking
 from infra.settings.pipeline import ExistingDatabase, PostgresServer, TrackingResources
@@ -182,7 +183,7 @@ def _database(database: PostgresServer, run_as: int) -> dict[str, Manifest]:
 def _server(tracking: Tracking, run_as: int, namespaces: list[str]) -> dict[str, Manifest]:
     """The objects of the MLflow server, by kind."""
     objects = load_all("tracking")
-    database, connection = tracking.database, _connection(tracking)
+    database = tracking.database
     artifacts: dict[str, Any] = {"env": _artifacts_environment(tracking)}
     volumes: list[Manifest] = []
     if tracking.artifacts.volume is not None:
@@ -192,9 +193,9 @@ def _server(tracking: Tracking, run_as: int, namespaces: list[str]) -> dict[str,
     bucket = tracking.artifacts.existing
     if bucket is not None and bucket.credentials_secret is not None:
         artifacts["envFrom"] = [{"secretRef": {"name": bucket.credentials_secret}}]
-    reach: list[Any] = [*env(connection)]
+    reach: list[Any] = [*env(connection(tracking))]
     if isinstance(database, ExistingDatabase):
-        reach += _login(database.secret)
+        reach += login(database.secret)
     server = {
         "name": "mlflow",
         "image": tracking.image,
@@ -209,11 +210,15 @@ def _server(tracking: Tracking, run_as: int, namespaces: list[str]) -> dict[str,
         "containers": [server],
         "volumes": volumes,
     }
-    deployment = merge(objects["Deployment"], {"spec": {"template": {"spec": pod}}})
+    # Tasks that mount the artifacts' volume too find the server's node by this label.
+    volume = tracking.artifacts.volume
+    labels = {CLAIM_LABEL: volume.claim} if volume is not None else {}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    deployment = merge(objects["Deployment"], {"spec": {"template": template}})
     command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
     command += ["--workers", str(tracking.workers)]
-    labels = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}
-    peers = [{"namespaceSelector": {"matchExpressions": [labels]}}]
+    named = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}
+    peers = [{"namespaceSelector": {"matchExpressions": [named]}}]
     policy = objects["NetworkPolicy"]
     (rule,) = policy["spec"]["ingress"]
     objects["NetworkPolicy"] = merge(policy, {"spec": {"ingress": [{**rule, "from": peers}]}})
@@ -221,22 +226,7 @@ def _server(tracking: Tracking, run_as: int, namespaces: list[str]) -> dict[str,
     return objects
 
 
-def _connection(tracking: Tracking) -> dict[str, str]:
-    """Where the database is, as libpq reads it from the environment."""
-    database = tracking.database
-    if isinstance(database, PostgresServer):
-        return {"PGHOST": TRACKING_DATABASE, "PGPORT": "5432", "PGDATABASE": "mlflow"}
-    return {
-        "PGHOST": database.host,
-        "PGPORT": str(database.port),
-        "PGDATABASE": database.name,
-        "PGSSLMODE": database.tls,
-        # The certificates that the image trusts; libpq would look into the home directory.
-        **({"PGSSLROOTCERT": "system"} if database.tls == "verify-full" else {}),
-    }
-
-
-def _login(secret: str) -> list[dict[str, Any]]:
+def login(secret: str) -> list[dict[str, Any]]:
     """User and password of someone else's database, from a Secret with those keys."""
     return [
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}

@@ -23,7 +23,7 @@ from infra.settings.network_volumes import (
     IscsiVolume,
     NfsVolume,
 )
-from infra.settings.pipeline import Pipeline, Tracking
+from infra.settings.pipeline import Pipeline, PipelineBackup, Tracking
 from infra.settings.problems import SettingsError, explain
 from infra.settings.stack import (
     EksAccess,
@@ -56,6 +56,7 @@ __all__ = [
     "KubernetesStack",
     "NfsVolume",
     "Pipeline",
+    "PipelineBackup",
     "Resources",
     "Retention",
     "Schedule",

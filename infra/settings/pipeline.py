@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from infra.settings.bucket import CreatedStore
-from infra.settings.fields import Cpu, Image, Model, Name, Size
+from infra.settings.fields import Cpu, Cron, Image, Model, Name, Size
 from infra.settings.store import ExistingStore
 from infra.settings.volumes import Volume
+from infra.settings.workload import Schedule
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
@@ -131,11 +132,27 @@ class Tracking(Model):
             yield "artifacts.volume", self.artifacts.volume
 
 
+class PipelineBackup(Schedule):
+    """When database and artifacts are backed up, as one snapshot."""
+
+    enabled: bool = True
+    """``false``: they are not backed up."""
+    schedule: Cron = "0 * * * *"
+    """When to back up, in UTC."""
+
+
 class Pipeline(Model):
     """What belongs to training besides the training itself."""
 
     tracking: Tracking | None = None
     """Experiment tracking. Default: none."""
+    backup: PipelineBackup = PipelineBackup()
+    """Its protection, where there is experiment tracking."""
+
+    @property
+    def protected(self) -> Tracking | None:
+        """The tracking server that is backed up; None where there is none."""
+        return self.tracking if self.backup.enabled else None
 
     def images(self) -> dict[str, str]:
         """Each image by the setting that names it."""

@@ -143,6 +143,23 @@ class Settings(Model):
         return self
 
     @model_validator(mode="after")
+    def _one_way_to_both_buckets(self) -> "Settings":
+        """A task of the pipeline's reads one bucket and writes another, with one environment."""
+        tracking, store = self.pipeline.protected, self.backup_store
+        if tracking is None or store.existing is None or tracking.artifacts.existing is None:
+            return self
+        artifacts = tracking.artifacts.existing
+        for key in ("endpoint", "region", "credentials_secret"):
+            here, there = getattr(artifacts, key), getattr(store.existing, key)
+            if here != there:
+                raise ValueError(
+                    f"pipeline.tracking.artifacts.existing.{key}: {here} is not that of the backup "
+                    f"store, {there}, and a backup reaches both at once: use one for both, or say "
+                    "pipeline.backup.enabled: false"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _volumes_are_distinct(self) -> "Settings":
         names: dict[str, str] = {}
         paths: dict[str, str] = {}

@@ -27,6 +27,15 @@ def restore(
             metavar="TIME",
         ),
     ] = None,
+    replace_: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            envvar="HOLDFAST_REPLACE",
+            help="With --configuration: replace a database that is not empty, and artifacts with"
+            " other bytes. What was there is kept.",
+        ),
+    ] = False,
     workload: options.Workload = None,
     job: options.Job = None,
     deployment: options.Deployment = None,
@@ -45,7 +54,9 @@ def restore(
     snapshot becomes the next generation, and the Job is resumed. Newer bundles stay in the
     generation before: `holdfast switch --generation N` brings them back. A Job that is finished
     is created anew from its own spec; one that does not exist is an error before anything changes.
-    An application's Deployment is scaled to zero for the switch, and then to what it was.
+    An application's Deployment is scaled to zero for the switch, and then to what it was. With
+    --configuration it is a pipeline's tracking server that is stopped, while its artifacts and its
+    database are put back.
 
     Example: holdfast restore --workload gpt --before 2026-05-01T12:00:00Z
     """
@@ -57,7 +68,9 @@ def restore(
                       kanister_namespace, blueprint, api, timeout)  # fmt: skip
     timeouts, owner = request.timeouts, request.owner(job, deployment)
     if isinstance(owner, Deployment):
-        paused = require_deployment(owner, timeouts)
+        paused = dict(require_deployment(owner, timeouts))
+        if configuration is not None:
+            paused["replace"] = str(replace_).lower()
         request = replace(request, action=replace(request.action, options={**wanted, **paused}))
         done, removed = run(request)
         report(request, done, removed, output, deployment="resumed")

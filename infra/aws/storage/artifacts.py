@@ -1,16 +1,65 @@
 """Where the experiment tracking keeps its files in S3, and how its server reaches them."""
 
-from functools import partial
+from dataclasses import dataclass
 
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.iam import Document, Role, document, pod_trust
+from infra.aws.iam import Role, document, pod_trust
 from infra.aws.storage.backup_store import Bucket
 from infra.aws.storage.store_policy import Place, Statement, private_bucket_policy
 from infra.names import TRACKING
 from infra.settings.eks import AwsSettings
 from infra.settings.pipeline import Tracking
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What pods may do with artifacts in a bucket."""
+
+    place: Place
+    shared: bool
+    """Whether others use the bucket too, so that only the prefix may be listed."""
+
+    def statements(self, *, write: bool, sid: str = "") -> list[Statement]:
+        """List and read, or also write and delete, below the prefix, and use the bucket's key for
+        that. ``sid`` goes before each Sid, where a document has others."""
+        place = self.place
+        below = f"{place.prefix}/*" if place.prefix else "*"
+        listing: Statement = {
+            "Sid": f"{sid}List",
+            "Effect": "Allow",
+            "Action": "s3:ListBucket",
+            "Resource": place.bucket_arn,
+        }
+        if self.shared and place.prefix:
+            listing["Condition"] = {"StringLike": {"s3:prefix": [place.prefix, below]}}
+        writes = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+        statements: list[Statement] = [
+            listing,
+            {
+                "Sid": f"{sid}Objects",
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", *(writes if write else [])],
+                "Resource": f"{place.bucket_arn}/{below}",
+            },
+        ]
+        if place.key_arn is not None:
+            context = "kms:EncryptionContext:aws:s3:arn"
+            statements.append(
+                {
+                    "Sid": f"{sid}Key",
+                    "Effect": "Allow",
+                    "Action": ["kms:Decrypt", *(["kms:GenerateDataKey"] if write else [])],
+                    "Resource": place.key_arn,
+                    "Condition": {
+                        "StringEquals": {"kms:ViaService": f"s3.{place.region}.amazonaws.com"},
+                        # With a bucket key the context is the bucket, without one the object.
+                        "StringLike": {context: [place.bucket_arn, f"{place.bucket_arn}/{below}"]},
+                    },
+                }
+            )
+        return statements
 
 
 class ArtifactStore(pulumi.ComponentResource):
@@ -19,6 +68,9 @@ class ArtifactStore(pulumi.ComponentResource):
     Produces: a Bucket where the settings ask for one; a Role and the PodIdentityAssociation of the
     server's service account.
     """
+
+    rights: pulumi.Output[Rights]
+    """What its backup and its restore need of the place."""
 
     def __init__(
         self,
@@ -65,8 +117,11 @@ class ArtifactStore(pulumi.ComponentResource):
             cloud,
             own,
             description=f"{cluster}: artifacts of the experiment tracking",
-            inline=place.apply(partial(_policy, made is None)),
+            inline=place.apply(
+                lambda known: document(*Rights(known, shared=made is None).statements(write=True))
+            ),
         )
+        self.rights = place.apply(lambda known: Rights(known, shared=made is None))
         aws.eks.PodIdentityAssociation(
             f"{name}-access",
             cluster_name=cluster,
@@ -76,47 +131,3 @@ class ArtifactStore(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
         )
         self.register_outputs({})
-
-
-def _policy(shared: bool, place: Place) -> Document:
-    """List, read, write and delete below the prefix, and use the bucket's key for that.
-
-    Args:
-        shared: whether others use the bucket too, so that only the prefix may be listed.
-        place: where the artifacts are.
-    """
-    below = f"{place.prefix}/*" if place.prefix else "*"
-    listing: Statement = {
-        "Sid": "List",
-        "Effect": "Allow",
-        "Action": "s3:ListBucket",
-        "Resource": place.bucket_arn,
-    }
-    if shared and place.prefix:
-        listing["Condition"] = {"StringLike": {"s3:prefix": [place.prefix, below]}}
-    actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
-    statements: list[Statement] = [
-        listing,
-        {
-            "Sid": "Objects",
-            "Effect": "Allow",
-            "Action": actions,
-            "Resource": f"{place.bucket_arn}/{below}",
-        },
-    ]
-    if place.key_arn is not None:
-        context = "kms:EncryptionContext:aws:s3:arn"
-        statements.append(
-            {
-                "Sid": "Key",
-                "Effect": "Allow",
-                "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
-                "Resource": place.key_arn,
-                "Condition": {
-                    "StringEquals": {"kms:ViaService": f"s3.{place.region}.amazonaws.com"},
-                    # With a bucket key the context is the bucket, without one it is the object.
-                    "StringLike": {context: [place.bucket_arn, f"{place.bucket_arn}/{below}"]},
-                },
-            }
-        )
-    return document(*statements)

@@ -115,6 +115,8 @@ DELETES: dict[Identity, tuple[str, ...]] = {
     ),
 }
 
+#: What the pipeline's backup reads of all workloads: documents, and no data.
+OF_OTHERS = ("snapshots/*", "sequences/*", "manifests/*", "verified/*", "tombstones/*")
 #: Documents that are created once and never replaced.
 WRITE_ONCE = ("snapshots/*", "manifests/*", "sequences/*", "references/*", "aliases/*")
 #: Documents that are created once, or replaced by someone who has seen what is there.
@@ -207,6 +209,22 @@ def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str
             }
         )
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def pipeline_policy(identity: Identity, workload: str, place: Place) -> dict[str, Any]:
+    """What one identity of the pipeline may do: as a workload's, and a backup reads what the others
+    keep, without their data, since its snapshot names that too."""
+    document = identity_policy(identity, workload, place)
+    if identity == "keeper":
+        document["Statement"].append(
+            {
+                "Sid": "ReadWhatOthersKeep",
+                "Effect": "Allow",
+                "Action": "s3:GetObject",
+                "Resource": place.arns(OF_OTHERS),
+            }
+        )
+    return document
 
 
 def bucket_policy(place: Place) -> dict[str, Any]:

@@ -153,3 +153,21 @@ def test_leftover_pods_of_a_pipeline_are_those_of_its_two_accounts(
     holdfast(api, "backup", "--configuration", "holdfast-pipeline")
 
     assert (path not in api.others) is ours
+
+
+@pytest.mark.parametrize(("typed", "replace"), [((), "false"), (("--replace",), "true")])
+def test_a_pipelines_restore_says_whether_what_is_there_may_be_replaced(
+    api: ActionSetApi, typed: tuple[str, ...], replace: str
+):
+    result = holdfast(api, "restore", "--configuration", "holdfast-pipeline", *typed)
+
+    assert result.exit_code == 0, result.stderr
+    assert asked(api)[0]["options"]["replace"] == replace
+
+
+def test_replace_without_a_configuration_is_refused(api: ActionSetApi):
+    result = holdfast(api, "restore", "--replace")
+
+    assert result.exit_code == 2
+    assert "--replace does nothing without --configuration" in result.stderr
+    assert api.created == []

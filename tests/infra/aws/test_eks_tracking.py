@@ -92,3 +92,58 @@ def test_a_wrong_setting_says_what_to_do(changes: dict[str, Any], said: str):
     (problem,) = problems(**{T: {**TRACKING, **changes}})
 
     assert said in problem
+
+
+def rights(declared: Graph, identity: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The service account of one of the pipeline's identities, and what it may do."""
+    name = f"pipeline-{identity}"
+    (access,) = declared.find("aws:eks/podIdentityAssociation:PodIdentityAssociation", name)
+    (role,) = declared.find("aws:iam/role:Role", f"{name}-role")
+    document = policy_of(role, declared)
+    return access.inputs["serviceAccount"], {s["Sid"]: s for s in document["Statement"]}
+
+
+def test_a_backup_reads_artifacts_and_writes_copies_and_a_restore_the_other_way_round(
+    declared: Graph,
+):
+    """So that no one pod can destroy both the originals and the copies."""
+    keeper, backs_up = rights(declared, "keeper")
+    reader, restores = rights(declared, "reader")
+
+    assert (keeper, reader) == ("holdfast-pipeline", "holdfast-pipeline-restore")
+    assert backs_up["ArtifactsObjects"]["Action"] == ["s3:GetObject"]
+    assert "Write" in backs_up
+    assert "s3:PutObject" in restores["ArtifactsObjects"]["Action"]
+    assert "Write" not in restores and "Delete" not in restores
+    assert "kms:GenerateDataKey" not in backs_up["ArtifactsKey"]["Action"]
+
+
+def test_a_backup_reads_what_others_keep_but_not_their_data(declared: Graph):
+    _, backs_up = rights(declared, "keeper")
+    others = backs_up["ReadWhatOthersKeep"]["Resource"]
+
+    assert [arn for arn in others if arn.endswith("/snapshots/*")]
+    assert [arn for arn in others if arn.endswith("/manifests/*")]
+    assert not [arn for arn in others if "/data/" in arn]
+
+
+def test_the_schedule_prunes_the_store_and_never_reaches_an_artifact(declared: Graph):
+    account, prunes = rights(declared, "pruner")
+
+    assert account == "pipeline-backup"
+    assert not [sid for sid in prunes if sid.startswith("Artifacts")]
+
+
+def test_artifacts_on_a_volume_need_no_right_to_a_bucket():
+    files = {"kind": "efs", "name": "tracking-artifacts", "size": "100Gi"}
+    declared = graph(**{T: {**TRACKING, "artifacts": {"volume": files}}})
+    _, backs_up = rights(declared, "keeper")
+
+    assert not [sid for sid in backs_up if sid.startswith("Artifacts")]
+    assert not violations(declared)
+
+
+def test_without_a_backup_no_pod_of_the_pipeline_reaches_the_store():
+    declared = graph(**{T: TRACKING}, pipeline__backup={"enabled": False})
+
+    assert not declared.find("aws:iam/role:Role", "pipeline-keeper-role")

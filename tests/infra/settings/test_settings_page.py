@@ -77,13 +77,14 @@ def _heading(name: str) -> str:
         "ExistingClaim": "volume of kind existing-claim",
         "Pipeline": "pipeline",
         "Tracking": "pipeline.tracking",
+        "PipelineBackup": "pipeline.backup",
         "PostgresServer": "pipeline.tracking.database of kind postgresql",
         "ExistingDatabase": "pipeline.tracking.database of kind existing",
         "Artifacts": "pipeline.tracking.artifacts",
         "TrackingResources": "pipeline.tracking.….resources",
         "Workload": "workloads.<name>",
         "Application": "workloads.<name> of kind deployment",
-        "Retention": "workloads.<name>.retention",
+        "Retention": "workloads.<name>.retention, pipeline.backup.retention",
         "Resources": "workloads.<name>.resources",
     }[name]
 
