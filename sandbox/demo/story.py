@@ -3,15 +3,7 @@
 from dataclasses import dataclass, field
 
 from sandbox.demo.observe import Backup, Line
-
-
-@dataclass
-class Promise:
-    """Something that Holdfast promises, and whether it was kept."""
-
-    text: str
-    kept: bool
-    found: str
+from sandbox.demo.promises import Promise
 
 
 @dataclass

@@ -148,6 +148,14 @@ def test_the_files_of_our_images_are_found_by_their_containerfile() -> None:
     assert found["/opt/holdfast/users.py"] == PROJECT / "images/tracking/users.py"
 
 
+def test_a_socket_has_a_place_however_long_the_name_of_its_pod_is() -> None:
+    long = f"/{'x' * 100}/run"
+
+    assert images.socket_directory("/short/run") == "/short/run"
+    assert len(images.socket_directory(long)) < 40
+    assert images.socket_directory(long) != images.socket_directory(f"/y{long}")
+
+
 @pytest.mark.pipeline
 def test_a_postgresql_of_another_version_is_refused_by_name() -> None:
     with pytest.raises(Unsupported, match="no PostgreSQL 11 on this machine"):

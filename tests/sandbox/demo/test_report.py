@@ -3,7 +3,8 @@ import xml.dom.minidom
 
 from sandbox.demo import report
 from sandbox.demo.observe import Backup, Line
-from sandbox.demo.story import Promise, Row, Story
+from sandbox.demo.promises import Promise
+from sandbox.demo.story import Row, Story
 
 
 def steps(pod: str, first: int, last: int, start: float) -> list[Line]:

@@ -1,0 +1,124 @@
+"""The story of `make demo-pipeline`: its parts, and the whole of it for real."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from sandbox.demo import pipeline_report, screenshot
+from sandbox.demo.pipeline_story import PipelineStory, Row
+from sandbox.demo.promises import Promise
+from tests.sandbox.tiny import PROJECT
+
+
+def story(kept: bool = True) -> PipelineStory:
+    return PipelineStory(
+        "pipeline",
+        promises=[Promise("nothing <is> lost", kept, "1 & 1")],
+        rows=[Row("pulled the newest snapshot", 2.5, 50_000_000, 400)],
+        counts={"the older snapshot": {"run": 1}, "the newer snapshot": {"run": 2, "alias": 1}},
+        seconds=99.0,
+    )
+
+
+def test_the_report_loads_nothing_from_elsewhere_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    told = story()
+    told.pictures["before"] = tmp_path / "page.png"
+    told.pictures["before"].write_bytes(b"\x89PNG")
+    page = pipeline_report.render(told)
+
+    assert set(re.findall(r'(?:src|href)="([^"]{0,15})', page)) == {"data:image/png;"}
+    assert not re.search(r"@import|https?://|url\(", page)
+    assert "nothing &lt;is&gt; lost" in page
+
+
+def test_a_broken_promise_is_the_headline() -> None:
+    assert "<h1>1 of 1 promises broken</h1>" in pipeline_report.render(story(kept=False))
+    assert "<h1>Every promise was kept</h1>" in pipeline_report.render(story())
+
+
+def test_the_report_shows_what_each_moment_held() -> None:
+    page = pipeline_report.render(story())
+
+    assert "<td>alias</td><td>0</td><td>1</td>" in page
+    assert "<td>run</td><td>1</td><td>2</td>" in page
+
+
+@pytest.mark.pipeline
+def test_contents_differ_by_what_is_missing_new_or_changed() -> None:
+    from sandbox.demo.contents import counts, differences
+
+    before = {("run", "a"): 1, ("metric", "a loss"): 0.5, ("alias", "m@p"): "1"}
+    after = {("run", "a"): 1, ("metric", "a loss"): 0.6, ("run", "b"): 1}
+
+    assert differences(before, after) == ["alias m@p", "metric a loss", "run b"]
+    assert not differences(before, dict(before))
+    assert counts(before) == {"run": 1, "metric": 1, "alias": 1}
+
+
+@pytest.mark.pipeline
+def test_a_bit_that_flips_twice_is_as_before(tmp_path: Path) -> None:
+    from sandbox.demo.pipeline import flip
+
+    file = tmp_path / "dump"
+    file.write_bytes(bytes(100))
+    flip(file)
+    once = file.read_bytes()
+    flip(file)
+
+    assert sum(byte != 0 for byte in once) == 1
+    assert file.read_bytes() == bytes(100)
+
+
+def test_a_browser_sees_the_page_logged_in_at_an_address_without_a_password() -> None:
+    seen: list[str] = []
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(f"{self.path} {self.headers['Authorization']}")
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
+        threading.Thread(target=page.serve_forever, args=[0.01], daemon=True).start()
+        with screenshot.logged_in(f"http://127.0.0.1:{page.server_port}", "admin", "pw") as url:
+            opener = build_opener(ProxyHandler({}))
+            body = opener.open(f"{url}/models?x=1").read()
+        page.shutdown()
+
+    login = base64.b64encode(b"admin:pw").decode()
+    assert (body, seen) == (b"ok", [f"/models?x=1 Basic {login}"])
+    assert "admin" not in url
+
+
+@pytest.mark.slow
+@pytest.mark.pipeline
+@pytest.mark.torch
+def test_a_lost_pipeline_comes_back_whole_and_damage_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sandbox", "demo-pipeline", "--output", "json"]
+    command += ["--state", str(tmp_path / "s"), "--report", str(tmp_path / "report.html")]
+
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert told["kept"]
+    assert len(told["promises"]) == 7
+    assert told["counts"]["restored: the newest snapshot"] == told["counts"]["the newer snapshot"]
+    assert (
+        told["counts"]["restored: the snapshot before it"] == told["counts"]["the older snapshot"]
+    )
+    assert (tmp_path / "report.html").is_file()
+    assert not (tmp_path / "s").exists(), "what it made is removed"
