@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import catalog, memory, peers, pipeline, saves, transfer
+from bench import assets, catalog, memory, peers, pipeline, saves, transfer
 from bench.measure import GIB, say
 from bench.report import Table, publish
 from testkit.s3 import ROOT
@@ -35,6 +35,9 @@ def main() -> None:
         "catalog": lambda work: catalog.question(work, options.snapshots),
         "small": lambda work: catalog.small_files(work, options.small_files),
         "pipeline": lambda work: pipeline.question(work, runs, options.metrics),
+        "assets": lambda work: assets.question(
+            work, runs, options.dataset, options.dataset_files, options.small_files
+        ),
         "saves": lambda work: saves.question(work, runs, options.state),
     }
     for name in options.question or questions:
@@ -55,7 +58,7 @@ def _options() -> argparse.Namespace:
         "question",
         nargs="*",
         metavar="QUESTION",
-        help="push, pull, memory, catalog, small, pipeline, saves (default: all)",
+        help="push, pull, memory, catalog, small, assets, pipeline, saves (default: all)",
     )
     parser.add_argument("--runs", type=int, default=5, help="interleaved runs of each tool")
     parser.add_argument("--size", type=_size, default=2 * GIB, help="of a push and a pull")
@@ -70,8 +73,10 @@ def _options() -> argparse.Namespace:
         "--files", type=int, nargs="+", default=[8, 1], help="files that a push is split into"
     )
     parser.add_argument("--snapshots", type=int, default=10_000, help="to prune and list")
-    parser.add_argument("--small-files", type=int, default=100_000, help="in one bundle")
     parser.add_argument("--metrics", type=int, default=1_000_000, help="in a tracking database")
+    parser.add_argument("--small-files", type=int, default=100_000, help="in one bundle or dataset")
+    parser.add_argument("--dataset", type=_size, default=2 * GIB, help="size of a dataset")
+    parser.add_argument("--dataset-files", type=int, default=10_000, help="files of a dataset")
     parser.add_argument("--state", type=_size, default=GIB, help="of a training, all ranks")
     parser.add_argument("--work", type=Path, default=_work(), help="working directory")
     return parser.parse_args()

@@ -102,7 +102,7 @@ def add(
         _check(hashed, manifest)
     made = _manifest(kind, hashed, manifest)
     marks = {**(of_bundle(manifest) if manifest else {}), **given, VERSION: version}
-    copier = Copier(catalog, progress)
+    copier = Copier(catalog, progress, f"add {name}:{version}")
     adding = _Adding(catalog, workload, kind, name, version, made, marks, hashed, copier, grace)
     with writing(catalog, workload, patience):
         found, created = adding.run()

@@ -68,7 +68,15 @@ def get(catalog: Catalog, version: Version, into: Path, *, progress: Progress = 
     check_space(scratch, manifest.size)
     remove_abandoned(scratch, prefix)
     made = fetch(
-        catalog, version.ref, manifest, into, scratch, progress, prefix=prefix, replace_empty=True
+        catalog,
+        version.ref,
+        manifest,
+        into,
+        scratch,
+        progress,
+        prefix=prefix,
+        replace_empty=True,
+        title=f"get {version}",
     )
     return Got(version, made, copied=True)
 

@@ -35,7 +35,8 @@ def _given(parameter: str) -> Callable[[Values], bool]:
 
 
 def _a_version(values: Values) -> bool:
-    return ":" in str(values["snapshot"]) and not str(values["snapshot"]).startswith("before=")
+    text = str(values["snapshot"])
+    return bool(set(text) & set(":@")) and not text.startswith("before=")
 
 
 KINDS = tuple(SHARED)

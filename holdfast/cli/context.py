@@ -137,6 +137,11 @@ def is_snapshot(text: str) -> bool:
     return text == "latest" or text.startswith("before=") or (bool(text) and begins_id(text))
 
 
+def is_version(text: str) -> bool:
+    """Whether this is written like NAME:VERSION or NAME@ALIAS: no bundle or snapshot is."""
+    return bool(set(text) & set(":@")) and "/" not in text and not text.startswith("before=")
+
+
 def means_snapshot(target: str, volume: Path | None, run: str | None, store: str | None) -> bool:
     """Whether a target means a snapshot: the beginning of an ID may be a bundle's name as well."""
     if not is_snapshot(target) or not begins_id(target) or len(target) == len(_ID):

@@ -15,10 +15,10 @@ from holdfast.store.snapshot import Catalog
 
 
 class Copier:
-    """Copies what is missing, and counts it."""
+    """Copies what is missing, and counts it. ``title`` is what progress calls the copy."""
 
-    def __init__(self, catalog: Catalog, progress: Progress = SILENT) -> None:
-        self.store, self.progress = catalog.store, progress
+    def __init__(self, catalog: Catalog, progress: Progress = SILENT, title: str = "") -> None:
+        self.store, self.progress, self.title = catalog.store, progress, title
         self.files = self.bytes = 0
         self._counting = threading.Lock()
         self._blocks = Blocks()
@@ -38,7 +38,7 @@ class Copier:
         there = {info.key: info.size for info in self.store.list(ref.data)}
         missing = [e for e in bundle.manifest.files if there.get(ref.key(e)) != e.size]
         size = sum(entry.size for entry in missing)
-        self.progress.start(f"push {bundle.name}", len(missing), size)
+        self.progress.start(self.title or f"push {bundle.name}", len(missing), size)
         each_file(
             lambda entry, stop: self._send(bundle, ref, entry, stop), missing, self.store.parallel
         )

@@ -103,6 +103,7 @@ def fetch(
     *,
     prefix: str = PULLING,
     replace_empty: bool = False,
+    title: str = "",
 ) -> Bundle:
     """Copy one bundle to the directory ``target``, verified; it appears whole or not at all.
 
@@ -110,6 +111,7 @@ def fetch(
         scratch: the directory on the same file system in which it is made, in one that begins with
             ``prefix``.
         replace_empty: ``target`` may exist, if it is empty.
+        title: what progress calls the copy.
     """
 
     def copy(entry: FileEntry, stop: threading.Event) -> None:
@@ -117,7 +119,7 @@ def fetch(
         failpoint("pull.file-written")
         progress.file(entry.path)
 
-    progress.start(f"pull {ref.name}", len(manifest.files), manifest.size)
+    progress.start(title or f"pull {ref.name}", len(manifest.files), manifest.size)
     parents = {entry.path.rpartition("/")[0] for entry in manifest.files}
     draft = Draft(scratch / f"{prefix}{durable.unique()}")
     with durable.no_space_named(scratch), draft:

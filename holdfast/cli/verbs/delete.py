@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli import complete, options
-from holdfast.cli.context import begins_id, choose_snapshot, full_id, open_catalog
+from holdfast.cli.context import begins_id, choose_snapshot, full_id, is_version, open_catalog
 from holdfast.cli.output import dry_note, emit, phase_output, say
 from holdfast.cli.progress import progress
 from holdfast.defaults import MEMORY, SHARED
@@ -57,7 +57,7 @@ def delete(
     """
     from holdfast.copies.prune import delete_snapshot
 
-    if ":" in snapshot and not snapshot.startswith("before="):
+    if is_version(snapshot):
         catalog = open_catalog(store, owner, memory, deadline)
         _version(catalog, snapshot, kind, aliased, dry_run, output)
         return

@@ -17,6 +17,7 @@ from holdfast.cli.context import (
 from holdfast.cli.output import emit, result, say, table
 from holdfast.cli.progress import progress
 from holdfast.defaults import MEMORY, PIPELINE
+from holdfast.errors import Mismatch
 from holdfast.text import size, when
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ def _versions(catalog: Catalog, kind: str, name: str | None, output: options.For
     with progress() as bar:
         found = list(versions(catalog, kind, name, progress=bar))
     means: dict[tuple[str, str, str], list[str]] = {}
-    for alias in all_current(catalog.store, workload_of(kind), name):
-        means.setdefault((alias.name, alias.version, alias.content), []).append(alias.alias)
+    try:
+        for alias in all_current(catalog.store, workload_of(kind), name):
+            means.setdefault((alias.name, alias.version, alias.content), []).append(alias.alias)
+    except Mismatch as error:  # the versions are there all the same
+        say(f"aliases are left out: {error}")
     rows = [
         {
             "name": one.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.cli import options
 from holdfast.cli.context import (
     find_bundle,
+    is_version,
     means_snapshot,
     open_catalog,
     open_snapshot,
@@ -49,7 +50,7 @@ def show(
     Example: holdfast show churn@production --kind model
     """
     json = output is options.Format.JSON
-    if kind or (set(target) & set(":@") and not target.startswith("before=")):
+    if kind or is_version(target):
         _version(open_catalog(store, owner, memory, deadline), target, kind, json)
         return
     if means_snapshot(target, volume, run, store):

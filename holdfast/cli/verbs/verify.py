@@ -12,6 +12,7 @@ import typer
 from holdfast.cli import complete, options
 from holdfast.cli.context import (
     find_bundle,
+    is_version,
     means_snapshot,
     open_catalog,
     open_snapshot,
@@ -50,7 +51,8 @@ def verify(
         typer.Argument(
             envvar="HOLDFAST_SNAPSHOT",
             help="A bundle's name or directory; or a snapshot's ID (or its beginning), latest or"
-            " before=TIME. Default: everything on the volume and in the store.",
+            " before=TIME; or NAME:VERSION or NAME@ALIAS of a dataset or model. Default: everything"
+            " on the volume and in the store.",
             autocompletion=complete.targets,
         ),
     ] = None,
@@ -74,11 +76,18 @@ def verify(
 
     Example: holdfast verify latest --store s3://bucket/team/prod --workload gpt
     """
+    from holdfast.assets.versions import resolve
+
     how = "existence and sizes" if quick else "every byte"
     results: list[Result] = []
     start = time.monotonic()
     with progress() as bar:
-        if target is not None and not means_snapshot(target, volume, run, store):
+        if target is not None and is_version(target):
+            catalog = open_catalog(store, owner, memory, deadline)
+            version = resolve(catalog, target, progress=bar)
+            say(f"verify {version.kind} {version} in {catalog.store.url}: {how}")
+            results.append(_snapshot(catalog, version.snapshot, quick, bar))
+        elif target is not None and not means_snapshot(target, volume, run, store):
             bundle = find_bundle(target, volume, run)
             say(f"verify {bundle.path}: {how}")
             results.append(_bundle(bundle.path, quick, bar))

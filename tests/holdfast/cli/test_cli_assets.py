@@ -67,6 +67,7 @@ def test_a_dataset_is_added_listed_shown_compared_and_brought_back(
         ("2", {"rows": 1, "version": "2"}),
         ("1", {"version": "1"}),
     ]
+    assert "verified 1 item" in run("verify", "reviews:2").stderr
     assert read("show", "reviews:1")["content"] == first["content"]
     assert read("diff", "reviews:1", "reviews:2")["changed"] == {"rows": [3, 3]}
     assert "1 changed, 0 unchanged" in run("diff", "reviews:1", "reviews:2").stderr
