@@ -238,8 +238,10 @@ class Database:
                     process.wait(0.2)
                     break
                 self._check()
-            if process.returncode and psql.poll() is not None:
-                self._finish(psql, errors, "psql")
+            if process.returncode:  # psql may be why: it is about to end then
+                with suppress(subprocess.TimeoutExpired):
+                    psql.wait(2)
+                    self._finish(psql, errors, "psql")
             self._finish(process, restoring, "pg_restore")
 
     def _write(
