@@ -134,6 +134,12 @@ CHANGES = [
         "artifacts": {"volume": {**NFS, "name": "artifacts"}},
         "database": {"kind": "existing", "host": "db", "name": "mlflow", "secret": "db"}}},
         "trainers get a login"),
+    Change("pipeline.backup", {"pipeline.backup": {"schedule": "30 2 * * *", "grace": 90000}},
+           "read by the next task that starts; `enabled: false` takes the schedule away, and "
+           "leaves the snapshots",
+           before={"pipeline.tracking": {
+               "database": {"kind": "existing", "host": "db", "secret": "db"},
+               "artifacts": {"volume": {**NFS, "name": "artifacts"}}}}),
     Change("cluster_identifier", {"cluster_identifier": "other"}, "it is another cluster"),
     Change("aws.tags", {"aws.tags": {"owner": "me"}}, f"{ROLLS}: the nodes' own tags change",
            eks=True),

@@ -1,7 +1,12 @@
 """An application of a real graph: backed up, restored and refilled by the stack's own Blueprint."""
 
+import json
+import os
+import shutil
+import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -120,3 +125,74 @@ def test_the_switch_waits_for_a_pod_that_ends_slowly(cluster: Cluster) -> None:
     ended.set()
     assert cluster.actionsets["slow"].join(60)
     assert status["state"] == "complete", status
+
+
+@pytest.mark.torch
+def test_a_promoted_model_is_served_and_answers_the_same_after_its_volume_is_lost(
+    tmp_path: Path,
+) -> None:
+    """`add`, `promote`, then what the stack declares: `get --on-volume` and the model server."""
+    pytest.importorskip("torch")
+    preset = {"HOLDFAST_TRAINING_PRESET": "tiny"}
+    application = {**APPLICATION, "env": preset}
+    declared = graph(workloads__predictor=application, workloads__gpt=REMOVED)
+    cluster = Cluster(deepcopy(declared.kubernetes()), tmp_path / "state", PROJECT)
+    try:
+        told = cluster.object("ConfigMap", "training", "holdfast-models-pvc")["data"]
+        root = cluster.volume("training", "holdfast-store-pvc")
+        root.mkdir(parents=True)
+        prefix = told["HOLDFAST_STORE"].removeprefix("file:///var/lib/holdfast/store/")
+        store = {
+            "HOLDFAST_STORE": f"file://{root}/{prefix}",
+            "HOLDFAST_OWNER": told["HOLDFAST_OWNER"],
+        }
+        model = trained(tmp_path / "trained")
+        holdfast(store, "add", "model", str(model), "--name", "churn", "--version", "1")
+        holdfast(store, "promote", "churn", "1", "--alias", "production")
+        cluster.start(cronjobs=False)
+        first = answer(cluster)
+        shutil.rmtree(cluster.volume("training", "models-pvc"))
+        server = cluster.deployments["training", "predictor"]
+        server.patch({"spec": {"replicas": 0}})
+        until(lambda: server.status() == {"terminatingReplicas": 0}, 60)
+        server.patch({"spec": {"replicas": 1}})
+
+        assert answer(cluster) == first
+    finally:
+        cluster.stop()
+
+
+def trained(root: Path) -> Path:
+    """The checkpoint of a training of a few steps."""
+    corpus = root / "corpus"
+    corpus.mkdir(parents=True)
+    (corpus / "words.txt").write_text("hold fast the rope, hold fast the sail. " * 400)
+    settings = {
+        "HOLDFAST_VOLUME": str(root / "volume"), "HOLDFAST_RUN": "demo",
+        "HOLDFAST_TRAINING_PRESET": "tiny", "HOLDFAST_TRAINING_STEPS": "4",
+        "HOLDFAST_TRAINING_SAVE_EVERY": "4", "HOLDFAST_TRAINING_DATA": str(corpus),
+    }  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "training"], env={**os.environ, **settings}, cwd=PROJECT, check=True
+    )
+    return Volume(root / "volume", "demo").bundles()[0].path
+
+
+def holdfast(store: dict[str, str], *words: str) -> None:
+    command = [sys.executable, "-m", "holdfast", *words]
+    subprocess.run(command, env={**os.environ, **store}, cwd=PROJECT, check=True)
+
+
+def answer(cluster: Cluster) -> dict[str, Any]:
+    """What the model server says, once it answers."""
+    url = cluster.reachable("training", "URL", "http://predictor.training.svc:8080")
+    body = json.dumps({"text": "hold fast", "tokens": 16}).encode()
+
+    def asked() -> dict[str, Any] | None:
+        try:
+            with urllib.request.urlopen(f"{url}/predict", data=body, timeout=10) as got:
+                return json.load(got)
+        except OSError:
+            return None
+
+    return until(asked, 120)
