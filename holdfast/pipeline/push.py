@@ -19,7 +19,7 @@ from holdfast.copies.streamed import StreamedBundle
 from holdfast.copies.transfer import Cancelled, each_file
 from holdfast.copies.writing import ATTEMPTS, TooLate, write_snapshot, writing
 from holdfast.defaults import GRACE
-from holdfast.errors import Mismatch, NoSnapshot, StoreError, UsageError
+from holdfast.errors import HoldfastError, Mismatch, NoSnapshot, StoreError, UsageError
 from holdfast.failpoint import failpoint
 from holdfast.manifest import check_name
 from holdfast.pipeline import artifact_list, programs, versions
@@ -32,6 +32,7 @@ from holdfast.pipeline.state import ARTIFACTS, DATABASE, DATASETS, DUMP, MODELS,
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, Snapshot
 from holdfast.store.snapshot import Catalog
+from holdfast.text import plural
 
 #: files of one bundle: the size of a manifest is limited
 FILES_IN_BUNDLE = 100_000
@@ -40,6 +41,10 @@ MOST_BUNDLES = 50
 #: a file that changes while it is copied is copied again so often, and then taken as it is
 TRIES = 3
 _GENERATION = 1
+
+
+class NoArtifacts(HoldfastError):
+    """The artifacts are not where they were."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def push(
 
     Raises:
         DatabaseError: the database cannot be dumped. Nothing is in the store that counts.
+        NoArtifacts: there are none, where the snapshot before had some.
         StoreError: the store, or the bucket of the artifacts, refused or failed.
     """
     check_name(workload)
@@ -141,6 +147,7 @@ class _Push:
         self._copy(before, found)
         self.foreign = self._foreign()
         references = self._references(contents)
+        self._refuse_wrong_place(references)
         refs = [dump, self._write_list(), *self._bundles(), *self.foreign]
         snapshot = self._snapshot(refs, began, contents)
         return PipelineReport(
@@ -306,6 +313,16 @@ class _Push:
         for what, reason in sorted(references.problems.items()):
             self.progress.note(f"missing already: {what} {reason}")
         return references
+
+    def _refuse_wrong_place(self, references: References) -> None:
+        """No files at all, where there were some and the database needs some: another directory, or
+        a volume that is not mounted. A snapshot would call everything missing, once and for all."""
+        if self.known.entries and references.problems and not self.list.entries:
+            raise NoArtifacts(
+                f"artifacts '{self.artifacts.url}' are empty, but the last snapshot has"
+                f" {plural(len(self.known.entries), 'file')} and the database needs some: mount the"
+                " right volume, or restore them with `holdfast pipeline pull`"
+            )
 
     def _foreign(self) -> list[BundleRef]:
         """Every version of every dataset and model, and each training's newest checkpoint."""

@@ -272,6 +272,18 @@ def test_what_the_database_needs_and_nobody_has_is_named_once_and_known_from_the
     assert found.missing == report.artifacts.missing
 
 
+def test_an_empty_directory_in_the_place_of_the_artifacts_is_refused(
+    tracking: Tracking, live: Database, artifacts: Artifacts, catalog: Catalog, tmp_path
+):
+    tracking.log({"a": b"1"}, model="churn")
+    first = push(live, artifacts, catalog, "tracking")
+    (tmp_path / "unmounted").mkdir()
+    wrong = open_artifacts(str(tmp_path / "unmounted"), memory=2**26)
+    with pytest.raises(pushing.NoArtifacts, match="mount the right volume"):
+        push(live, wrong, catalog, "tracking")
+    assert [one.id for one in catalog.snapshots("pipeline")] == [first.snapshot.id]
+
+
 def test_a_snapshot_names_datasets_models_and_the_newest_checkpoints(
     tracking: Tracking, live: Database, artifacts: Artifacts, catalog: Catalog
 ):
