@@ -11,7 +11,7 @@ from infra.settings.fields import Image, Model, Name
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
 from infra.settings.node_groups import TrainingGroup, TrainingNodes
 from infra.settings.pipeline import Pipeline
-from infra.settings.store import BackupStore
+from infra.settings.store import BackupStore, ExistingStore
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
 from infra.settings.workload import AnyWorkload, Application, Workload
 
@@ -145,19 +145,28 @@ class Settings(Model):
     @model_validator(mode="after")
     def _one_way_to_both_buckets(self) -> "Settings":
         """A task of the pipeline's reads one bucket and writes another, with one environment."""
-        tracking, store = self.pipeline.protected, self.backup_store
-        if tracking is None or store.existing is None or tracking.artifacts.existing is None:
+        tracking = self.pipeline.protected
+        if tracking is None or self.backup_store.volume or tracking.artifacts.volume:
             return self
-        artifacts = tracking.artifacts.existing
-        for key in ("endpoint", "region", "credentials_secret"):
-            here, there = getattr(artifacts, key), getattr(store.existing, key)
-            if here != there:
+        kind = "create" if tracking.artifacts.existing is None else "existing"
+        here = self._way_to(tracking.artifacts.existing)
+        there = self._way_to(self.backup_store.existing)
+        for key, mine in here.items():
+            if mine != there[key]:
                 raise ValueError(
-                    f"pipeline.tracking.artifacts.existing.{key}: {here} is not that of the backup "
-                    f"store, {there}, and a backup reaches both at once: use one for both, or say "
-                    "pipeline.backup.enabled: false"
+                    f"pipeline.tracking.artifacts.{kind}.{key}: {mine} is not that of the backup "
+                    f"store, {there[key]}, and a backup reaches both at once: use one for both, or "
+                    "say pipeline.backup.enabled: false"
                 )
         return self
+
+    def _way_to(self, bucket: ExistingStore | None) -> dict[str, str | None]:
+        """How a bucket is reached; None: one that the stack makes."""
+        return {
+            "endpoint": bucket.endpoint if bucket is not None else None,
+            "region": (bucket.region if bucket is not None else None) or self.region,
+            "credentials_secret": bucket.credentials_secret if bucket is not None else None,
+        }
 
     @model_validator(mode="after")
     def _volumes_are_distinct(self) -> "Settings":

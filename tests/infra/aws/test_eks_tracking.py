@@ -147,3 +147,25 @@ def test_without_a_backup_no_pod_of_the_pipeline_reaches_the_store():
     declared = graph(**{T: TRACKING}, pipeline__backup={"enabled": False})
 
     assert not declared.find("aws:iam/role:Role", "pipeline-keeper-role")
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "key", "value"),
+    [
+        ({"url": "s3://files", "region": "eu-west-1"}, "region", "eu-west-1"),
+        (
+            {"url": "s3://files", "endpoint": "https://minio.example"},
+            "endpoint",
+            "https://minio.example",
+        ),
+    ],
+)
+def test_a_bucket_that_is_reached_in_another_way_than_the_stores_is_refused(
+    artifacts: dict[str, Any], key: str, value: str
+):
+    tracking = {**TRACKING, "artifacts": {"existing": artifacts}}
+    found = problems(**{T: tracking})
+
+    assert len(found) == 1
+    assert found[0].startswith(f"pipeline.tracking.artifacts.existing.{key}: {value} is not that")
+    assert not problems(**{T: tracking}, pipeline__backup={"enabled": False})
