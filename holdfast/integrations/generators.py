@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 
-def save(directory: Path, rank: int) -> None:
-    """Write the generators of this rank as they are now into a checkpoint's directory."""
-    torch.save(state(), directory / _name(rank))
+def save(directory: Path, rank: int, found: dict[str, Any], when: str = "now") -> None:
+    """Write generators of this rank, as `state` gave them, into a checkpoint's directory."""
+    torch.save(found, directory / _name(rank, when))
 
 
-def load(directory: Path, rank: int) -> dict[str, Any] | None:
+def load(directory: Path, rank: int, when: str = "now") -> dict[str, Any] | None:
     """What this rank saved there; None if there was no such rank."""
-    path = directory / _name(rank)
+    path = directory / _name(rank, when)
     return torch.load(path, weights_only=True) if path.exists() else None
 
 
@@ -46,5 +46,5 @@ def restore(found: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(found["cuda"])
 
 
-def _name(rank: int) -> str:
-    return f"generators-{rank}.pt"
+def _name(rank: int, when: str) -> str:
+    return f"generators-{when}-{rank}.pt"

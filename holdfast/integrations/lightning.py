@@ -150,7 +150,7 @@ class HoldfastCheckpoint(Checkpoint):
 
 def _write(trainer: Trainer, path: Path) -> None:
     """This rank's part of a checkpoint."""
-    generators.save(path, trainer.global_rank)
+    generators.save(path, trainer.global_rank, generators.state())
     before = trainer.strategy.checkpoint_io
     if type(before) in (TorchCheckpointIO, AsyncCheckpointIO):
         trainer.strategy.checkpoint_io = BundleCheckpointIO()

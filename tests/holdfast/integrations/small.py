@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+import torch._dynamo  # an optimizer imports it: once here, and not in each fork
 
 torch.set_num_threads(1)
 

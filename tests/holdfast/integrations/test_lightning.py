@@ -185,6 +185,6 @@ def test_sigterm_to_rank_1_alone_saves_both_and_the_resume_is_bit_identical(
     stopped = on_two_ranks(folder, free_port(), terminated=2)
     assert [code for code, _ in stopped] == [75, 75], stopped
     files = {entry.path for entry in bundles(folder)[0].manifest.files}
-    assert files == {"checkpoint", "generators-0.pt", "generators-1.pt"}
+    assert files == {"checkpoint", "generators-now-0.pt", "generators-now-1.pt"}
 
     assert on_two_ranks(folder, free_port()) == undisturbed

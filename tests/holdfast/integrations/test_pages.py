@@ -16,7 +16,7 @@ from tests.holdfast.integrations.kills import needs
 
 ROOT = Path(__file__).parents[3]
 
-pytestmark = [*needs("transformers", "lightning"), pytest.mark.slow]
+pytestmark = [*needs("transformers", "lightning", "accelerate"), pytest.mark.slow]
 
 
 def script(page: str) -> str:
@@ -33,7 +33,7 @@ def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> 
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("page", ["transformers", "lightning"])
+@pytest.mark.parametrize("page", ["transformers", "lightning", "accelerate"])
 def test_the_script_of_a_page_survives_a_stop_and_a_kill(page: str, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(script(page))
     (volume := tmp_path / "volume").mkdir()
