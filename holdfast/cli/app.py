@@ -40,6 +40,7 @@ from holdfast.cli.verbs.stage import stage
 from holdfast.cli.verbs.switch import switch
 from holdfast.cli.verbs.unpin import unpin
 from holdfast.cli.verbs.verify import verify
+from holdfast.cli.verbs.watch import watch
 from holdfast.errors import ExitCode, UsageError
 from holdfast.printable import learn_secrets
 
@@ -175,7 +176,7 @@ def _main(
 
 
 for _panel, _verbs in {
-    "Volume": (commit, latest),
+    "Volume": (commit, latest, watch),
     "Volume and store": (
         list_,
         show,

@@ -1,0 +1,124 @@
+"""Make bundles of the checkpoints that any framework finishes in a directory.
+
+A framework either gives a checkpoint its name when it is finished, or writes one file of it last:
+that is the rule. What changes or goes away while it is copied becomes no bundle.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from holdfast import durable
+from holdfast.bundle import Bundle, BundleWriter, Tree
+from holdfast.errors import CommitRefused, HoldfastError, UsageError
+from holdfast.manifest import FileEntry
+from holdfast.volume import Volume
+
+#: the rule of frameworks that write under another name and rename
+RENAMED = "renamed"
+
+_NUMBER = re.compile(r"[0-9]+", re.ASCII)
+
+
+class Watch:
+    """Looks for finished checkpoints; one process at a time writes to a run."""
+
+    def __init__(
+        self,
+        directory: Path,
+        pattern: str,
+        complete_when: str,
+        volume: Volume,
+        keep: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """Directories whose name matches `pattern` are checkpoints; its last number is the step.
+
+        `complete_when` is RENAMED or a pattern of the file in a checkpoint that is written last.
+        """
+        rule = PurePosixPath(complete_when)
+        if rule.is_absolute() or ".." in rule.parts or not rule.parts:
+            raise UsageError(
+                f"invalid rule '{complete_when}': use '{RENAMED}', or the name of the file that is"
+                " written last, such as trainer_state.json"
+            )
+        self._directory = directory
+        self._pattern = pattern
+        self._rule = complete_when
+        self._volume = volume
+        self._keep = keep
+        self._say = say
+        self._said: set[str] = set()
+
+    def look(self) -> list[Bundle]:
+        """Make bundles of what is finished and newer than the newest bundle, in order of steps.
+
+        What cannot become a bundle is said, once, and looked at again the next time.
+        """
+        generation = self._volume.present() or 1
+        steps = [bundle.step for bundle in self._volume.bundles(generation)]
+        newest = max((step for step in steps if step is not None), default=-1)
+        made = []
+        for step, path in sorted(self._finished()):
+            if step <= newest:
+                continue
+            try:
+                made.append(self._commit(path, step, generation))
+            except (HoldfastError, OSError) as error:
+                self._say_once(f"'{path}' is no bundle: {error}")
+        if made:
+            self._volume.keep(self._keep)
+        return made
+
+    def _finished(self) -> list[tuple[int, Path]]:
+        found = []
+        for path in durable.entries(self._directory):
+            if not fnmatch.fnmatchcase(path.name, self._pattern) or not durable.is_directory(path):
+                continue
+            numbers = _NUMBER.findall(path.name)
+            if not numbers:
+                self._say_once(f"'{path}' has no number in its name: its step is unknown")
+            elif self._rule == RENAMED or any(path.glob(self._rule)):
+                found.append((int(numbers[-1]), path))
+        return found
+
+    def _commit(self, source: Path, step: int, generation: int) -> Bundle:
+        parent = self._volume.generation_path(generation)
+        with BundleWriter(parent, f"step-{step:08d}", "checkpoint") as writer:
+            with durable.no_space_named(writer.path):
+                before = _signature(source)
+                tree = Tree.of(source)
+                if problems := tree.problems():
+                    raise CommitRefused(problems)
+                durable.check_space(writer.path, sum(tree.files.values()), spare=0)
+                for directory in tree.directories:
+                    (writer.path / directory).mkdir()
+
+                def copy(path: str) -> FileEntry:
+                    digest, size = durable.copy_file(source / path, writer.path / path)
+                    return FileEntry(path=path, size=size, sha256=digest)
+
+                entries = durable.in_threads(copy, list(tree.files))
+            if _signature(source) != before:
+                raise CommitRefused(["it changed while it was copied: the rule is not right"])
+            labels = {"run": self._volume.run, "generation": generation, "step": step}
+            bundle = writer.commit(labels, entries)
+        self._say(f"committed {bundle.name} of '{source}'")
+        return bundle
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
+
+
+def _signature(root: Path) -> dict[str, tuple[int, int, int]]:
+    """What tells that a file was written, replaced, added or removed."""
+    found = {}
+    for path in Tree.of(root).files:
+        status = (root / path).lstat()
+        found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found

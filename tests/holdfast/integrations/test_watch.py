@@ -1,0 +1,172 @@
+"""`holdfast watch`: what a framework finishes becomes a bundle, what it still writes does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from holdfast.bundle import verify
+from holdfast.errors import UsageError
+from holdfast.integrations.watch import Watch
+from holdfast.volume import Volume
+from tests.holdfast.integrations.kills import needs
+
+
+class Watched:
+    """A framework's directory and who watches it."""
+
+    def __init__(self, folder: Path, rule: str = "done", pattern: str = "checkpoint-*") -> None:
+        self.out = folder / "out"
+        self.out.mkdir()
+        self.volume = Volume(folder / "volume", "lab")
+        self.said: list[str] = []
+        self.watch = Watch(self.out, pattern, rule, self.volume, 3, self.said.append)
+
+    def write(self, step: int, done: bool = True) -> Path:
+        path = self.out / f"checkpoint-{step}"
+        path.mkdir(exist_ok=True)
+        (path / "weights").write_text(f"weights {step}")
+        if done:
+            (path / "done").touch()
+        return path
+
+    def look(self) -> list[int | None]:
+        return [bundle.step for bundle in self.watch.look()]
+
+
+@pytest.fixture
+def watched(folder: Path) -> Watched:
+    return Watched(folder)
+
+
+def test_what_is_finished_becomes_a_bundle_once_and_stays_where_it_was(watched: Watched) -> None:
+    source = watched.write(2)
+    assert watched.look() == [2]
+    assert watched.look() == []
+
+    assert (source / "weights").exists()
+    verify(watched.volume.bundles()[0].path)
+
+
+def test_what_is_still_written_becomes_one_when_it_is_finished(watched: Watched) -> None:
+    watched.write(2, done=False)
+    assert watched.look() == []
+    watched.write(2)
+    assert watched.look() == [2]
+
+
+def test_bundles_that_keep_k_removed_do_not_come_back(watched: Watched) -> None:
+    for step in range(1, 6):
+        watched.write(step)
+    assert watched.look() == [1, 2, 3, 4, 5]
+    assert watched.look() == []
+    assert [bundle.step for bundle in watched.volume.bundles()] == [5, 4, 3]
+
+
+def test_what_changes_while_it_is_copied_is_no_bundle(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast import durable
+
+    source = watched.write(2)
+    copy = durable.copy_file
+
+    def copy_then_write(src: Path, dst: Path) -> tuple[str, int]:
+        copied = copy(src, dst)
+        (source / "weights").write_text("weights of another step")
+        return copied
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "copy_file", copy_then_write)
+        assert watched.look() == []
+    assert "changed while it was copied" in watched.said[0]
+    assert watched.volume.bundles() == []
+    assert watched.look() == [2]
+
+
+def test_a_name_without_a_number_is_said_once(watched: Watched) -> None:
+    (watched.out / "checkpoint-last").mkdir()
+    watched.look()
+    watched.look()
+    assert len(watched.said) == 1
+    assert "its step is unknown" in watched.said[0]
+
+
+@pytest.mark.parametrize("rule", ["/etc/passwd", "../done", "."])
+def test_a_rule_that_looks_elsewhere_is_refused(rule: str, folder: Path) -> None:
+    with pytest.raises(UsageError, match="invalid rule"):
+        Watched(folder, rule)
+
+
+def test_at_sigterm_the_command_looks_once_more(folder: Path) -> None:
+    watched = Watched(folder)
+    watched.write(1)
+    command = ["-m", "holdfast", "watch", str(watched.out), "--complete-when", "done"]
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            *command,
+            "--every",
+            "3600",
+            "--volume",
+            folder / "volume",
+            "--run",
+            "lab",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not watched.volume.bundles():  # the first look; the next is in an hour
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    watched.write(2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 0, errors
+    assert watched.volume.bundles()[0].step == 2
+
+
+ORBAX = """
+import sys
+from pathlib import Path
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from holdfast.integrations.watch import RENAMED
+from tests.holdfast.integrations.test_watch import Watched, verify
+
+watched = Watched(Path(sys.argv[1]), RENAMED, "[0-9]*")
+with ocp.CheckpointManager(
+    watched.out, options=ocp.CheckpointManagerOptions(max_to_keep=1)
+) as manager:
+    for step in (1, 2):
+        state = {"weights": jnp.arange(4.0) * step}
+        manager.save(step, args=ocp.args.StandardSave(state))
+        manager.wait_until_finished()
+        assert watched.look() == [step]
+bundle = verify(watched.volume.bundles()[1].path)  # Orbax itself has removed this step
+print(ocp.StandardCheckpointer().restore(bundle.path / "default")["weights"].tolist())
+"""
+
+
+@pytest.mark.frameworks
+@pytest.mark.slow
+@needs("orbax")[1]
+def test_the_steps_of_orbax_become_bundles_that_it_restores(folder: Path) -> None:
+    done = subprocess.run(  # JAX has threads, which forks of other tests would not survive
+        [sys.executable, "-c", ORBAX, folder],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[0.0, 1.0, 2.0, 3.0]\n"
