@@ -65,8 +65,8 @@ def outputs(result: Result) -> list[dict[str, str]]:
 def test_nothing_in_the_command_prints_but_the_one_module_that_makes_lines_safe():
     root = Path(holdfast.cli.__file__).parents[1]
     for path in root.rglob("*.py"):
-        if path.name == "output.py":
-            continue
+        if path.name == "output.py" or path.is_relative_to(root / "integrations"):
+            continue  # integrations run in a script of the user's own, not in the command
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "print", f"{path}:{node.lineno}"
