@@ -5,7 +5,8 @@ continues the text, always by the likeliest byte: the same model gives the same 
 the bundle are compared with its manifest before any of it is loaded. The server only reads the
 volume, and keeps the model that it started with: another one takes effect with the next pod.
 
-It ends with 76 when nothing on the volume can be served, and with 0 when it is told to stop.
+It listens on HOLDFAST_ADDRESS, else on all addresses. It ends with 76 when nothing on the volume
+can be served, and with 0 when it is told to stop.
 """
 
 import json
@@ -151,7 +152,7 @@ class Server:
             def log_message(self, format: str, *args: Any) -> None:
                 """Probes come every few seconds: say nothing of them."""
 
-        self._http = ThreadingHTTPServer(("", port), Handler)
+        self._http = ThreadingHTTPServer((os.environ.get("HOLDFAST_ADDRESS", ""), port), Handler)
         self._http.daemon_threads = False  # answers under way are finished
 
     @property

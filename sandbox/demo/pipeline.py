@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from holdfast.volume import Volume
 from sandbox import stack
 from sandbox.cluster.cluster import Cluster, claim
 from sandbox.cluster.jobs import Job
@@ -18,18 +20,23 @@ from sandbox.demo import pipeline_report, screenshot
 from sandbox.demo.contents import Contents, counts, differences
 from sandbox.demo.narrator import Narrator
 from sandbox.demo.pipeline_story import PipelineStory, Row
+from sandbox.demo.served import Served
 from sandbox.demo.tracked import Tracked
 from sandbox.errors import SandboxError
 
 MODEL, ALIAS = "poet", "production"
+#: of the store, and where its files come from in the checkout
+DATASET, TEXTS = "texts:1", "docs/decisions"
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A snapshot, and what the server held when it was made."""
+    """A snapshot, and what the servers held and answered when it was made."""
 
     id: str
     contents: Contents
+    version: str
+    answer: dict[str, Any]
 
 
 class PipelineDemo:
@@ -51,8 +58,9 @@ class PipelineDemo:
         identity = claim(self.state)
         try:
             tracked, jobs = self._begin(identity)
-            older = self._first_run(tracked, jobs[0])
-            newer = self._second_run(tracked, jobs[1])
+            older = self._train_and_serve(tracked, jobs[0], "1", "the older snapshot")
+            newer = self._train_and_serve(tracked, jobs[1], "2", "the newer snapshot")
+            self._picture(tracked, "before")
             self._lose_and_restore(tracked, newer, "the newest snapshot", "after")
             self._lose_and_restore(tracked, older, "the snapshot before it", "older")
             self._flip(tracked, older, newer)
@@ -71,34 +79,44 @@ class PipelineDemo:
         cluster = self._cluster = Cluster(
             told.objects, self.state / "run", told.project, self.speed, f"{identity}/run"
         )
-        tracked = Tracked(cluster)
+        tracked, self.served = Tracked(cluster), Served(cluster)
+        self.served.scale(0)  # until there is a model
         cluster.start(cronjobs=False, jobs=False)
         seconds = tracked.wait()
         self._say(f"PostgreSQL and MLflow answer at {tracked.url} after {seconds:.0f} s")
         self.story.rows.append(Row("MLflow on an empty database", seconds))
         jobs = [job for _, job in sorted(cluster.jobs.items())]
+        self._add_the_dataset(tracked, jobs)
         return tracked, jobs
 
-    def _first_run(self, tracked: Tracked, job: Job) -> Taken:
-        self._chapter(f"Job {job.name}: a training that logs to MLflow and registers its model")
-        self._train(job)
-        client = tracked.client()
-        client.set_registered_model_alias(MODEL, ALIAS, "1")
-        self._say(f"version 1 of model '{MODEL}' is {ALIAS}")
-        return self._snapshot(tracked, "the older snapshot")
+    def _add_the_dataset(self, tracked: Tracked, jobs: list[Job]) -> None:
+        name, version = DATASET.split(":")
+        folder = tracked.cluster.project / TEXTS
+        self._ask(tracked, "add", "dataset", str(folder), "--name", name, "--version", version)
+        for job in jobs:
+            place = tracked.trained(job) / "data"
+            place.mkdir(parents=True)
+            self._ask(tracked, "get", DATASET, str(place / name), "--kind", "dataset")
+        self._say(f"dataset {DATASET} is in the store, and beside each training's checkpoints")
 
-    def _second_run(self, tracked: Tracked, job: Job) -> Taken:
-        self._chapter(f"Later, Job {job.name}: another run, and version 2 becomes {ALIAS}")
+    def _train_and_serve(self, tracked: Tracked, job: Job, version: str, which: str) -> Taken:
+        self._chapter(f"Job {job.name}: it logs to MLflow, and version {version} becomes {ALIAS}")
         self._train(job)
-        tracked.client().set_registered_model_alias(MODEL, ALIAS, "2")
-        taken = self._snapshot(tracked, "the newer snapshot")
-        self._picture(tracked, "before")
-        return taken
+        bundle = newest_checkpoint(tracked.trained(job) / job.name)
+        self._ask(tracked, "add", "model", str(bundle), "--name", MODEL, "--version", version)
+        self._promote(tracked, version)
+        tracked.client().set_registered_model_alias(MODEL, ALIAS, version)
+        answer = self._serve()
+        self._say(f"the application answers from content {answer['content'][:16]}…")
+        return self._snapshot(tracked, which, version, answer)
 
     def _lose_and_restore(self, tracked: Tracked, taken: Taken, which: str, name: str) -> None:
         self._chapter(f"Everything is lost; then {which} is restored")
-        lost = tracked.lose([])
-        self._say(f"PostgreSQL and MLflow killed, {_size(lost)} removed: database and artifacts")
+        self.served.scale(0)
+        application = tracked.cluster.volume(self.served.key[0], self.served.claim)
+        lost = tracked.lose([application])
+        self._say(f"PostgreSQL, MLflow and the application killed, {_size(lost)} removed: "
+                  "database, artifacts, the served model")  # fmt: skip
         began = time.monotonic()
         tracked.wait_for_database()
         done = tracked.holdfast("pipeline", "pull", taken.id)
@@ -117,6 +135,13 @@ class PipelineDemo:
             f"{which} brings back every run, metric, artifact, model version and alias",
             not differing and total > 0,
             f"{total} of {total} equal" if not differing else f"differ: {_first(differing)}",
+        )
+        self._promote(tracked, taken.version)
+        answer = self._serve()
+        self._promise(
+            "the served model is back, and answers as before",
+            answer == taken.answer,
+            f"version {taken.version}, content {answer['content'][:16]}…",
         )
         checked = tracked.holdfast("pipeline", "check", taken.id)
         self._promise(
@@ -174,18 +199,32 @@ class PipelineDemo:
         self._say(f"done in {seconds:.0f} s; {logged[-1] if logged else 'nothing was registered'}")
         self.story.rows.append(Row(f"trained {job.name}", seconds))
 
-    def _snapshot(self, tracked: Tracked, which: str) -> Taken:
+    def _ask(self, tracked: Tracked, *arguments: str) -> None:
+        """Run `holdfast` as a person would; its failure ends the story."""
+        done = tracked.holdfast(*arguments)
+        if done.returncode:
+            raise SandboxError(f"holdfast {' '.join(arguments)}: {done.stderr.strip()}")
+
+    def _promote(self, tracked: Tracked, version: str) -> None:
+        self._ask(tracked, "promote", MODEL, version, "--alias", ALIAS)
+
+    def _serve(self) -> dict[str, Any]:
+        """Start the application anew: it gets the model of the alias, and answers."""
+        self.served.scale(0)
+        self.served.scale(1)
+        return self.served.answer()
+
+    def _snapshot(
+        self, tracked: Tracked, which: str, version: str, answer: dict[str, Any]
+    ) -> Taken:
         held = tracked.contents()
         began = time.monotonic()
-        done = tracked.holdfast("pipeline", "push", "--output", "json")
+        told = tracked.backup()
         seconds = time.monotonic() - began
-        if done.returncode:
-            raise SandboxError(f"holdfast pipeline push: {done.stderr.strip()}")
-        told = json.loads(done.stdout)
         self.story.counts[which] = dict(counts(held))
         self._say(f"snapshot {told['snapshot']} after {seconds:.1f} s: {_told(counts(held))}")
-        self.story.rows.append(Row(f"made {which}", seconds, told.get("bytes"), len(held)))
-        return Taken(told["snapshot"], held)
+        self.story.rows.append(Row(f"made {which}", seconds, int(told["bytes"]), len(held)))
+        return Taken(told["snapshot"], held, version, answer)
 
     def _stored(self, tracked: Tracked, kind: str) -> list[Path]:
         """The largest file of each bundle of this kind in the store, oldest bundle first."""
@@ -231,6 +270,11 @@ class PipelineDemo:
             print()
         if broken:
             self._say(f"volumes and logs are still in {self.state}")
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest bundle of a run on a volume."""
+    return Volume(run.parent, run.name).bundles()[0].path
 
 
 def flip(file: Path) -> None:

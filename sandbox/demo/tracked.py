@@ -1,5 +1,6 @@
 """The stack's tracking server in the sandbox: its client, its state, and how it is lost."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from mlflow import MlflowClient
 
 from sandbox.cluster import images, processes
 from sandbox.cluster.cluster import Cluster
+from sandbox.cluster.jobs import Job
 from sandbox.cluster.pods import Pod
 from sandbox.demo.contents import Contents, contents
 from sandbox.errors import SandboxError
@@ -62,6 +64,10 @@ class Tracked:
         volume = self.cluster.volume
         return volume(NAMESPACE, f"{DATABASE}-pvc"), volume(NAMESPACE, "tracking-artifacts-pvc")
 
+    def trained(self, job: Job) -> Path:
+        """The directory behind a training's volume."""
+        return Path(self._of(job.namespace, job.spec, "containers")["HOLDFAST_VOLUME"])
+
     def store(self) -> Path:
         """The directory of the store."""
         return Path(self._environment()["HOLDFAST_STORE"].removeprefix("file://"))
@@ -94,6 +100,22 @@ class Tracked:
     def holdfast(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`holdfast` in the environment of the stack's server, and of its store."""
         return self._run(["holdfast", *arguments])
+
+    def backup(self) -> dict[str, Any]:
+        """Ask the Blueprint for a snapshot, as the stack's CronJob does; what it told."""
+        cron = self.cluster.cronjobs[NAMESPACE, "pipeline-backup"]
+        spec = cron.spec["jobTemplate"]["spec"]["template"]["spec"]
+        (asking,) = (c for c in spec["containers"] + spec.get("initContainers", [])
+                     if c["name"] == "backup")  # fmt: skip
+        environ = processes.inherited(self.cluster.project)
+        environ |= Pod("operator", NAMESPACE, spec, self.cluster).environment(asking)
+        environ |= self.cluster.extra_environment("")
+        command = [shutil.which("holdfast", path=environ["PATH"]) or "holdfast", "backup"]
+        done = subprocess.run([*command, "--output", "json"], env=environ, capture_output=True,
+                              text=True, check=False)  # fmt: skip
+        if done.returncode:
+            raise SandboxError(f"holdfast backup: {done.stderr.strip()}\n{self._logs()}")
+        return json.loads(done.stdout)["outputs"]
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         environ = self._environment()

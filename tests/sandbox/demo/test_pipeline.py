@@ -115,7 +115,7 @@ def test_a_lost_pipeline_comes_back_whole_and_damage_is_refused(tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     assert told["kept"]
-    assert len(told["promises"]) == 7
+    assert len(told["promises"]) == 9
     assert told["counts"]["restored: the newest snapshot"] == told["counts"]["the newer snapshot"]
     assert (
         told["counts"]["restored: the snapshot before it"] == told["counts"]["the older snapshot"]
