@@ -180,7 +180,19 @@ class Cluster:
         manifest = self.objects.get(("PersistentVolumeClaim", namespace, claim))
         if manifest is None:
             raise SandboxError(f"PersistentVolumeClaim {namespace}/{claim} is not in the graph")
-        return self.state / "volumes" / manifest["spec"].get("volumeName", f"{namespace}-{claim}")
+        name = manifest["spec"].get("volumeName", f"{namespace}-{claim}")
+        return self.state / "volumes" / self._first_of(name)
+
+    def _first_of(self, volume: str) -> str:
+        """The first PersistentVolume with the same directory of a node: a store has one in each
+        namespace, and they are one store."""
+        places = {
+            manifest["metadata"]["name"]: manifest.get("spec", {}).get("hostPath", {}).get("path")
+            for manifest in self.of_kind("PersistentVolume")
+        }
+        mine = places.get(volume)
+        same = [name for name, place in places.items() if mine and place == mine]
+        return same[0] if same else volume
 
     def configmaps(self, namespace: str) -> dict[str, Mapping[str, str]]:
         return {

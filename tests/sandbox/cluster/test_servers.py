@@ -211,3 +211,17 @@ def test_a_database_of_the_stack_keeps_its_rows_over_a_kill(
     until(lambda: running.active not in (None, first) and ask("SELECT 1"), 60)
 
     assert ask("SELECT x FROM t") == "42"
+
+
+def test_two_volumes_of_one_directory_are_one(make_cluster: Factory) -> None:
+    """A store on a node has a PersistentVolume in each namespace."""
+
+    def volume(name: str, path: str) -> dict[str, Any]:
+        spec = {"hostPath": {"path": path}}
+        return {"kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+    volumes = [volume("a-vol", "/store"), volume("b-vol", "/store"), volume("c-vol", "/other")]
+    cluster = make_cluster(*volumes, claim("a"), claim("b"), claim("c"))
+    found = [cluster.volume("training", name) for name in "abc"]
+
+    assert found[0] == found[1] != found[2]
