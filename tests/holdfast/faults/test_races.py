@@ -16,8 +16,8 @@ import pytest
 
 from holdfast import durable
 from holdfast.bundle import QUARANTINE, Bundle, quarantine, verify
+from holdfast.copies import copying
 from holdfast.copies import pull as pull_module
-from holdfast.copies import push as push_module
 from holdfast.copies.pull import pull
 from holdfast.copies.push import push
 from holdfast.copies.verify_store import verify_snapshot
@@ -201,7 +201,7 @@ def test_a_bundle_that_is_renamed_while_it_is_pushed_is_passed_over(
     save(100)
     newest = save(200)
     aside = newest.path.with_name(".aside")
-    before(monkeypatch, push_module, "read_local", lambda: newest.path.rename(aside))
+    before(monkeypatch, copying, "read_local", lambda: newest.path.rename(aside))
 
     report = push(volume, catalog, WORKLOAD)
 

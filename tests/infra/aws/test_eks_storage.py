@@ -170,5 +170,5 @@ def test_classes_for_users_own_claims_keep_what_they_make(eks: Graph):
 
 def test_a_workload_without_a_volume_setting_is_refused():
     assert problems(workloads__gpt__volume=REMOVED) == [
-        "workloads.gpt.volume: missing: give volume (where it writes its bundles)"
+        "workloads.gpt.volume: missing: give volume (where it keeps its bundles)"
     ]
