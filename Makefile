@@ -45,10 +45,10 @@ demo-pipeline: $(BIN)/.training $(BIN)/.pipeline ## Lose an MLflow server with i
 	$(BIN)/python -m sandbox demo-pipeline
 
 test: $(BIN)/.training $(BIN)/.pipeline lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones
-	$(PYTEST) -m "not slow and not frameworks" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not frameworks and not e2e" $(PYTEST_ARGS)
 
 test-slow: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## The slow tests: kills at every step, stacks compared, whole trainings
-	$(PYTEST) -m "slow and not frameworks" $(PYTEST_ARGS)
+	$(PYTEST) -m "slow and not frameworks and not e2e" $(PYTEST_ARGS)
 
 test-frameworks: $(BIN)/.frameworks ## Trainings with other frameworks, killed at KILLS points of each one's save
 	HOLDFAST_KILLS=$(KILLS) $(PYTEST) -m frameworks tests/holdfast/integrations $(PYTEST_ARGS)

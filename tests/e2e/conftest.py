@@ -1,0 +1,110 @@
+"""The stack on a real cluster, deployed once by the real engine, with its store on S3."""
+
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import s3
+from cluster.engine import Engine
+from cluster.places import PROJECT
+from tests.e2e import kube
+
+#: The stand-in for Kanister's chart.
+CHART = PROJECT / "cluster" / "chart" / "kanister-operator"
+
+
+def settings(steps: int = 100_000, size: str = "1Gi") -> dict[str, Any]:
+    """The stack `local` with a small volume, backups in the cluster's S3 server, and no schedule
+    that would come between."""
+    config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]
+    config["holdfast:kanister"] = {"chart": str(CHART)}
+    config["holdfast:backup_store"] = {
+        "existing": {
+            "url": f"s3://{s3.BUCKET}/e2e-{RUN}",
+            "region": s3.REGION,
+            "endpoint": s3.ENDPOINT,
+            "credentials_secret": "store",
+        }
+    }
+    workload = config["holdfast:workloads"]["gpt"]
+    workload |= {"ranks": 1, "interval": 10, "bundle_size": "64Mi", "schedule": "0 3 1 1 *"}
+    workload |= {"grace": 3600, "resources": {"cpu": "500m", "memory": "2Gi"}}
+    workload["volume"] |= {"size": size, "path": f"/var/lib/holdfast-node/e2e-{RUN}"}
+    workload["env"] |= {"HOLDFAST_TRAINING_STEPS": str(steps)}
+    return config
+
+
+#: Each run has a store and a directory of its own.
+RUN = str(int(time.time()))
+
+
+class Stack:
+    """The deployed stack; `up` with other settings changes it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._changed: dict[str, Any] = {}
+
+    def engine(self, **changed: Any) -> Engine:
+        """With the settings that earlier calls changed: a volume that grew does not shrink."""
+        self._changed |= changed
+        return Engine("e2e", settings(**self._changed), self.lines.append)
+
+    def up(self, **changed: Any) -> Any:
+        with_secret = self.engine(**changed)
+        try:
+            return with_secret.up()
+        finally:
+            self.give_secret()
+
+    def give_secret(self) -> None:
+        """The credentials of the store, which no stack declares."""
+        keys = s3.credentials(kube.environment())
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "store", "namespace": kube.NAMESPACE},
+            "stringData": keys,
+        }
+        kube.apply(secret)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    deployed = Stack()
+    deployed.engine().destroy()
+    with kube.timed("first `up`: every object of the stack"):
+        deployed.up()
+    yield deployed
+    deployed.engine().destroy()
+
+
+@pytest.fixture
+def training(stack: Stack) -> Stack:
+    """The stack with a trainer that has saved a bundle."""
+    kube.wait("a trainer that saves", lambda: "saved step" in kube.training_log(), 180)
+    return stack
+
+
+def pytest_report_header() -> str:
+    return f"Kanister: a stand-in, {CHART.relative_to(PROJECT)} (docs/cluster.md)"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if kube.TIMES:
+        terminalreporter.section("recovery times")
+        for what, seconds in kube.TIMES.items():
+            terminalreporter.write_line(f"| {what} | {seconds:.1f} s |")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.failed:
+        report.sections.append(("the cluster", kube.explanation()))
+    return report
