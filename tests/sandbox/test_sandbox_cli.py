@@ -105,7 +105,6 @@ def test_up_runs_the_local_stack_names_what_it_cannot_run_and_down_leaves_nothin
         "ValidatingAdmissionPolicy",
         "Release",
         "prepare-",
-        "Service ",
     ):
         assert named in told
     assert [job["name"] for job in shown["jobs"]] == ["gpt"]
