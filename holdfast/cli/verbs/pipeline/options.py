@@ -9,7 +9,8 @@ import typer
 
 from holdfast.cli import complete, options
 from holdfast.cli.context import choose_snapshot, open_catalog
-from holdfast.cli.output import result, table
+from holdfast.cli.output import emit, phase_output, result, table
+from holdfast.errors import ExitCode
 
 if TYPE_CHECKING:
     from holdfast.pipeline.artifacts import Artifacts
@@ -82,7 +83,21 @@ def chosen(
     return catalog, choose_snapshot(catalog, workload, run, which)
 
 
-def show(found: Examination) -> None:
+def report(found: Examination, kanister: bool, output: options.Output) -> None:
+    """Print what an examination found, in the way that was asked for; exit 1 if it is not good."""
+    if kanister:
+        phase_output(
+            snapshot=found.snapshot.id, ok=str(found.ok).lower(), problems=len(found.problems)
+        )
+    if output is options.Format.JSON:
+        emit(_document(found))
+    elif not kanister:
+        _show(found)
+    if not found.ok:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _show(found: Examination) -> None:
     """What was checked as a table, and each problem by name."""
     table(["checked", ">number"], [(what, f"{count:,}") for what, count in found.counts.items()])
     for title, named in (("problem", found.problems), ("missing since the backup", found.missing)):
@@ -94,7 +109,7 @@ def show(found: Examination) -> None:
         result(f"newer than the database, perhaps: artifact {path}")
 
 
-def document(found: Examination) -> Mapping[str, Any]:
+def _document(found: Examination) -> Mapping[str, Any]:
     """The same for scripts."""
     return {
         "snapshot": found.snapshot.id,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 
-import typer
-
 from holdfast.cli import options
-from holdfast.cli.output import emit, phase_output, say
+from holdfast.cli.output import say
 from holdfast.cli.progress import progress
 from holdfast.cli.verbs.pipeline.options import (
     RUN,
@@ -16,11 +14,10 @@ from holdfast.cli.verbs.pipeline.options import (
     Which,
     Workload,
     chosen,
-    document,
-    show,
+    report,
 )
 from holdfast.defaults import MEMORY
-from holdfast.errors import ExitCode, StoreDenied, StoreUnreachable
+from holdfast.errors import StoreDenied, StoreUnreachable
 from holdfast.text import figures, plural
 
 
@@ -58,13 +55,4 @@ def verify(
     seconds = time.monotonic() - start
     verdict = "is good" if found.ok else f"has {plural(len(found.problems), 'problem')}"
     say(f"snapshot {found.snapshot.id} {verdict}: {figures(found.bytes, seconds)}")
-    if kanister:
-        phase_output(
-            snapshot=found.snapshot.id, ok=str(found.ok).lower(), problems=len(found.problems)
-        )
-    if output is options.Format.JSON:
-        emit(document(found))
-    elif not kanister:
-        show(found)
-    if not found.ok:
-        raise typer.Exit(ExitCode.FAILED)
+    report(found, kanister, output)
