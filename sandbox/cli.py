@@ -10,7 +10,7 @@ import time
 import urllib.request
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import psutil
 import typer
@@ -29,6 +29,10 @@ from sandbox.cluster.cluster import (
     vacate,
 )
 from sandbox.errors import Misuse, SandboxError
+
+if TYPE_CHECKING:  # both need what `make setup` installs
+    from sandbox.demo.demo import Demo
+    from sandbox.demo.pipeline import PipelineDemo
 
 app = typer.Typer(
     help="Run the `local` stack's own objects as processes on this machine.\n\n"
@@ -66,6 +70,18 @@ def fail(error: SandboxError) -> NoReturn:
     raise typer.Exit(2 if isinstance(error, Misuse) else 1)
 
 
+def tell(story: "Demo | PipelineDemo", state: Path, keep: bool) -> NoReturn:
+    """Run a demo and exit: 0 if every promise was kept, and its state folder goes unless `keep`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
+    try:
+        kept = story.run()
+    except SandboxError as error:
+        fail(error)
+    if kept and not keep:
+        remove(state)
+    raise typer.Exit(0 if kept else 1)
+
+
 @app.command()
 def demo(
     state: State = DEFAULT_STATE,
@@ -83,14 +99,7 @@ def demo(
         fail(Misuse("PyTorch is not installed, and the demo needs it: run `make setup`"))
     from sandbox.demo.demo import Demo
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
-    try:
-        kept = Demo(state.absolute(), report, stack_name, speed, output is Output.JSON).run()
-    except SandboxError as error:
-        fail(error)
-    if kept and not keep:
-        remove(state)
-    raise typer.Exit(0 if kept else 1)
+    tell(Demo(state.absolute(), report, stack_name, speed, output is Output.JSON), state, keep)
 
 
 @app.command()
@@ -115,15 +124,8 @@ def demo_pipeline(
             fail(Misuse(f"{what} is not installed, and the demo needs it: run `make setup`"))
     from sandbox.demo.pipeline import PipelineDemo
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it stops what it started
-    try:
-        story = PipelineDemo(state.absolute(), report, stack_name, speed, output is Output.JSON)
-        kept = story.run()
-    except SandboxError as error:
-        fail(error)
-    if kept and not keep:
-        remove(state)
-    raise typer.Exit(0 if kept else 1)
+    story = PipelineDemo(state.absolute(), report, stack_name, speed, output is Output.JSON)
+    tell(story, state, keep)
 
 
 @app.command()

@@ -2,14 +2,11 @@
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from sandbox import stack
 from sandbox.cluster.cluster import Cluster, claim
@@ -28,11 +25,10 @@ class Demo:
     def __init__(
         self, state: Path, target: Path, stack_name: str, speed: float, as_json: bool
     ) -> None:
-        self.state, self.target, self.speed, self.as_json = state, target, speed, as_json
+        self.state, self.target, self.speed = state, target, speed
         self.story = Story(stack_name)
-        narrator = Narrator(as_json, self.story.promises)
-        self.console, self._chapter = narrator.console, narrator.chapter
-        self._say, self._promise = narrator.say, narrator.promise
+        narrator = self._narrator = Narrator(as_json, self.story.promises)
+        self._chapter, self._say, self._promise = narrator.chapter, narrator.say, narrator.promise
         self._clusters: list[Cluster] = []
 
     def run(self) -> bool:
@@ -281,25 +277,14 @@ class Demo:
         story = self.story
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self.target.write_text(report.render(story))
-        table = Table(box=None, header_style="bold")
-        for column in report.COLUMNS:
-            justify = "left" if column == "event" else "right"
-            table.add_column(column, justify=justify, no_wrap=True)
-        for row in report.rows(story):
-            table.add_row(*row)
-        self.console.print("\n", table, "", sep="\n")
-        broken = sum(not promise.kept for promise in story.promises)
-        self._say(f"{len(story.promises) - broken} promises kept, {broken} broken, in "
-                  f"{story.seconds:.0f} s; report: {self.target}")  # fmt: skip
-        if self.as_json:
-            document = {"kept": story.kept, "seconds": round(story.seconds, 1),
-                        "promises": [asdict(promise) for promise in story.promises],
-                        "table": [asdict(row) for row in story.rows],
-                        "report": str(self.target)}  # fmt: skip
-            json.dump(document, sys.stdout, indent=2)
-            print()
-        if broken:
-            self._say(f"volumes and logs are still in {self.state}")
+        self._narrator.end(
+            report.COLUMNS,
+            report.rows(story),
+            story.seconds,
+            {"table": [asdict(row) for row in story.rows]},
+            self.target,
+            self.state,
+        )
 
 
 def _size(count: int) -> str:

@@ -1,6 +1,14 @@
-"""What a demo prints while it runs: chapters, what happened, promises."""
+"""What a demo prints: chapters, what happened, promises; at its end a table, or JSON."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from sandbox.demo.promises import Promise
 
@@ -12,7 +20,7 @@ class Narrator:
         self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = 120
-        self._promises = promises
+        self._as_json, self._promises = as_json, promises
 
     def chapter(self, title: str) -> None:
         self.console.print(f"\n[bold]{title}[/bold]")
@@ -26,3 +34,43 @@ class Narrator:
         word = "[green]PROMISE KEPT[/green]  " if kept else "[bold red]PROMISE BROKEN[/bold red]"
         self.console.print(f"  {word} ", end="")
         self.console.print(f"{text} ({found})", markup=False)
+
+    def end(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        seconds: float,
+        document: Mapping[str, Any],
+        report: Path,
+        state: Path,
+    ) -> None:
+        """Print the table and how many promises were kept; the document too, if JSON was asked for.
+
+        Args:
+            columns, rows: the table; the first column is text, the others are numbers.
+            seconds: how long the story took.
+            document: what JSON tells besides the promises, the time and the report.
+            report: the page that was written.
+            state: the folder that stays when a promise was broken.
+        """
+        table = Table(box=None, header_style="bold")
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print("\n", table, "", sep="\n")
+        broken = sum(not promise.kept for promise in self._promises)
+        kept = f"{len(self._promises) - broken} promises kept, {broken} broken"
+        self.say(f"{kept}, in {seconds:.0f} s; report: {report}")
+        if self._as_json:
+            told = {
+                "kept": not broken,
+                "seconds": round(seconds, 1),
+                "promises": [asdict(promise) for promise in self._promises],
+                **document,
+                "report": str(report),
+            }
+            json.dump(told, sys.stdout, indent=2)
+            print()
+        if broken:
+            self.say(f"volumes and logs are still in {state}")

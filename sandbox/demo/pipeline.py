@@ -1,16 +1,12 @@
 """The story of `make demo-pipeline`: an MLflow server and its models, lost and brought back."""
 
-import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from holdfast.volume import Volume
 from sandbox import stack
@@ -45,11 +41,10 @@ class PipelineDemo:
     def __init__(
         self, state: Path, target: Path, stack_name: str, speed: float, as_json: bool
     ) -> None:
-        self.state, self.target, self.speed, self.as_json = state, target, speed, as_json
+        self.state, self.target, self.speed = state, target, speed
         self.story = PipelineStory(stack_name)
-        narrator = Narrator(as_json, self.story.promises)
-        self.console, self._chapter = narrator.console, narrator.chapter
-        self._say, self._promise = narrator.say, narrator.promise
+        narrator = self._narrator = Narrator(as_json, self.story.promises)
+        self._chapter, self._say, self._promise = narrator.chapter, narrator.say, narrator.promise
         self._cluster: Cluster | None = None
 
     def run(self) -> bool:
@@ -251,25 +246,14 @@ class PipelineDemo:
         story = self.story
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self.target.write_text(pipeline_report.render(story), encoding="utf-8")
-        table = Table(box=None, header_style="bold")
-        for column in pipeline_report.COLUMNS:
-            justify = "left" if column == pipeline_report.COLUMNS[0] else "right"
-            table.add_column(column, justify=justify, no_wrap=True)
-        for row in pipeline_report.rows(story):
-            table.add_row(*row)
-        self.console.print("\n", table, "", sep="\n")
-        broken = sum(not promise.kept for promise in story.promises)
-        self._say(f"{len(story.promises) - broken} promises kept, {broken} broken, in "
-                  f"{story.seconds:.0f} s; report: {self.target}")  # fmt: skip
-        if self.as_json:
-            document = {"kept": story.kept, "seconds": round(story.seconds, 1),
-                        "promises": [asdict(promise) for promise in story.promises],
-                        "table": [asdict(row) for row in story.rows],
-                        "counts": story.counts, "report": str(self.target)}  # fmt: skip
-            json.dump(document, sys.stdout, indent=2)
-            print()
-        if broken:
-            self._say(f"volumes and logs are still in {self.state}")
+        self._narrator.end(
+            pipeline_report.COLUMNS,
+            pipeline_report.rows(story),
+            story.seconds,
+            {"table": [asdict(row) for row in story.rows], "counts": story.counts},
+            self.target,
+            self.state,
+        )
 
 
 def newest_checkpoint(run: Path) -> Path:
