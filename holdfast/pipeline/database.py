@@ -146,14 +146,7 @@ class Database:
         """
         command = [find("pg_dump", major), "-Fc", "--schema=public"]
         command.append(f"--lock-wait-timeout={LOCK_WAIT}")
-        with tempfile.TemporaryFile() as errors:
-            process = self._start(command, errors, stdout=subprocess.PIPE)
-            with self._watched(process):
-                assert process.stdout is not None
-                while chunk := process.stdout.read(CHUNK):
-                    self._check()
-                    yield chunk
-                self._finish(process, errors, "pg_dump")
+        yield from self._pg_dump(command)
 
     def data_only(self, tables: Iterable[str], major: int = 0) -> Iterator[bytes]:
         """The rows of these tables as the text of COPY, as `pg_restore` writes it of a dump; of a
@@ -163,6 +156,9 @@ class Database:
         if not chosen:  # pg_dump refuses a choice of nothing
             return
         command = [find("pg_dump", major), "--data-only", *chosen]
+        yield from self._pg_dump(command)
+
+    def _pg_dump(self, command: Sequence[str | Path]) -> Iterator[bytes]:
         with tempfile.TemporaryFile() as errors:
             process = self._start(command, errors, stdout=subprocess.PIPE)
             with self._watched(process):
