@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.copies.prune import prune
 from holdfast.errors import HoldfastError, Mismatch
-from holdfast.pipeline.artifacts import Artifacts, open_artifacts
+from holdfast.pipeline.artifacts import open_artifacts
 from holdfast.pipeline.database import Database, DatabaseError
 from holdfast.pipeline.pull import PullRefused, pull
 from holdfast.pipeline.push import push
@@ -22,11 +22,12 @@ from holdfast.pipeline.state import State
 from holdfast.pipeline.verify import verify
 from holdfast.retention import Policy
 from holdfast.store.snapshot import Catalog
-from testkit.postgresql import PostgreSQL, database, postgresql, serve_postgresql
+from testkit.postgresql import database, postgresql, serve_postgresql
 from testkit.stores import age
 from testkit.tracking import Tracking
+from tests.holdfast.pipeline.conftest import artifacts, live, tracking
 
-__all__ = ["database", "postgresql"]
+__all__ = ["artifacts", "database", "live", "postgresql", "tracking"]
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.pipeline
@@ -40,21 +41,6 @@ PULL_POINTS = (
     *("pipeline.verified", "pipeline.artifact-restored", "pipeline.artifacts-restored"),
     *("pipeline.before-commit", "pipeline.after-commit"),
 )
-
-
-@pytest.fixture
-def tracking(postgresql: PostgreSQL, database: str, tmp_path: Path) -> Tracking:
-    return Tracking(postgresql, database, tmp_path / "artifacts").create()
-
-
-@pytest.fixture
-def artifacts(tracking: Tracking) -> Artifacts:
-    return open_artifacts(str(tracking.artifacts), memory=2**26)
-
-
-@pytest.fixture
-def live(tracking: Tracking) -> Database:
-    return Database()
 
 
 @pytest.fixture
