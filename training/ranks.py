@@ -1,7 +1,6 @@
 """The processes that train together, and how they agree on something."""
 
 import os
-import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from holdfast.integrations.ranks import from_rank0
 from training.config import Config
 from training.fabric import check, log_network, network_in
 
@@ -58,17 +58,7 @@ class Ranks:
 
     def broadcast_from_rank0(self, decide: Callable[[], T]) -> T:
         """What rank 0 decides, on all ranks; an exception on rank 0 is raised on all."""
-        answer: list[tuple[T | None, Exception | None]] = [(None, None)]
-        if self.first:
-            try:
-                answer = [(decide(), None)]
-            except Exception as error:
-                answer = [(None, _portable(error))]
-        dist.broadcast_object_list(answer, src=0, group=self.control)
-        value, failure = answer[0]
-        if failure is not None:
-            raise failure
-        return value  # type: ignore[return-value]
+        return from_rank0(dist, self.control, decide)
 
     def gather(self, mine: T) -> list[T]:
         """The values of all ranks, in the order of ranks, on every rank."""
@@ -97,12 +87,3 @@ def joined(config: Config) -> Iterator[Ranks]:
         check(dict(enumerate(ranks.gather(network_in(log)))))
     yield ranks
     dist.destroy_process_group()  # only on success: after a failure a peer may never answer
-
-
-def _portable(error: Exception) -> Exception:
-    """The error if it can travel to the other ranks, else a plain one with its text."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

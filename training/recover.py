@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from holdfast.bundle import Bundle, check_files, verify
+from holdfast.bundle import Bundle, verify
 from holdfast.errors import InvalidBundle
+from holdfast.integrations.ranks import check_share
 from holdfast.labels import is_healthy
 from holdfast.manifest import FileEntry
 from holdfast.recovery.recover import Action, Pulled, Start, VolumeState, decide_in_trainer
@@ -67,7 +68,7 @@ def split_files(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]
 def _newest_valid(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | None:
     while bundle := ranks.broadcast_from_rank0(lambda: _newest_complete(volume, metrics)):
         mine = split_files(bundle.manifest.files, ranks.world_size)[ranks.rank]
-        found = ranks.gather(_check(bundle, mine))
+        found = ranks.gather(check_share(bundle, mine))
         faults = [fault for _, fault in found if fault]
         if faults:
             ranks.broadcast_from_rank0(partial(volume.pass_over, bundle.path, faults[0]))
@@ -78,17 +79,6 @@ def _newest_valid(volume: Volume, ranks: Ranks, metrics: Metrics) -> Bundle | No
         damage = InvalidBundle(bundle.path, problems)
         ranks.broadcast_from_rank0(partial(set_aside, volume, damage, metrics))
     return None
-
-
-def _check(bundle: Bundle, mine: Sequence[FileEntry]) -> tuple[list[str], OSError | None]:
-    """What is wrong with these files, and the fault of the system that kept them from being read.
-
-    A rank that raises here would leave the others waiting for its part.
-    """
-    try:
-        return check_files(bundle.path, mine), None
-    except OSError as error:
-        return [], error
 
 
 def _newest_complete(volume: Volume, metrics: Metrics) -> Bundle | None:

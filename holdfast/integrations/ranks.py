@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
+
+from holdfast.bundle import Bundle, check_files
+from holdfast.manifest import FileEntry
 
 T = TypeVar("T")
 
@@ -68,17 +71,7 @@ class Ranks:
         dist = _distributed()
         if dist is None:
             return decide()
-        answer: list[tuple[T | None, Exception | None]] = [(None, None)]
-        if self.first:
-            try:
-                answer = [(decide(), None)]
-            except Exception as error:
-                answer = [(None, _portable(error))]
-        dist.broadcast_object_list(answer, src=0, group=self._own_group(dist))
-        value, failure = answer[0]
-        if failure is not None:
-            raise failure
-        return value  # type: ignore[return-value]
+        return from_rank0(dist, self._own_group(dist), decide)
 
     def _own_group(self, dist: Any) -> Any:
         if self._world is not dist.group.WORLD:
@@ -91,6 +84,38 @@ def _distributed() -> Any:
     """`torch.distributed` once its ranks are joined. A framework without PyTorch has none."""
     dist = sys.modules.get("torch.distributed")
     return dist if dist and dist.is_available() and dist.is_initialized() else None
+
+
+def from_rank0(dist: Any, group: Any, decide: Callable[[], T]) -> T:
+    """What rank 0 decides, on all ranks of a group; an exception on rank 0 is raised on all.
+
+    Args:
+        dist: `torch.distributed`, which only its caller imports.
+        group: a process group of the world, on gloo.
+    """
+    answer: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if dist.get_rank() == 0:
+        try:
+            answer = [(decide(), None)]
+        except Exception as error:
+            answer = [(None, _portable(error))]
+    dist.broadcast_object_list(answer, src=0, group=group)
+    value, failure = answer[0]
+    if failure is not None:
+        raise failure
+    return value  # type: ignore[return-value]
+
+
+def check_share(bundle: Bundle, mine: Sequence[FileEntry]) -> tuple[list[str], OSError | None]:
+    """What is wrong with one rank's share of a bundle's files, and the fault of the system that
+    kept them from being read.
+
+    A rank that raises here would leave the others waiting for its part.
+    """
+    try:
+        return check_files(bundle.path, mine), None
+    except OSError as error:
+        return [], error
 
 
 def _portable(error: Exception) -> Exception:

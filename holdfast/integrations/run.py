@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from holdfast.bundle import Bundle, BundleWriter, check_files, commit_directory, verify
+from holdfast.bundle import Bundle, BundleWriter, commit_directory, verify
 from holdfast.cleanup import Cleanup
 from holdfast.defaults import KEEP
 from holdfast.errors import ExitCode, HoldfastError, InvalidBundle, RecoveryStopped, UsageError
-from holdfast.integrations.ranks import Ranks
+from holdfast.integrations.ranks import Ranks, check_share
 from holdfast.integrations.stop import StopSignal
 from holdfast.labels import is_healthy
 from holdfast.manifest import FileEntry
@@ -245,7 +245,7 @@ class Run:
 
     def _newest_valid(self) -> Bundle | None:
         while bundle := self.ranks.from_first(self._newest_complete):
-            found = self.ranks.gather(_check(bundle, self._mine(bundle.manifest.files)))
+            found = self.ranks.gather(check_share(bundle, self._mine(bundle.manifest.files)))
             faults = [fault for _, fault in found if fault]
             problems = [problem for of_rank, _ in found for problem in of_rank]
             if not faults and not problems:
@@ -311,17 +311,6 @@ def exit_codes() -> Iterator[None]:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _check(bundle: Bundle, mine: Sequence[FileEntry]) -> tuple[list[str], OSError | None]:
-    """What is wrong with these files, and the fault of the system that kept them from being read.
-
-    A rank that raises here would leave the others waiting for its part.
-    """
-    try:
-        return check_files(bundle.path, mine), None
-    except OSError as error:
-        return [], error
 
 
 def _problem_of(work: Callable[[], object]) -> str | None:

@@ -10,6 +10,7 @@ from holdfast.bundle import Bundle
 from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs, play
 from tests.holdfast.integrations.lab import Window
+from tests.holdfast.integrations.trainings import stopped_in
 
 pytestmark = needs("accelerate")
 
@@ -17,12 +18,6 @@ pytestmark = needs("accelerate")
 @pytest.fixture(scope="module")
 def lab() -> Any:
     return importlib.import_module("tests.holdfast.integrations.lab_accelerate")
-
-
-def stopped_in(lab: Any, folder: Path, step: int, **settings: Any) -> None:
-    with pytest.raises(SystemExit) as end:
-        lab.train(folder, True, Window(), signal_in=step, **settings)
-    assert end.value.code == 75
 
 
 def bundles(folder: Path) -> list[Bundle]:

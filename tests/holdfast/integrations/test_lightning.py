@@ -3,7 +3,6 @@
 import importlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from holdfast.bundle import Bundle
 from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs, play
 from tests.holdfast.integrations.lab import Window
+from tests.holdfast.integrations.trainings import on_two_ranks, stopped_in
 
 pytestmark = needs("lightning")
 
@@ -29,12 +29,6 @@ def undisturbed(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         return lab.train(tmp_path_factory.mktemp("undisturbed"), False, Window(), **settings)
 
     return train
-
-
-def stopped_in(lab: Any, folder: Path, step: int, **settings: Any) -> None:
-    with pytest.raises(SystemExit) as end:
-        lab.train(folder, True, Window(), signal_in=step, **settings)
-    assert end.value.code == 75
 
 
 def bundles(folder: Path) -> list[Bundle]:
@@ -141,36 +135,8 @@ print("END", lab.train(folder, True, Window(), signal_in=term, devices=2, strate
 """
 
 
-def on_two_ranks(folder: Path, port: int, terminated: int = 0) -> list[tuple[int, str]]:
-    """Train on two ranks; rank 1 alone gets SIGTERM in step `terminated`: exit codes, ends."""
-    ranks = []
-    for rank in (0, 1):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "TORCHELASTIC_RUN_ID": "lab",
-        }
-        term = terminated if rank == 1 else 0
-        command = [sys.executable, "-c", RANK, str(folder), str(term)]
-        ranks.append(
-            subprocess.Popen(
-                command,
-                env=environment,
-                cwd=Path(__file__).parents[3],
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
-    ended = []
-    for rank in ranks:
-        out, errors = rank.communicate(timeout=240)
-        lines = [line for line in out.splitlines() if line.startswith("END")]
-        ended.append((rank.returncode, lines[0] if lines else errors[-500:]))
-    return ended
+def two_ranks(folder: Path, port: int, terminated: int = 0) -> list[tuple[int, str]]:
+    return on_two_ranks(RANK, folder, port, terminated, TORCHELASTIC_RUN_ID="lab")
 
 
 @pytest.mark.slow
@@ -179,12 +145,12 @@ def test_sigterm_to_rank_1_alone_saves_both_and_the_resume_is_bit_identical(
 ) -> None:
     """With stock Lightning both ranks hang."""
     (other := tmp_path_factory.mktemp("undisturbed")).joinpath("volume").mkdir()
-    undisturbed = on_two_ranks(other, free_port())
+    undisturbed = two_ranks(other, free_port())
     assert [code for code, _ in undisturbed] == [0, 0], undisturbed
 
-    stopped = on_two_ranks(folder, free_port(), terminated=2)
+    stopped = two_ranks(folder, free_port(), terminated=2)
     assert [code for code, _ in stopped] == [75, 75], stopped
     files = {entry.path for entry in bundles(folder)[0].manifest.files}
     assert files == {"checkpoint", "generators-now-0.pt", "generators-now-1.pt"}
 
-    assert on_two_ranks(folder, free_port()) == undisturbed
+    assert two_ranks(folder, free_port()) == undisturbed

@@ -1,9 +1,6 @@
 """Hugging Face's Trainer, real and small: what a resume gives, and what a kill leaves."""
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from holdfast.bundle import verify
 from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs, play
 from tests.holdfast.integrations.lab import Window
+from tests.holdfast.integrations.trainings import on_two_ranks, stopped_in
 
 pytestmark = needs("transformers")
 
@@ -25,12 +23,6 @@ def lab() -> Any:
 @pytest.fixture(scope="module")
 def undisturbed(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     return lab.train(tmp_path_factory.mktemp("undisturbed"), False, Window())
-
-
-def stopped_in(lab: Any, folder: Path, step: int, **changed: Any) -> None:
-    with pytest.raises(SystemExit) as end:
-        lab.train(folder, True, Window(), signal_in=step, **changed)
-    assert end.value.code == 75
 
 
 def steps(folder: Path) -> list[int | None]:
@@ -160,35 +152,8 @@ print("END", lab.train(Path(sys.argv[1]), True, Window(), signal_in=term))
 """
 
 
-def on_two_ranks(folder: Path, port: int, terminated: int = 0) -> list[tuple[int, str]]:
-    """Train on two ranks; rank 1 alone gets SIGTERM in step `terminated`: exit codes, ends."""
-    ranks = []
-    for rank in (0, 1):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        term = terminated if rank == 1 else 0
-        command = [sys.executable, "-c", RANK, str(folder), str(term)]
-        ranks.append(
-            subprocess.Popen(
-                command,
-                env=environment,
-                cwd=Path(__file__).parents[3],
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
-    ended = []
-    for rank in ranks:
-        out, errors = rank.communicate(timeout=240)
-        lines = [line for line in out.splitlines() if line.startswith("END")]
-        ended.append((rank.returncode, lines[0] if lines else errors[-500:]))
-    return ended
+def two_ranks(folder: Path, port: int, terminated: int = 0) -> list[tuple[int, str]]:
+    return on_two_ranks(RANK, folder, port, terminated)
 
 
 @pytest.mark.slow
@@ -196,12 +161,12 @@ def test_sigterm_to_one_of_two_ranks_saves_both_and_the_resume_is_bit_identical(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Any
 ) -> None:
     (other := tmp_path_factory.mktemp("undisturbed")).joinpath("volume").mkdir()
-    undisturbed = on_two_ranks(other, free_port())
+    undisturbed = two_ranks(other, free_port())
 
-    stopped = on_two_ranks(folder, free_port(), terminated=2)
+    stopped = two_ranks(folder, free_port(), terminated=2)
     assert [code for code, _ in stopped] == [75, 75], stopped
     files = {entry.path for entry in bundles(folder)[0].manifest.files}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= files
 
-    assert on_two_ranks(folder, free_port()) == undisturbed
+    assert two_ranks(folder, free_port()) == undisturbed
     assert [code for code, _ in undisturbed] == [0, 0]

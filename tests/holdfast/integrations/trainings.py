@@ -1,0 +1,53 @@
+"""What the tests of each framework do with its lab: stop a training, and train on two ranks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.holdfast.integrations.lab import Window
+
+
+def stopped_in(lab: Any, folder: Path, step: int, **settings: Any) -> None:
+    """Train until SIGTERM in this step, which must end with 75."""
+    with pytest.raises(SystemExit) as end:
+        lab.train(folder, True, Window(), signal_in=step, **settings)
+    assert end.value.code == 75
+
+
+def on_two_ranks(
+    script: str, folder: Path, port: int, terminated: int = 0, **environment: str
+) -> list[tuple[int, str]]:
+    """Run a script (FOLDER STEP) on two ranks; rank 1 alone gets SIGTERM in step `terminated`.
+
+    Returns each rank's exit code, with its line that begins with END or else its last words.
+    """
+    ranks = []
+    for rank in (0, 1):
+        ours = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        term = terminated if rank == 1 else 0
+        ranks.append(
+            subprocess.Popen(
+                [sys.executable, "-c", script, str(folder), str(term)],
+                env=os.environ | ours | environment,
+                cwd=Path(__file__).parents[3],
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+    ended = []
+    for rank in ranks:
+        out, errors = rank.communicate(timeout=240)
+        lines = [line for line in out.splitlines() if line.startswith("END")]
+        ended.append((rank.returncode, lines[0] if lines else errors[-500:]))
+    return ended
