@@ -5,7 +5,8 @@ gets its name. The full form is `name[@N]=action[,name[@N]=action…]`: the acti
 time (default 1) that this process reaches the point. Actions:
 
 - `kill`: SIGKILL, as from the kernel's out-of-memory killer
-- `hold:PATH`: create the file PATH, which holds the process ID, then wait to be killed
+- `hold:PATH`: create the file PATH, which holds the process ID, then wait to be killed, or until
+  someone removes the file: a step that takes as long as a test wants
 - `raise`: OSError EIO, as from a failing disk
 - `enospc`: OSError ENOSPC, as from a full disk
 
@@ -15,6 +16,7 @@ When the variable is unset, a failpoint costs one lookup in the environment.
 import errno
 import os
 import signal
+import time
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +69,7 @@ FAILPOINTS: frozenset[str] = frozenset(
     }
 )
 
+_LOOK_SECONDS = 0.05
 _passed: Counter[str] = Counter()
 
 
@@ -113,8 +116,8 @@ def _act(name: str, action: str) -> None:
             draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
             draft.write_text(f"{os.getpid()}\n")
             draft.replace(path)
-            while True:
-                signal.pause()
+            while path.exists():
+                time.sleep(_LOOK_SECONDS)
         case "enospc", _, _:
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (failpoint {name})")
         case _:

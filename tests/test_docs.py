@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from holdfast import __version__
 from testkit.factories import of_stack
+from tests.e2e import recovery
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[a-z]*/*.md")])
@@ -85,7 +86,7 @@ def test_every_room_of_the_code_is_on_the_page_of_the_architecture() -> None:
     assert not unnamed, f"docs/architecture.md lacks {sorted(unnamed)}"
 
 
-@pytest.mark.parametrize("page", ["features", "faults"])
+@pytest.mark.parametrize("page", ["features", "faults", "recovery"])
 def test_every_test_that_a_table_of_tests_names_exists(page: str) -> None:
     missing = []
     for file, name in _TEST.findall((ROOT / f"docs/{page}.md").read_text()):
@@ -93,6 +94,30 @@ def test_every_test_that_a_table_of_tests_names_exists(page: str) -> None:
         if not path.is_file() or (name and f"def {name}(" not in path.read_text()):
             missing.append(f"{file}::{name}" if name else file)
     assert not missing
+
+
+def test_every_row_of_the_recovery_times_names_the_e2e_test_that_measured_it() -> None:
+    table = (ROOT / "docs/recovery.md").read_text().partition(recovery.HEADER)[2]
+    rows = [line for line in table.splitlines()[2:] if line]
+
+    assert not [row for row in rows if not re.search(r"`e2e/test_\w+\.py::test_\w+`", row)]
+
+
+def test_a_new_time_replaces_the_one_of_the_same_event_and_a_new_event_comes_last(
+    tmp_path: Path,
+) -> None:
+    page = tmp_path / "recovery.md"
+    page.write_text(
+        f"# Times\n\n{recovery.HEADER}\n|---|---|---|---|---|\n| a | old |\n| b | 1 |\n"
+    )
+
+    recovery.write(page, [recovery.Row(event, f"e2e/test_{event}.py::test_it", "3 steps", 7.2)
+                          for event in ("a", "c")])  # fmt: skip
+
+    _, _, _, _, a, b, c = page.read_text().splitlines()
+    assert a.startswith("| a | 3 steps | 7 s | `e2e/test_a.py::test_it` | 20")
+    assert b == "| b | 1 |"
+    assert c.startswith("| c | ")
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/eks.md", "docs/sandbox.md"])

@@ -1,5 +1,6 @@
 """The stack on a real cluster, deployed once by the real engine, with its store on S3."""
 
+import os
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from cluster import s3
 from cluster.engine import Engine
 from cluster.places import PROJECT
-from tests.e2e import kube
+from tests.e2e import kube, recovery
 
 #: The stand-in for Kanister's chart.
 CHART = PROJECT / "cluster" / "chart" / "kanister-operator"
@@ -94,10 +95,12 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if kube.TIMES:
+    if recovery.ROWS:
         terminalreporter.section("recovery times")
-        for what, seconds in kube.TIMES.items():
-            terminalreporter.write_line(f"| {what} | {seconds:.1f} s |")
+        for row in recovery.ROWS:
+            terminalreporter.write_line(str(row))
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        recovery.write(recovery.PAGE, recovery.ROWS)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 from cluster.engine import kubeconfig
 from cluster.places import PROJECT, tools_first
+from tests.e2e import recovery
 
 NAMESPACE = "training"
 KANISTER = "kanister"
 TRAINER = "app.kubernetes.io/component=trainer"
-#: What happened and how long it took, in seconds, in the order of the tests.
-TIMES: dict[str, float] = {}
 _POLL_SECONDS = 0.3
 T = TypeVar("T")
 
@@ -81,11 +80,13 @@ def wait(what: str, condition: Callable[[], T | None], seconds: float = 120) -> 
 
 
 @contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Note how long something took, for docs/recovery.md."""
+def timed(event: str, lost: str = "nothing") -> Iterator[recovery.Row]:
+    """Note for docs/recovery.md what happened, what was lost and how long it took until training
+    went on. What was lost may be said at the end: `row.lost = "20 steps"`."""
+    row = recovery.begin(event, lost)
     began = time.monotonic()
-    yield
-    TIMES[what] = time.monotonic() - began
+    yield row
+    row.seconds = time.monotonic() - began
 
 
 def explanation() -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,17 @@ def test_hold_announces_itself_and_waits_to_be_killed(tmp_path):
         process.kill()
         output, _ = process.communicate()
     assert output == b""
+
+
+def test_hold_goes_on_when_its_file_is_removed(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    monkeypatch.setenv("HOLDFAST_FAILPOINT", f"commit.before-rename=hold:{here}")
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(failpoint, "commit.before-rename")
+        while not here.exists():
+            assert not held.done()
+        here.unlink()
+        assert held.result(timeout=10) is None
 
 
 def _names_in(*packages: str) -> set[str]:
