@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ def main() -> None:
     for name in ("restic", "rclone", "openssl"):
         if not peers.program(name):
             say(f"{name} is not installed: its rows are left out")
+    # as pip does when it installs: else each start may compile (PYTHONDONTWRITEBYTECODE)
+    compileall.compile_dir(ROOT / "holdfast", quiet=1)
     size, runs = options.size, options.runs
     questions: dict[str, Callable[[Path], list[Table]]] = {
         "push": lambda work: transfer.push_question(work, runs, size, options.files),
