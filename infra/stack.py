@@ -31,6 +31,7 @@ from infra.kubernetes.training import Training, WorkloadNamespace
 from infra.names import PIPELINE, TRACKING_CLIENT, Project, backup_account, volume_name
 from infra.options import after
 from infra.platform import Platform, on_kubernetes
+from infra.protected import ProtectedServer, protected_server
 from infra.settings import (
     Application,
     EksStack,
@@ -60,6 +61,8 @@ class Outputs:
     namespaces: dict[str, str] | None = None
     tracking_url: str | None = None
     tracking_service: pulumi.Output[str] | None = None
+    pipeline_namespace: str | None = None
+    """Where the pipeline's backups run."""
     platform: dict[str, pulumi.Input[Any]] = field(default_factory=dict)
     """What the target adds, by name: on EKS the kubeconfig, the cluster's name and more."""
 
@@ -97,7 +100,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         task_placement(settings.trainings.values(), settings.training_groups().values()),
         accounts,
         stack,
-        tracking=settings.pipeline.protected,
+        tracking=protected_server(settings.pipeline),
     )
     directories = _prepared_directories(settings, platform, cluster, stack)
     prepared = after(stack, *directories)
@@ -173,14 +176,16 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
                 store_objects,
                 after(ready, kanister, access),
             )
-    if pipeline is not None and settings.pipeline.protected is not None:
+    if pipeline is not None and pipeline.protected is not None:
         environment = pipeline_environment(
-            settings.pipeline, settings.pipeline.protected, store, settings.kanister.namespace
+            settings.pipeline.backup, pipeline.protected, store, settings.kanister.namespace
         )
         protections[PIPELINE] = _pipeline_backup(
-            settings, pipeline, pods, environment, guarded_pipeline(), kanister
+            settings, pipeline, pipeline.protected, pods, environment, kanister
         )
     outputs = _outputs(settings, volumes, trainings, servers, protections)
+    if pipeline is not None and pipeline.protected is not None:
+        outputs = replace(outputs, pipeline_namespace=pipeline.protected.namespace)
     if tracking is not None:
         outputs = replace(
             outputs, tracking_url=tracking.url, tracking_service=tracking.service_name
@@ -221,8 +226,8 @@ def _accounts(settings: Settings) -> dict[str, Guarded]:
         f"{workload.namespace}.{backup_account(name)}": guarded(name, workload)
         for name, workload in settings.workloads.items()
     }
-    if (tracking := settings.pipeline.protected) is not None:
-        accounts[f"{tracking.namespace}.{backup_account(PIPELINE)}"] = guarded_pipeline()
+    if (server := protected_server(settings.pipeline)) is not None:
+        accounts[f"{server.namespace}.{backup_account(PIPELINE)}"] = guarded_pipeline(server)
     return accounts
 
 
@@ -279,7 +284,10 @@ def _store_volume(
 class _Pipeline:
     """The tracking server, and what its backups stand on."""
 
-    server: TrackingServer
+    server: TrackingServer | None
+    """The stack's own; None where someone else installed it."""
+    protected: ProtectedServer | None
+    """What is backed up; None: nothing is."""
     ready: Options
     """Waits for the namespace and for the claims in it."""
     store: list[ClaimedVolume]
@@ -294,52 +302,54 @@ def _pipeline(
     opts: Options,
 ) -> _Pipeline | None:
     """The experiment tracking, with its volumes; None where the stack has none."""
-    tracking = settings.pipeline.tracking
-    if tracking is None:
+    tracking, protected = settings.pipeline.tracking, protected_server(settings.pipeline)
+    namespace = tracking.namespace if tracking is not None else None
+    if protected is not None:
+        namespace = protected.namespace
+    if namespace is None:
         return None
     volumes = [
         ClaimedVolume(
             f"tracking-{volume.name}",
             volume,
-            tracking.namespace,
+            namespace,
             cluster,
             opts,
             source=platform.sources.get(volume.claim),
         )
-        for _, volume in tracking.volumes()
+        for _, volume in (tracking.volumes() if tracking is not None else ())
     ]
-    protected = settings.pipeline.protected is not None
-    store = _store_volume(settings, tracking.namespace, cluster, opts) if protected else []
-    here = _in_namespace(tracking.namespace, settings, [*store, *volumes], opts)
-    claims = [each for volume in volumes for each in volume.objects]
-    server = TrackingServer(
-        "tracking", tracking, settings.run_as, homes, claims, after(here, *volumes)
-    )
-    return _Pipeline(server, after(here, *volumes, *store), store)
+    store = _store_volume(settings, namespace, cluster, opts) if protected is not None else []
+    here = _in_namespace(namespace, settings, [*store, *volumes], opts)
+    server = None
+    if tracking is not None:
+        claims = [each for volume in volumes for each in volume.objects]
+        server = TrackingServer(
+            "tracking", tracking, settings.run_as, homes, claims, after(here, *volumes)
+        )
+    return _Pipeline(server, protected, after(here, *volumes, *store), store)
 
 
 def _pipeline_backup(
     settings: Settings,
     pipeline: _Pipeline,
+    server: ProtectedServer,
     pods: PodSettings,
     environment: Mapping[str, str],
-    what: Guarded,
     kanister: Kanister,
 ) -> Protection:
     """The schedule that makes one snapshot of database and artifacts, and what Kanister may do."""
-    namespace = settings.kanister.namespace
-    tracking = settings.pipeline.protected
-    assert tracking is not None
+    namespace, what = settings.kanister.namespace, guarded_pipeline(server)
     access = KanisterAccess(
-        "pipeline-kanister", tracking.namespace, namespace, [what], pipeline.ready
+        "pipeline-kanister", server.namespace, namespace, [what], pipeline.ready
     )
     configuration = PipelineConfiguration(
-        "pipeline", tracking, pods.store, environment, pipeline.ready
+        "pipeline", server, pods.store, environment, pipeline.ready
     )
     claims = [each for volume in pipeline.store for each in volume.objects]
     return Protection(
         PIPELINE,
-        tracking.namespace,
+        server.namespace,
         settings.pipeline.backup,
         what,
         pods,

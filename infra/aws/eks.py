@@ -17,7 +17,7 @@ from infra.aws.nodes.devices import Devices
 from infra.aws.nodes.karpenter import ElasticNodes, KarpenterAccess
 from infra.aws.nodes.node_groups import ManagedNodes, NodeRole
 from infra.aws.security_groups import SecurityGroups
-from infra.aws.storage.artifacts import ArtifactStore
+from infra.aws.storage.artifacts import ArtifactStore, Rights, place_of
 from infra.aws.storage.backup_store import Bucket, StoreAccess
 from infra.aws.storage.file_systems import Disk, ElasticFileSystem, Lustre
 from infra.aws.storage.pipeline_access import PipelineAccess
@@ -28,7 +28,8 @@ from infra.manifests import Manifest
 from infra.names import Project
 from infra.options import after
 from infra.platform import CONFIG_MAPS_IN_PLACE, Platform
-from infra.settings import NfsVolume, Volume
+from infra.protected import protected_server
+from infra.settings import ExistingStore, NfsVolume, Volume
 from infra.settings.eks import EksStack
 from infra.settings.network import PRIVATE
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
@@ -118,7 +119,7 @@ def build(settings: EksStack, project: Project) -> Platform:
         ]
     artifacts = _artifacts(settings, keys, after(in_aws, cluster, first))
     ready += [artifacts] if artifacts is not None else []
-    protected = settings.pipeline.protected
+    protected = protected_server(settings.pipeline)
     if protected is not None and settings.deploys:
         ready.append(
             PipelineAccess(
@@ -127,7 +128,7 @@ def build(settings: EksStack, project: Project) -> Platform:
                 settings.cluster.name,
                 settings.aws,
                 place,
-                artifacts.rights if artifacts is not None else None,
+                _rights_on_artifacts(settings, artifacts),
                 after(in_aws, cluster, first),
             )
         )
@@ -305,8 +306,7 @@ def _artifacts(settings: EksStack, keys: Keys, opts: Options) -> ArtifactStore |
     tracking = settings.pipeline.tracking
     if tracking is None or tracking.artifacts.volume is not None:
         return None
-    existing = tracking.artifacts.existing
-    if existing is not None and (existing.endpoint or existing.credentials_secret):
+    if not _decided_by_iam(tracking.artifacts.existing):
         return None
     return ArtifactStore(
         "artifacts",
@@ -317,6 +317,24 @@ def _artifacts(settings: EksStack, keys: Keys, opts: Options) -> ArtifactStore |
         opts,
         keep=settings.keeps_data,
     )
+
+
+def _decided_by_iam(bucket: ExistingStore | None) -> bool:
+    """Whether the pods' identity reaches a bucket; one that the stack makes, it does."""
+    return bucket is None or not (bucket.endpoint or bucket.credentials_secret)
+
+
+def _rights_on_artifacts(
+    settings: EksStack, made: ArtifactStore | None
+) -> pulumi.Input[Rights] | None:
+    """What backups and restores need where the artifacts are; None: IAM does not decide."""
+    if made is not None:
+        return made.rights
+    server = settings.pipeline.existing
+    bucket = server.artifacts.bucket if server is not None else None
+    if bucket is None or not _decided_by_iam(bucket):
+        return None
+    return Rights(place_of(bucket, settings.aws), shared=True)
 
 
 def _store(

@@ -14,21 +14,18 @@ from infra.names import (
     PIPELINE_STATE,
     STORE_MOUNT,
     TRACKING,
-    TRACKING_DATABASE,
     WORK_MOUNT,
     Project,
 )
+from infra.protected import ProtectedServer
 from infra.settings import (
     AnyWorkload,
     Application,
     BackupStore,
-    Pipeline,
     Schedule,
-    Tracking,
     Workload,
 )
 from infra.settings.node_groups import TrainingNodes
-from infra.settings.pipeline import PostgresServer
 
 DECISION = f"{WORK_MOUNT}/decision.json"
 METRICS = f"{WORK_MOUNT}/metrics.jsonl"
@@ -111,48 +108,35 @@ def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
 
 
 def pipeline_environment(
-    pipeline: Pipeline, tracking: Tracking, store: Mapping[str, str], kanister_namespace: str
+    backup: Schedule, server: ProtectedServer, store: Mapping[str, str], kanister_namespace: str
 ) -> dict[str, str]:
     """The ConfigMap of the pipeline: where its database and artifacts are, and how they are kept.
     Artifacts on a volume are named in the containers that mount it."""
-    artifacts = tracking.artifacts
     reach = {}
-    if artifacts.url is not None:
-        reach["HOLDFAST_ARTIFACTS"] = artifacts.url
-    if artifacts.existing is not None and artifacts.existing.endpoint is not None:
-        reach["AWS_ENDPOINT_URL"] = artifacts.existing.endpoint
-        if artifacts.existing.endpoint.startswith("http://"):
+    if server.url is not None:
+        reach["HOLDFAST_ARTIFACTS"] = server.url
+    if server.bucket is not None and server.bucket.endpoint is not None:
+        reach["AWS_ENDPOINT_URL"] = server.bucket.endpoint
+        if server.bucket.endpoint.startswith("http://"):
             reach["AWS_ALLOW_HTTP"] = "true"
-    if artifacts.existing is not None and artifacts.existing.region is not None:
-        reach["AWS_REGION"] = artifacts.existing.region
+    if server.bucket is not None and server.bucket.region is not None:
+        reach["AWS_REGION"] = server.bucket.region
+    if server.mlflow_version is not None:
+        reach["HOLDFAST_MLFLOW_VERSION"] = server.mlflow_version
     return {
         **reach,
         **store,
-        **connection(tracking),
+        **server.database,
         "HOLDFAST_WORKLOAD": PIPELINE,
+        # The same for every server, so that one can take up the snapshots of another.
         "HOLDFAST_RUN": TRACKING,
-        **schedule_environment(pipeline.backup),
+        **schedule_environment(backup),
         "HOLDFAST_KANISTER_NAMESPACE": kanister_namespace,
-        "HOLDFAST_NAMESPACE": tracking.namespace,
+        "HOLDFAST_NAMESPACE": server.namespace,
         "HOLDFAST_CONFIGURATION": PIPELINE_CONFIGURATION,
         "HOLDFAST_BLUEPRINT": PIPELINE_STATE,
-        "HOLDFAST_DEPLOYMENT": TRACKING,
-        "HOLDFAST_TIMEOUT": str(pipeline.backup.backup_timeout),
-    }
-
-
-def connection(tracking: Tracking) -> dict[str, str]:
-    """Where the tracking database is, as libpq reads it from the environment."""
-    database = tracking.database
-    if isinstance(database, PostgresServer):
-        return {"PGHOST": TRACKING_DATABASE, "PGPORT": "5432", "PGDATABASE": "mlflow"}
-    return {
-        "PGHOST": database.host,
-        "PGPORT": str(database.port),
-        "PGDATABASE": database.name,
-        "PGSSLMODE": database.tls,
-        # The certificates that the image trusts; libpq would look into the home directory.
-        **({"PGSSLROOTCERT": "system"} if database.tls == "verify-full" else {}),
+        "HOLDFAST_DEPLOYMENT": server.deployment,
+        "HOLDFAST_TIMEOUT": str(backup.backup_timeout),
     }
 
 

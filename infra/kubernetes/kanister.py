@@ -7,21 +7,19 @@ from dataclasses import asdict, dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.kubernetes.pods import PodSettings, env, user, with_store
-from infra.kubernetes.tracking import ARTIFACTS_MOUNT, login
+from infra.kubernetes.pipeline import pipeline_task
+from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
 from infra.names import (
     APPLICATIONS,
     BLUEPRINT,
-    CLAIM_LABEL,
     PIPELINE_CONFIGURATION,
     PIPELINE_RESTORER,
     PIPELINE_STATE,
-    TRACKING,
     task_account,
 )
-from infra.settings import AnyWorkload, Application, KanisterSettings, Tracking
-from infra.settings.pipeline import ExistingDatabase
+from infra.protected import ProtectedServer
+from infra.settings import AnyWorkload, Application, KanisterSettings
 
 #: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
 #: that Pulumi makes up would break every RoleBinding.
@@ -32,8 +30,6 @@ OPERATOR_ACCOUNT = f"{RELEASE}-kanister-operator"
 READS_ONLY = {"stage"}
 #: Blueprint phases that do not touch the store at all.
 NO_STORE = {"switch"}
-#: Phases of the pipeline's Blueprint that touch the artifacts themselves; only `pull` writes them.
-ON_ARTIFACTS = {"push", "pull", "compare"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def guarded(name: str, workload: AnyWorkload) -> Guarded:
     )
 
 
-def guarded_pipeline() -> Guarded:
+def guarded_pipeline(server: ProtectedServer) -> Guarded:
     """What the pipeline's backup account may ask for: actions on its ConfigMap."""
     return Guarded(
         blueprint=PIPELINE_STATE,
@@ -79,7 +75,7 @@ def guarded_pipeline() -> Guarded:
         task=PIPELINE_CONFIGURATION,
         restorer=PIPELINE_RESTORER,
         owner="deployment",
-        paused=TRACKING,
+        paused=server.deployment,
     )
 
 
@@ -99,7 +95,7 @@ class Kanister(pulumi.ComponentResource):
         accounts: Mapping[str, Guarded],
         opts: pulumi.ResourceOptions,
         *,
-        tracking: Tracking | None = None,
+        tracking: ProtectedServer | None = None,
     ) -> None:
         """
         Args:
@@ -268,7 +264,7 @@ def blueprint(
     namespace: str,
     pods: PodSettings,
     placement: Manifest,
-    tracking: Tracking | None = None,
+    tracking: ProtectedServer | None = None,
 ) -> Manifest:
     """A Blueprint for this stack: image, user and store as data in every KubeTask."""
     document = merge(load(name, BLUEPRINTS), {"metadata": {"namespace": namespace}})
@@ -277,7 +273,7 @@ def blueprint(
             if phase["func"] != "KubeTask":
                 continue
             if name == PIPELINE_STATE and tracking is not None:
-                phase["args"] = _pipeline_task(phase["name"], phase["args"], pods, tracking)
+                phase["args"] = pipeline_task(phase["name"], phase["args"], pods, tracking)
             else:
                 phase["args"] = _task(phase["name"], phase["args"], pods, placement)
     return document
@@ -288,51 +284,3 @@ def _task(phase: str, arguments: Manifest, pods: PodSettings, placement: Manifes
     if phase not in NO_STORE:
         pod = with_store(pod, pods.store, {"container": phase in READS_ONLY})
     return {**arguments, "image": pods.images.tools, "podOverride": pod}
-
-
-def _pipeline_task(
-    phase: str, arguments: Manifest, pods: PodSettings, tracking: Tracking
-) -> Manifest:
-    """A task that reaches the database, and the artifacts on their volume or in their bucket."""
-    pod = merge(arguments["podOverride"], user(pods.run_as))
-    change: Manifest = {"name": "container"}
-    if isinstance(tracking.database, ExistingDatabase):
-        change["env"] = login(tracking.database.secret)
-    labels: Manifest = {}
-    volume = tracking.artifacts.volume
-    if volume is not None and phase in ON_ARTIFACTS:
-        reads = phase != "pull"
-        mount = {"name": "artifacts", "mountPath": ARTIFACTS_MOUNT, "readOnly": reads}
-        change["volumeMounts"] = [mount]
-        change["env"] = [
-            *change.get("env", []),
-            *env({"HOLDFAST_ARTIFACTS": ARTIFACTS_MOUNT}),
-        ]
-        claim = {"claimName": volume.claim, "readOnly": reads}
-        labels = {CLAIM_LABEL: volume.claim}
-        # Beside the server, or anywhere when the only pod with this label is the task itself.
-        term = {
-            "topologyKey": "kubernetes.io/hostname",
-            "labelSelector": {"matchLabels": labels},
-        }
-        beside = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
-        pod = merge(
-            pod,
-            {
-                "affinity": {"podAffinity": beside},
-                "volumes": [{"name": "artifacts", "persistentVolumeClaim": claim}],
-            },
-        )
-    bucket = tracking.artifacts.existing
-    if bucket is not None and bucket.credentials_secret is not None and pods.store.existing is None:
-        (container,) = pod["containers"]
-        secret = {"secretRef": {"name": bucket.credentials_secret}}
-        change["envFrom"] = [*container["envFrom"], secret]
-    pod = merge(pod, {"containers": [change]})
-    pod = with_store(pod, pods.store, {"container": phase == "pull"})
-    return {
-        **arguments,
-        "image": tracking.image,
-        "podLabels": merge(arguments["podLabels"], labels),
-        "podOverride": pod,
-    }

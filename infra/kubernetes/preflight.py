@@ -60,6 +60,7 @@ def check(settings: Settings, cluster: Kubectl) -> None:
     problems = [
         *_namespaces(settings, cluster),
         *_bucket(settings, cluster),
+        *_existing_server(settings, cluster),
         *_let_go(settings, wanted, volumes),
     ]
     for each in wanted:
@@ -258,6 +259,36 @@ def _namespaces(settings: Settings, cluster: Kubectl) -> Iterator[str]:
                 f"namespace {name}: this stack made it and would now delete it, with {theirs}: "
                 "use a namespace of your own for existing claims, or move them first"
             )
+
+
+def _existing_server(settings: Settings, cluster: Kubectl) -> Iterator[str]:
+    """Whether the tracking server of someone else is there, with all that its tasks mount."""
+    server = settings.pipeline.existing
+    if server is None:
+        return
+    place, where = server.namespace, "pipeline.existing"
+    if not cluster.objects("namespace", names=[place]):
+        yield f"{where}.namespace: there is no namespace {place}: install the server first"
+        return
+    kinds = "deployments,persistentvolumeclaims,secrets"
+    there = {_without_group(name) for name in cluster.names(kinds, place)}
+    encryption = server.encryption
+    wanted = {
+        "deployment": ("Deployment", server.deployment),
+        "artifacts.claim": ("PersistentVolumeClaim", server.artifacts.claim),
+        "database.secret": ("Secret", server.database.secret),
+        "database.reader": ("Secret", server.database.reader),
+        "encryption.secret": ("Secret", encryption.secret if encryption is not None else None),
+    }
+    for key, (kind, name) in wanted.items():
+        if name is not None and f"{kind.lower()}/{name}" not in there:
+            yield f"{where}.{key}: there is no {kind} {name} in {place}: correct it, or make it"
+
+
+def _without_group(name: str) -> str:
+    """``deployment/mlflow`` of kubectl's ``deployment.apps/mlflow``."""
+    kind, _, own = name.partition("/")
+    return f"{kind.partition('.')[0]}/{own}"
 
 
 def _bucket(settings: Settings, cluster: Kubectl) -> Iterator[str]:

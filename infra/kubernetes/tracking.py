@@ -10,17 +10,16 @@ from typing import Any
 import pulumi
 import pulumi_random as random
 
-from infra.kubernetes.environment import connection
+from infra.kubernetes.pipeline import login
 from infra.kubernetes.pods import env, user
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
 from infra.names import CLAIM_LABEL, TRACKING, TRACKING_CLIENT, TRACKING_DATABASE, TRACKING_PORT
 from infra.options import after
+from infra.protected import ARTIFACTS_MOUNT, connection
 from infra.settings import Tracking
 from infra.settings.pipeline import ExistingDatabase, PostgresServer, TrackingResources
 
-#: Where the artifacts' volume appears in the server.
-ARTIFACTS_MOUNT = "/var/lib/mlflow/artifacts"
 #: Long enough that no one guesses one; letters and digits go through every shell and URL.
 PASSWORD_LENGTH = 32
 
@@ -224,14 +223,6 @@ def _server(tracking: Tracking, run_as: int, namespaces: list[str]) -> dict[str,
     objects["NetworkPolicy"] = merge(policy, {"spec": {"ingress": [{**rule, "from": peers}]}})
     objects["Deployment"] = deployment
     return objects
-
-
-def login(secret: str) -> list[dict[str, Any]]:
-    """User and password of someone else's database, from a Secret with those keys."""
-    return [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-        for variable, key in (("PGUSER", "username"), ("PGPASSWORD", "password"))
-    ]
 
 
 def _artifacts_environment(tracking: Tracking) -> list[Manifest]:

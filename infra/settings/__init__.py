@@ -23,7 +23,7 @@ from infra.settings.network_volumes import (
     IscsiVolume,
     NfsVolume,
 )
-from infra.settings.pipeline import Pipeline, PipelineBackup, Tracking
+from infra.settings.pipeline import ExistingServer, Pipeline, PipelineBackup, Tracking
 from infra.settings.problems import SettingsError, explain
 from infra.settings.stack import (
     EksAccess,
@@ -46,6 +46,7 @@ __all__ = [
     "EksAccess",
     "EksStack",
     "ExistingClaim",
+    "ExistingServer",
     "ExistingStore",
     "FsxLustreVolume",
     "HostPathVolume",

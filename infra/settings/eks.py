@@ -289,17 +289,17 @@ class EksStack(Settings):
         """They run on the system nodes, which lie in all zones."""
         for name, application in self.applications.items():
             self._must_follow_its_pod(f"workloads.{name}.volume", application.volume)
-        tracking = self.pipeline.tracking
-        if tracking is None:
-            return self
-        for where, volume in tracking.volumes():
-            self._must_follow_its_pod(f"pipeline.tracking.{where}", volume)
-        url = tracking.artifacts.url
-        if url is not None and url.split("/")[2] == self.backup_store.bucket:
-            raise ValueError(
-                f"pipeline.tracking.artifacts: {url} is in the backup store's bucket: use another, "
-                "so that a backup is not lost with its original"
-            )
+        if self.pipeline.tracking is not None:
+            for where, volume in self.pipeline.tracking.volumes():
+                self._must_follow_its_pod(f"pipeline.tracking.{where}", volume)
+        for which in ("tracking", "existing"):
+            server = getattr(self.pipeline, which)
+            url = server.artifacts.url if server is not None else None
+            if url is not None and url.split("/")[2] == self.backup_store.bucket:
+                raise ValueError(
+                    f"pipeline.{which}.artifacts: {url} is in the backup store's bucket: use "
+                    "another, so that a backup is not lost with its original"
+                )
         return self
 
     @model_validator(mode="after")

@@ -1,20 +1,20 @@
 """The pipeline around the training: experiment tracking by MLflow, on PostgreSQL.
 
 The database holds runs, metrics and the model registry; the artifact store holds files. Neither is
-of use without the other, so both are settings of one server.
+of use without the other, so both are settings of one server: the stack's own, or someone else's.
 """
 
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from infra.settings.bucket import CreatedStore
-from infra.settings.fields import Cpu, Cron, Image, Model, Name, Size
+from infra.settings.fields import AbsolutePath, Cpu, Cron, Image, Model, Name, Size
 from infra.settings.store import ExistingStore
 from infra.settings.volumes import Volume
-from infra.settings.workload import Schedule
+from infra.settings.workload import RESERVED_PATHS, Schedule
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
@@ -28,6 +28,11 @@ def _host(value: str) -> str:
 
 
 HostName = Annotated[str, AfterValidator(_host)]
+#: Labels of pods that someone else declares.
+Labels = dict[
+    Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=316)],
+    Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_length=63)],
+]
 
 
 class TrackingResources(Model):
@@ -53,11 +58,9 @@ class PostgresServer(Model):
     """CPU and memory."""
 
 
-class ExistingDatabase(Model):
-    """A PostgreSQL that is there already, such as RDS."""
+class DatabaseAddress(Model):
+    """Where a PostgreSQL is, and how it is reached."""
 
-    kind: Literal["existing"]
-    """Selects this kind."""
     host: HostName
     """Its host name or address."""
     port: int = Field(default=5432, ge=1, le=65535)
@@ -66,9 +69,16 @@ class ExistingDatabase(Model):
     """The database. It must exist, and belong to the user."""
     secret: Name
     """A Secret in the tracking server's namespace with the keys ``username`` and ``password``."""
-    tls: Literal["require", "verify-full"] = "verify-full"
+    tls: Literal["disable", "require", "verify-full"] = "verify-full"
     """``verify-full``: the server's certificate must be known to the image and name the host;
-    ``require``: any certificate will do."""
+    ``require``: any certificate will do; ``disable``: none, for a server in the same cluster."""
+
+
+class ExistingDatabase(DatabaseAddress):
+    """A PostgreSQL that is there already, such as RDS."""
+
+    kind: Literal["existing"]
+    """Selects this kind."""
 
 
 Database = Annotated[PostgresServer | ExistingDatabase, Field(discriminator="kind")]
@@ -104,6 +114,11 @@ class Artifacts(Model):
             return f"s3://{self.create.name}"
         return self.existing.url if self.existing is not None else None
 
+    @property
+    def bucket(self) -> ExistingStore | None:
+        """A bucket that was there before; None where they are elsewhere."""
+        return self.existing
+
 
 class Tracking(Model):
     """An MLflow server with basic authentication, its database and its artifacts."""
@@ -132,6 +147,88 @@ class Tracking(Model):
             yield "artifacts.volume", self.artifacts.volume
 
 
+class ProtectedDatabase(DatabaseAddress):
+    """The database of a server that someone else installed. ``secret`` is the login of its owner,
+    which a restore needs."""
+
+    reader: Name | None = None
+    """A Secret as ``secret``, with the login of a user that can only read: backups and checks use
+    it. Default: ``secret``."""
+    pods: Labels = Field(default_factory=dict)
+    """Labels of its pods, where network policies close them and they are in the same namespace: the
+    tasks are let in. Leave it out where none does: such a policy closes what no other one does."""
+
+
+class ProtectedArtifacts(Model):
+    """Where such a server keeps its files: a claim or a bucket."""
+
+    claim: Name | None = None
+    """The PersistentVolumeClaim in the server's namespace that they are on."""
+    path: AbsolutePath = "/var/lib/mlflow/artifacts"
+    """Of a claim: the directory of the artifacts as the server calls it, since links in its
+    database may name it."""
+    sub_path: str | None = Field(default=None, pattern=r"^[\w.-]+(/[\w.-]+)*$")
+    """Of a claim: where in it that directory is. Default: its root."""
+    bucket: ExistingStore | None = None
+    """The bucket that they are in."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ProtectedArtifacts":
+        if (self.claim is None) == (self.bucket is None):
+            given = "both are" if self.claim else "neither is"
+            raise ValueError(f"{given} given: give one of claim and bucket")
+        for path in RESERVED_PATHS:
+            if f"{self.path}/".startswith(f"{path}/") or path.startswith(f"{self.path}/"):
+                raise ValueError(
+                    f"path {self.path} overlaps {path}, which the tasks use: mount the claim "
+                    "elsewhere in the server, and say so here"
+                )
+        return self
+
+    @property
+    def url(self) -> str | None:
+        """The bucket's address; None where they are on a claim."""
+        return self.bucket.url if self.bucket is not None else None
+
+
+class SecretKey(Model):
+    """One value of a Secret in the server's namespace."""
+
+    secret: Name
+    """The Secret."""
+    key: str = Field(min_length=1, max_length=253, pattern=r"^[\w.-]+$")
+    """The key in it."""
+
+
+class ExistingServer(Model):
+    """An MLflow server that someone else installed. The stack makes and deletes nothing of it, and
+    backs it up and restores it as its own."""
+
+    namespace: Name
+    """Where it is. The stack adds the accounts, the schedule and the configuration of its
+    backups."""
+    deployment: Name
+    """Its Deployment, which a restore scales to zero and back."""
+    mlflow_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    """What it runs, such as ``3.17.2``: a snapshot says so, and a restore compares."""
+    image: Image = "holdfast-tracking:dev"
+    """What the tasks run: images/tracking. Its MLflow must know the server's schema, and its
+    PostgreSQL's client must not be older than the database."""
+    run_as: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """User and group id of the tasks: those of the server, where artifacts are on a claim. Default:
+    the stack's ``run_as``."""
+    pods: Labels = Field(default_factory=dict)
+    """Labels of its pods, where artifacts are on a claim that one node mounts at a time: the tasks
+    run beside them where there is room."""
+    database: ProtectedDatabase
+    """Where runs, metrics and models are registered."""
+    artifacts: ProtectedArtifacts
+    """Where their files are kept."""
+    encryption: SecretKey | None = None
+    """Where the server's MLFLOW_CRYPTO_KEK_PASSPHRASE is: a snapshot has a fingerprint of it.
+    Default: the server has none."""
+
+
 class PipelineBackup(Schedule):
     """When database and artifacts are backed up, as one snapshot."""
 
@@ -145,18 +242,36 @@ class Pipeline(Model):
     """What belongs to training besides the training itself."""
 
     tracking: Tracking | None = None
-    """Experiment tracking. Default: none."""
+    """Experiment tracking of the stack's own. Default: none."""
+    existing: ExistingServer | None = None
+    """Experiment tracking that is there already, to be protected. Default: none."""
     backup: PipelineBackup = PipelineBackup()
     """Its protection, where there is experiment tracking."""
 
+    @model_validator(mode="after")
+    def _one_server(self) -> "Pipeline":
+        if self.existing is None:
+            return self
+        if self.tracking is not None:
+            raise ValueError(
+                "tracking and existing are given: a stack protects one server: give one of them"
+            )
+        if not self.backup.enabled:
+            raise ValueError(
+                "backup.enabled: false leaves nothing to do with existing: leave existing out"
+            )
+        return self
+
     @property
-    def protected(self) -> Tracking | None:
+    def protected(self) -> Tracking | ExistingServer | None:
         """The tracking server that is backed up; None where there is none."""
-        return self.tracking if self.backup.enabled else None
+        return self.existing or (self.tracking if self.backup.enabled else None)
 
     def images(self) -> dict[str, str]:
         """Each image by the setting that names it."""
         tracking = self.tracking
+        if self.existing is not None:
+            return {"pipeline.existing.image": self.existing.image}
         if tracking is None:
             return {}
         found = {"pipeline.tracking.image": tracking.image}

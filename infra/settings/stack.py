@@ -143,20 +143,44 @@ class Settings(Model):
         return self
 
     @model_validator(mode="after")
+    def _the_existing_server_is_apart(self) -> "Settings":
+        server = self.pipeline.existing
+        if server is None:
+            return self
+        cluster = [each for each in SYSTEM_NAMESPACES if each != "default"]
+        if server.namespace in (*self.namespaces(), self.kanister.namespace, *cluster):
+            raise ValueError(
+                f"pipeline.existing.namespace: {server.namespace} is used by the stack or by the "
+                "cluster: give the workloads a namespace of their own, so that none of their pods "
+                "can use the server's accounts"
+            )
+        if server.run_as not in (None, self.run_as) and self.backup_store.volume is not None:
+            raise ValueError(
+                f"pipeline.existing.run_as: {server.run_as} cannot write to the store's volume, "
+                f"which belongs to {self.run_as}: use a bucket as backup_store, or one user for all"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_both_buckets(self) -> "Settings":
         """A task of the pipeline's reads one bucket and writes another, with one environment."""
-        tracking = self.pipeline.protected
-        if tracking is None or self.backup_store.volume or tracking.artifacts.volume:
+        server = self.pipeline.protected
+        if server is None or self.backup_store.volume or server.artifacts.url is None:
             return self
-        kind = "create" if tracking.artifacts.existing is None else "existing"
-        here = self._way_to(tracking.artifacts.existing)
+        if self.pipeline.existing is not None:
+            where = "existing.artifacts.bucket"
+        else:
+            where = "tracking.artifacts." + ("existing" if server.artifacts.bucket else "create")
+        here = self._way_to(server.artifacts.bucket)
         there = self._way_to(self.backup_store.existing)
+        remedy = "use one for both"
+        if self.pipeline.existing is None:
+            remedy += ", or say pipeline.backup.enabled: false"
         for key, mine in here.items():
             if mine != there[key]:
                 raise ValueError(
-                    f"pipeline.tracking.artifacts.{kind}.{key}: {mine} is not that of the backup "
-                    f"store, {there[key]}, and a backup reaches both at once: use one for both, or "
-                    "say pipeline.backup.enabled: false"
+                    f"pipeline.{where}.{key}: {mine} is not that of the backup store, "
+                    f"{there[key]}, and a backup reaches both at once: {remedy}"
                 )
         return self
 
@@ -203,7 +227,11 @@ class Settings(Model):
                 yield f"pipeline.tracking.{where}", self.pipeline.tracking.namespace, volume
 
     def makes_namespace(self, namespace: str) -> bool:
-        """Whether a namespace is the stack's: not one that holds a claim of someone else's."""
+        """Whether a namespace is the stack's: not one that holds a claim of someone else's, or the
+        tracking server of someone else."""
+        existing = self.pipeline.existing
+        if existing is not None and existing.namespace == namespace:
+            return False
         return not any(
             isinstance(volume, ExistingClaim) and scope in (namespace, "")
             for _, scope, volume in self.volumes()

@@ -9,6 +9,7 @@ from infra.aws.iam import Role, document, pod_trust
 from infra.aws.storage.backup_store import Bucket
 from infra.aws.storage.store_policy import Place, Statement, private_bucket_policy
 from infra.names import TRACKING
+from infra.settings import ExistingStore
 from infra.settings.eks import AwsSettings
 from infra.settings.pipeline import Tracking
 
@@ -62,6 +63,13 @@ class Rights:
         return statements
 
 
+def place_of(bucket: ExistingStore, cloud: AwsSettings) -> Place:
+    """Where a bucket is that was there already."""
+    name, _, prefix = bucket.url.removeprefix("s3://").partition("/")
+    region = bucket.region or cloud.region
+    return Place(cloud.partition, region, name, prefix, bucket.key_arn)
+
+
 class ArtifactStore(pulumi.ComponentResource):
     """A bucket for artifacts, and the right of the tracking server, and of no one else, to use it.
 
@@ -106,11 +114,7 @@ class ArtifactStore(pulumi.ComponentResource):
             )
         else:
             assert existing is not None
-            where, _, prefix = existing.url.removeprefix("s3://").partition("/")
-            region = existing.region or cloud.region
-            place = pulumi.Output.from_input(
-                Place(cloud.partition, region, where, prefix, existing.key_arn)
-            )
+            place = pulumi.Output.from_input(place_of(existing, cloud))
         role = Role(
             f"{name}-access",
             pod_trust(cloud.cluster_arn(cluster), tracking.namespace, TRACKING),

@@ -7,7 +7,12 @@ from typing import Any
 
 Manifest = dict[str, Any]
 
-KINDS = {"pods": "pod", "jobs": "job", "namespaces": "namespace"}
+KINDS = {
+    "pods": "pod", "jobs": "job", "namespaces": "namespace", "deployments": "deployment",
+    "persistentvolumeclaims": "persistentvolumeclaim", "secrets": "secret",
+}  # fmt: skip
+#: What kubectl adds to the name of a kind that is not in the core group.
+GROUPS = {"deployment": ".apps", "job": ".batch"}
 
 
 class Cluster:
@@ -87,7 +92,8 @@ def main(directory: Path, arguments: list[str]) -> int:
                 del target[last]
         (directory / "objects.json").write_text(json.dumps(objects))
     elif flags.get("output") == "name":
-        print("\n".join(f"{each['kind'].lower()}/{each['metadata']['name']}" for each in found))
+        named = [(each["kind"].lower(), each["metadata"]["name"]) for each in found]
+        print("\n".join(f"{kind}{GROUPS.get(kind, '')}/{name}" for kind, name in named))
     elif found or not names:
         print(json.dumps({"items": found} if len(names) != 1 else found[0]))
     return 0
