@@ -302,7 +302,7 @@ class Database:
                 f"{where}: the login is refused: set PGUSER and PGPASSWORD to what is valid now;"
                 " was the password rotated?"
             )
-        if "permission denied" in said:
+        if "permission denied" in said or "must be owner" in said:
             return f"{where}: {said}: give this user the right, or use the owner of the database"
         return f"{where}: {program} failed: {said or f'exit code {code}'}"
 
