@@ -110,9 +110,13 @@ class Database:
     def _fresh(self, tables: Sequence[str]) -> bool:
         if not tables:
             return True
-        if "alembic_version" not in tables or "experiments" not in tables:
+        # Users' tables come first: a server that was stopped in its first start has only those.
+        mlflows = {"alembic_version", "experiments"} <= {*tables}
+        if not mlflows and "alembic_version_auth" not in tables:
             return False
-        found = ["EXISTS (SELECT FROM public.experiments WHERE experiment_id <> 0)"]
+        found = ["false"]
+        if "experiments" in tables:
+            found.append("EXISTS (SELECT FROM public.experiments WHERE experiment_id <> 0)")
         for name in tables:
             if name not in (*_OF_FIRST_START, "experiments"):
                 quoted = name.replace('"', '""')

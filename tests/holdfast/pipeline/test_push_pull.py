@@ -201,6 +201,21 @@ def test_a_database_in_which_nothing_was_logged_counts_as_empty(
     assert pulled.kept_schema.startswith("holdfast_before_")
 
 
+def test_a_database_of_a_server_that_was_stopped_in_its_first_start_counts_as_empty(
+    tracking: Tracking, live: Database, artifacts: Artifacts, catalog: Catalog
+):
+    tracking.log({"a": b"1"})
+    rows = tracking.rows()
+    report = push(live, artifacts, catalog, "tracking")
+    lose(tracking)
+    tracking.sql("CREATE TABLE alembic_version_auth AS SELECT 'x' AS version_num")
+    tracking.sql("CREATE TABLE users AS SELECT 'admin' AS username")
+
+    pull(live, artifacts, catalog, report.snapshot)
+
+    assert tracking.rows() == rows
+
+
 def test_somebody_elses_tables_do_not_count_as_empty(
     tracking: Tracking, live: Database, artifacts: Artifacts, catalog: Catalog
 ):
