@@ -40,3 +40,10 @@ def ago(seconds: float) -> str:
 def plural(count: int, noun: str) -> str:
     """A count with its noun: `1 file`, `2 files`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def counted(count: int, nouns: str) -> str:
+    """A count with what it counts, given in the plural: `1 alias`, `2 aliases`."""
+    if count != 1:
+        return f"{count} {nouns}"
+    return f"1 {nouns.removesuffix('es' if nouns.endswith('ses') else 's')}"

@@ -9,8 +9,9 @@ import typer
 
 from holdfast.cli import complete, options
 from holdfast.cli.context import choose_snapshot, open_catalog
-from holdfast.cli.output import emit, phase_output, result, table
+from holdfast.cli.output import emit, phase_output, result, say, table
 from holdfast.errors import ExitCode
+from holdfast.text import counted
 
 if TYPE_CHECKING:
     from holdfast.pipeline.artifacts import Artifacts
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 #: the workload and the run of these snapshots, where no others are named
 WORKLOAD, RUN = "pipeline", "tracking"
-_SHOWN = 50
+_SHOWN, _IN_AN_ERROR = 50, 3
 
 Place = Annotated[
     str | None,
@@ -87,8 +88,14 @@ def report(found: Examination, kanister: bool, output: options.Output) -> None:
     """Print what an examination found, in the way that was asked for; exit 1 if it is not good."""
     if kanister:
         phase_output(
-            snapshot=found.snapshot.id, ok=str(found.ok).lower(), problems=len(found.problems)
+            snapshot=found.snapshot.id,
+            ok=str(found.ok).lower(),
+            problems=len(found.problems),
+            checked=", ".join(counted(count, what) for what, count in found.counts.items()),
         )
+        # Of a failed phase Kanister shows the last lines of the log.
+        for what, reason in sorted(found.problems.items())[:_IN_AN_ERROR]:
+            say(f"problem: {what} {reason}".rstrip())
     if output is options.Format.JSON:
         emit(_document(found))
     elif not kanister:
