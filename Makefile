@@ -79,7 +79,7 @@ up preview destroy: $(BIN)/.dev ## Deploy, look at or destroy a stack by the Pul
 	else $(BIN)/python -m cluster.engine $@ $(STACK); fi
 
 e2e: $(BIN)/.training ## The stack on the cluster of the kubeconfig, or of `make cluster`: about 20 minutes
-	$(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
+	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev ## Check style, format, the directions of imports, and types
 	$(BIN)/ruff check $(CODE)

@@ -1,19 +1,22 @@
 """The command line: `python -m cluster up | down | status`."""
 
-import os
+import fcntl
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from cluster import context as contexts
 from cluster import node, processes, s3
 from cluster.build import build as build_tools
 from cluster.errors import ClusterProblem
 from cluster.images import Image, archive, identity, images
-from cluster.places import BUILT, KUBECONFIG, LOGS, PROJECT, STATE
+from cluster.places import BUILT, KUBECONFIG, LOGS, PROJECT, STATE, tools_first
 
 app = typer.Typer(
     help="A real single-node Kubernetes on this machine, with what the stack `local` needs.",
@@ -46,27 +49,12 @@ def up(context: Context = "") -> None:
     began = time.monotonic()
     try:
         if context:
-            _serve_s3(["kubectl", f"--context={context}"], dict(os.environ))
-            typer.echo(f"context {context} has the S3 server; `make e2e CONTEXT={context}`")
+            _prepare(context)
             return
-        _packages(node.requirements())
-        build_tools()
-        wanted = images()
-        node.start_control_plane()
-        node.start_runtime()
-        for image in wanted:
-            load(image)
-        node.start_kubelet()
-        for name in ("coredns", "storage"):
-            _kubectl("apply", "--filename", str(_MANIFESTS / f"{name}.yaml"))
-        _kubectl("wait", "--for=condition=Ready", f"node/{node.NODE}", "--timeout=120s")
-        for namespace, deployment in (
-            ("kube-system", "coredns"),
-            ("local-path-storage", "local-path-provisioner"),
-        ):
-            _kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=180s",
-                     f"--namespace={namespace}")  # fmt: skip
-        _serve_s3(node.kubectl(), node.environment())
+        missing = node.requirements()
+        with _alone():
+            _packages(missing)
+            _start()
     except ClusterProblem as error:
         fail(error)
     typer.echo(f"Kubernetes is ready after {time.monotonic() - began:.0f} s; logs in {LOGS}")
@@ -79,11 +67,16 @@ def down() -> None:
 
     What was built stays, and so do the images and the logs: the next `up` takes a minute.
     """
-    node.stop()
-    KUBECONFIG.unlink(missing_ok=True)
-    for data in ("etcd", "kubelet", "processes", "mounts-ready"):
-        _remove(STATE / data)
-    _remove(VOLUMES)
+    try:
+        node.must_be_root()
+        with _alone(also_of_others=True):
+            node.stop()
+            KUBECONFIG.unlink(missing_ok=True)
+            for data in ("etcd", "kubelet", "processes", "mounts-ready"):
+                _remove(STATE / data)
+            _remove(VOLUMES)
+    except ClusterProblem as error:
+        fail(error)
     typer.echo("stopped: nothing of the cluster runs any more")
 
 
@@ -106,7 +99,7 @@ def write_images(
     """Write OCI archives, for clusters that load images from files (kind, minikube, k3d)."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        build_tools()
+        build_tools(("tools",))
         for image in images():
             short = image.name.rpartition("/")[2].partition(":")[0]
             if not names or any(part in short for part in names):
@@ -133,6 +126,75 @@ def load(image: Image) -> None:
         raise ClusterProblem(f"containerd does not take image {image.name}: see above")
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text(wanted)
+
+
+def _start() -> None:
+    """The node with all that it needs, on this machine."""
+    build_tools()
+    wanted = images()
+    node.start_control_plane()
+    node.start_runtime()
+    for image in wanted:
+        load(image)
+    node.start_kubelet()
+    for name in ("coredns", "storage"):
+        _kubectl("apply", "--filename", str(_MANIFESTS / f"{name}.yaml"))
+    _kubectl("wait", "--for=condition=Ready", f"node/{node.NODE}", "--timeout=120s")
+    for namespace, deployment in (
+        ("kube-system", "coredns"),
+        ("local-path-storage", "local-path-provisioner"),
+    ):
+        _kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=180s",
+                 f"--namespace={namespace}")  # fmt: skip
+    _serve_s3(node.kubectl(), node.environment())
+
+
+def _prepare(context: str) -> None:
+    """Put the S3 server into a cluster that is there, and build what deploys stacks."""
+    file = contexts.only(context)
+    environment = {**tools_first(), "KUBECONFIG": str(file)}
+    contexts.identity(environment)
+    build_tools(("pulumi", "provider"))
+    typer.echo(f"context {context} gets the S3 server; its images must be there (docs/cluster.md)")
+    try:
+        _serve_s3(["kubectl"], environment)
+    except ClusterProblem as error:
+        raise ClusterProblem(
+            f"{error}\nits images must be loaded first: `python -m cluster images DIR versitygw "
+            "tools` writes them, and docs/cluster.md says what takes them"
+        ) from None
+    typer.echo(f"ready: make e2e CONTEXT={context}")
+
+
+@contextmanager
+def _alone(*, also_of_others: bool = False) -> Iterator[None]:
+    """While no other command changes the node; never beside the cluster of another clone.
+
+    Args:
+        also_of_others: the command ends that cluster.
+
+    Raises:
+        ClusterProblem: another clone's cluster runs.
+    """
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            typer.echo("waiting: another `make cluster` or `make cluster-down` is at work")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        owner, us = STATE / "clone", str(BUILT.resolve())
+        other = owner.read_text() if owner.exists() else us
+        theirs = other != us and any(processes.running(name) for name in node.PROCESSES)
+        if theirs and also_of_others:
+            typer.echo(f"stopping the cluster of another clone (built in {other})")
+        elif theirs:
+            raise ClusterProblem(
+                f"the cluster of another clone runs on this machine (built in {other}), and there "
+                "is room for one: end it by `make cluster-down`, here or there"
+            )
+        owner.write_text(us)
+        yield
 
 
 def _has(image: str) -> bool:

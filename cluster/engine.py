@@ -4,6 +4,7 @@
 runs Python programs for the command line, is in no registry; the Automation API needs none.
 """
 
+import json
 import os
 import runpy
 import shutil
@@ -17,6 +18,7 @@ import yaml
 from pulumi import automation as auto
 
 from cluster.build import build
+from cluster.context import identity, kubeconfig
 from cluster.errors import ClusterProblem
 from cluster.places import BIN, BUILT, KUBECONFIG, PROJECT, PULUMI_HOME, tools_first
 
@@ -37,12 +39,14 @@ class Engine:
     def __init__(
         self, stack: str, settings: Mapping[str, Any] | None = None, say: Say | None = None
     ) -> None:
+        config = _settings(stack) if settings is None else dict(settings)
         folder = _STACKS / stack
         state = folder / "state"
+        _forget_what_went_with_its_cluster(folder, config)
         state.mkdir(parents=True, exist_ok=True)
         # A copy: the engine writes the salt of its secrets into the file, which is in git here.
         shutil.copy(PROJECT / "Pulumi.yaml", folder)
-        _write_settings(folder / f"Pulumi.{stack}.yaml", stack, settings)
+        _write_settings(folder / f"Pulumi.{stack}.yaml", config)
         self.environment = {
             "PULUMI_BACKEND_URL": f"file://{state}",
             "PULUMI_CONFIG_PASSPHRASE": os.environ.get("PULUMI_CONFIG_PASSPHRASE", ""),
@@ -88,24 +92,60 @@ class Engine:
         return {name: output.value for name, output in self._stack.outputs().items()}
 
 
-def kubeconfig() -> str:
-    """The caller's, or that of the cluster that `make cluster` started."""
-    if path := os.environ.get("KUBECONFIG"):
-        return path
-    return str(KUBECONFIG if KUBECONFIG.exists() else Path.home() / ".kube" / "config")
-
-
 def _program() -> None:
     if str(PROJECT) not in sys.path:
         sys.path.insert(0, str(PROJECT))
     runpy.run_path(str(PROJECT / "__main__.py"))
 
 
-def _write_settings(file: Path, stack: str, settings: Mapping[str, Any] | None) -> None:
+def _settings(stack: str) -> dict[str, Any]:
+    """Those of `Pulumi.<stack>.yaml`.
+
+    Raises:
+        ClusterProblem: there is no such stack, or it is not for a Kubernetes that is there.
+    """
     source = PROJECT / f"Pulumi.{stack}.yaml"
-    if settings is None and not source.exists():
-        raise ClusterProblem(f"there is no stack {stack!r}: {source.name} is not there")
-    config = settings if settings is not None else yaml.safe_load(source.read_text())["config"]
+    if not source.exists():
+        known = ", ".join(sorted(each.suffixes[0][1:] for each in PROJECT.glob("Pulumi.*.yaml")))
+        raise ClusterProblem(
+            f"there is no stack {stack!r}: {source.name} is not there, but {known}"
+        )
+    config: dict[str, Any] = yaml.safe_load(source.read_text())["config"]
+    if (target := config.get("holdfast:target")) != "kubernetes":
+        raise ClusterProblem(
+            f"stack {stack!r} is for target {target}, whose provider is not built here: put "
+            "Pulumi's command line on PATH (https://www.pulumi.com/docs/install/), then run this "
+            "again"
+        )
+    return config
+
+
+def _forget_what_went_with_its_cluster(folder: Path, config: Mapping[str, Any]) -> None:
+    """A state that is of a cluster which `make cluster-down` removed speaks of nothing any more.
+
+    Raises:
+        ClusterProblem: the state is of another cluster, which may be there still.
+    """
+    named = config.get("holdfast:kubernetes") or {}
+    place = named.get("kubeconfig") or kubeconfig()
+    found = {
+        "cluster": identity({**tools_first(), "KUBECONFIG": place}, named.get("context")),
+        "ours": place == str(KUBECONFIG),
+    }
+    mark = folder / "cluster.json"
+    known = json.loads(mark.read_text()) if mark.exists() else found
+    if known["cluster"] != found["cluster"]:
+        if not (known["ours"] and found["ours"]):
+            raise ClusterProblem(
+                f"the state of stack {folder.name!r} is of another cluster than {place} reaches: "
+                f"name that one by KUBECONFIG; if it is gone for good, delete {folder}"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(json.dumps(found))
+
+
+def _write_settings(file: Path, config: Mapping[str, Any]) -> None:
     before = yaml.safe_load(file.read_text()) if file.exists() else {}
     file.write_text(yaml.safe_dump({**before, "config": dict(config)}))
 
@@ -122,7 +162,10 @@ def _main(
     if verb not in ("up", "preview", "destroy"):
         raise typer.BadParameter(f"{verb}: say up, preview or destroy")
     try:
-        build(("pulumi", "provider", "kubernetes"))
+        _settings(stack)  # a wrong name is said before anything is built
+        build(("pulumi", "provider"))
+        if shutil.which("kubectl", path=tools_first()["PATH"]) is None:
+            build(("kubernetes",))
         changes = getattr(Engine(stack), verb)()
     except ClusterProblem as error:
         typer.echo(f"error: {error}", err=True)

@@ -169,11 +169,16 @@ def _layer(layer: Layer) -> tuple[Path, str]:
             old.unlink()
         print(f"making layer {layer.name}", flush=True)
         if layer.fill is None:
-            subprocess.run(
+            done = subprocess.run(
                 ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,ca-certificates",
-                 "bookworm", str(file)],
-                check=True,
+                 "bookworm", str(file)]
             )  # fmt: skip
+            if done.returncode:
+                file.unlink(missing_ok=True)
+                raise ClusterProblem(
+                    "mmdebstrap could not make Debian's base (see above): it needs a mirror of "
+                    "Debian 12 in /etc/apt, as apt-get does"
+                )
         else:
             with tarfile.open(file, "w") as tar:
                 layer.fill(tar)

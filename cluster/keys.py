@@ -24,22 +24,26 @@ def make(address: str) -> None:
     """
     KEYS.mkdir(parents=True, exist_ok=True)
     KEYS.chmod(0o700)
+    known = KEYS / "address"
     if not (KEYS / "token").exists():
         _openssl(
             "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=holdfast-ca "
             f"-days {_DAYS}"
-        )
-        _signed(
-            "server",
-            "/CN=kube-apiserver",
-            f"IP:{address},IP:127.0.0.1,IP:{API_SERVICE},DNS:localhost,DNS:kubernetes.default.svc,"
-            "DNS:kubernetes.default,DNS:kubernetes.default.svc.cluster.local",
         )
         _signed("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         _openssl("genrsa -out accounts.key 2048")
         token = secrets.token_hex(24)
         (KEYS / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
         (KEYS / "token").write_text(token)
+    # A machine may have another address than when it was a node last.
+    if not known.exists() or known.read_text() != address:
+        _signed(
+            "server",
+            "/CN=kube-apiserver",
+            f"IP:{address},IP:127.0.0.1,IP:{API_SERVICE},DNS:localhost,DNS:kubernetes.default.svc,"
+            "DNS:kubernetes.default,DNS:kubernetes.default.svc.cluster.local",
+        )
+        known.write_text(address)
     _kubeconfig(address)
 
 

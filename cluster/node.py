@@ -60,12 +60,17 @@ def requirements() -> list[str]:
     Raises:
         ClusterProblem: this cannot be a node, and no package changes that.
     """
-    if os.geteuid() != 0:
-        raise ClusterProblem("a node needs root: run as root, or name another cluster by CONTEXT")
+    must_be_root()
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     if not (_CNI / "bridge").exists():
         packages.append("containernetworking-plugins")
     return packages
+
+
+def must_be_root() -> None:
+    """A container runtime mounts, and makes interfaces and namespaces."""
+    if os.geteuid() != 0:
+        raise ClusterProblem("a node needs root: run as root, or name another cluster by CONTEXT")
 
 
 def address() -> str:

@@ -13,15 +13,16 @@ from cluster.engine import Engine
 from cluster.places import PROJECT
 from tests.e2e import kube, recovery
 
-#: The stand-in for Kanister's chart.
-CHART = PROJECT / "cluster" / "chart" / "kanister-operator"
+_STAND_IN = PROJECT / "cluster" / "chart" / "kanister-operator"
+#: Kanister's chart: a path; ``upstream``: its own repository's; by default the stand-in for it.
+CHART = os.environ.get("E2E_KANISTER_CHART") or str(_STAND_IN)
 
 
 def settings(steps: int = 100_000, size: str = "1Gi") -> dict[str, Any]:
     """The stack `local` with a small volume, backups in the cluster's S3 server, and no schedule
     that would come between."""
     config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]
-    config["holdfast:kanister"] = {"chart": str(CHART)}
+    config["holdfast:kanister"] = {} if CHART == "upstream" else {"chart": CHART}
     config["holdfast:backup_store"] = {
         "existing": {
             "url": f"s3://{s3.BUCKET}/e2e-{RUN}",
@@ -91,7 +92,9 @@ def training(stack: Stack) -> Stack:
 
 
 def pytest_report_header() -> str:
-    return f"Kanister: a stand-in, {CHART.relative_to(PROJECT)} (docs/cluster.md)"
+    if str(_STAND_IN) == CHART:
+        return f"Kanister: a stand-in, {_STAND_IN.relative_to(PROJECT)} (docs/cluster.md)"
+    return f"Kanister: its own chart, {CHART}"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
