@@ -97,8 +97,8 @@ plan: $(BIN)/.dev ## Show what a stack declares, with no engine, cloud or cluste
 versions: $(BIN)/.dev ## Compare pinned versions with what there is, and say what runs out when
 	@$(BIN)/python -m infra.newer_versions
 
-pictures: $(BIN)/.dev ## Redraw docs/pictures from the plans of the three stacks
-	$(foreach stack,local dev prod,$(BIN)/python -m infra.plan plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
+pictures: $(BIN)/.dev ## Redraw docs/pictures from the plans of the stacks
+	$(foreach stack,local dev prod pipeline pipeline-eks,$(BIN)/python -m infra.plan plan --stack $(stack) --output svg >docs/pictures/$(stack).svg &&) true
 
 images: ## Build the tools, training and tracking images (CONTAINER=docker|podman|"buildah")
 	$(CONTAINER) build -f images/tools/Containerfile -t holdfast-tools:dev .

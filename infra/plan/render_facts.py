@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from infra.manifests import Manifest
 from infra.plan.graph import Graph, Resource
 from infra.settings.node_groups import EFA, GPU
 
@@ -139,24 +140,42 @@ def _backups(graph: Graph) -> Iterator[str]:
     ):
         if days := rule.get("noncurrentVersionExpiration", {}).get("noncurrentDays"):
             yield f"versions kept for {days} days"
+    yield from _identities(graph, "store")
+
+
+def _artifacts(graph: Graph) -> Iterator[str]:
+    for bucket in graph.find("aws:s3/bucket:Bucket", "artifacts-bucket"):
+        yield bucket.inputs["bucket"]
+        yield from _kept(bucket)
+    yield from _identities(graph, "pipeline")
+
+
+def _identities(graph: Graph, layer: str) -> Iterator[str]:
+    """Which pods of a layer have a role."""
     found = graph.find("aws:eks/podIdentityAssociation:PodIdentityAssociation")
-    identities = [each.name.rpartition("-")[2] for each in found]
-    yield f"pods' roles: {', '.join(sorted(set(identities)))}"
+    names = {each.name.rpartition("-")[2] for each in found if _of_layer(layer, each)}
+    if names:
+        yield f"pods' roles: {', '.join(sorted(names))}"
 
 
 def _storage(graph: Graph) -> Iterator[str]:
     volumes = [r.inputs for r in graph.find("PersistentVolume")]
-    for volume in volumes:
+    for volume in sorted(volumes, key=_claimed):
         spec = volume["spec"]
-        if spec["claimRef"]["namespace"] == "holdfast-system":
-            continue
         claim = spec["claimRef"]
+        if claim["namespace"] == "holdfast-system":
+            continue
         size, policy = spec["capacity"]["storage"], spec["persistentVolumeReclaimPolicy"]
         yield f"PV {volume['metadata']['name']}, {size}, {policy}"
         yield f"   PVC {claim['namespace']}/{claim['name']}"
     for kind in ("StorageClass", "VolumeSnapshotClass"):
         for each in graph.find(kind):
             yield f"{kind} {each.object_name}"
+
+
+def _claimed(volume: Manifest) -> tuple[str, str]:
+    reference = volume["spec"]["claimRef"]
+    return reference["namespace"], reference["name"]
 
 
 def _training(graph: Graph) -> Iterator[str]:
@@ -178,14 +197,12 @@ def _training(graph: Graph) -> Iterator[str]:
     for service in graph.find("kubernetes:core/v1:Service"):
         if _of_layer("training", service):
             yield f"Service {service.object_name}"
-    for kind in ("ConfigMap", "ServiceAccount"):
-        for each in graph.find(f"kubernetes:core/v1:{kind}"):
-            if _of_layer("training", each):
-                yield f"{kind} {each.object_name}"
+    yield from _environment(graph, "training")
 
 
 def _application(graph: Graph) -> Iterator[str]:
     yield from _servers(graph, "application")
+    yield from _environment(graph, "application")
 
 
 def _pipeline(graph: Graph) -> Iterator[str]:
@@ -195,6 +212,14 @@ def _pipeline(graph: Graph) -> Iterator[str]:
             yield f"CronJob {job.object_name}: {job.inputs['spec']['schedule']} UTC"
     for policy in graph.find("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
         yield f"NetworkPolicy {policy.object_name}"
+    yield from _environment(graph, "pipeline")
+
+
+def _environment(graph: Graph, layer: str) -> Iterator[str]:
+    for kind in ("ConfigMap", "ServiceAccount"):
+        for each in graph.find(f"kubernetes:core/v1:{kind}"):
+            if _of_layer(layer, each):
+                yield f"{kind} {each.object_name}"
 
 
 def _servers(graph: Graph, layer: str) -> Iterator[str]:
@@ -206,11 +231,16 @@ def _servers(graph: Graph, layer: str) -> Iterator[str]:
             yield f"{kind} {server.object_name}"
             pod = server.inputs["spec"]["template"]["spec"]
             for container in [*pod.get("initContainers", []), *pod["containers"]]:
-                command = " ".join(container.get("command", [container["image"]]))
+                command = " ".join(container.get("command", [_short(container["image"])]))
                 yield f"   {container['name']}: {command}"
     for service in graph.find("kubernetes:core/v1:Service"):
         if _of_layer(layer, service):
             yield f"Service {service.object_name}"
+
+
+def _short(image: str) -> str:
+    """An image without its registry and digest."""
+    return image.partition("@")[0].rpartition("/")[2]
 
 
 def _kanister(graph: Graph) -> Iterator[str]:
@@ -248,6 +278,7 @@ FACTS: dict[str, Callable[[Graph], Iterator[str]]] = {
     "registry": _registry,
     "keys": _keys,
     "backups": _backups,
+    "artifacts": _artifacts,
     "storage": _storage,
     "training": _training,
     "application": _application,

@@ -5,8 +5,9 @@ box to the next is drawn only where the graph says that something in the second 
 in the first.
 """
 
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from infra.plan.cost import monthly, total, total_at_most
@@ -15,6 +16,8 @@ from infra.plan.render_facts import FACTS, Lines, cluster_of, provider_list
 
 WIDTH, MARGIN, PADDING, GAP = 980, 16, 18, 26
 LINE, HEAD, FOOT = 18, 44, 12
+#: From a box's side to its lines, and to those below another one.
+OUTER, INNER = 14, 28
 #: A character of the widest usual font, at its size here.
 CHARACTER = 7.1
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
@@ -37,7 +40,8 @@ AWS = {
     "registry": Cell(0, 2),
     "backups": Cell(1, 1),
     "keys": Cell(1, 2),
-    "addons": Cell(2, 1, rows=2),
+    "addons": Cell(2, 1),
+    "artifacts": Cell(2, 2),
 }
 IN_CLUSTER = {
     "storage": Cell(0, 0),
@@ -55,6 +59,7 @@ NEIGHBOURS = (
     ("nodes", "addons"),
     ("addons", "backups"),
     ("keys", "backups"),
+    ("keys", "artifacts"),
     ("storage", "training"),
     ("training", "kanister"),
     ("kanister", "protection"),
@@ -67,10 +72,11 @@ TITLES = {
     "cluster": "Control plane",
     "nodes": "Nodes",
     "addons": "Add-ons",
-    "volumes": "Checkpoint volumes",
+    "volumes": "Disks and file systems",
     "registry": "Image registry",
     "keys": "Keys",
     "backups": "Backup store",
+    "artifacts": "Files of the tracking",
     "storage": "Volumes and claims",
     "training": "Training",
     "application": "Applications",
@@ -83,6 +89,7 @@ LOOKS = {
     "volumes": "state",
     "storage": "state",
     "backups": "store",
+    "artifacts": "store",
     "protection": "guard",
     "kanister": "guard",
     "training": "work",
@@ -172,6 +179,8 @@ def _layer(resource: Resource, known: dict[str, Resource]) -> str | None:
             return "addons"
         case "store":
             return "backups"
+        case "pipeline" if resource.type.startswith("aws:"):
+            return "artifacts"
     return layer
 
 
@@ -214,9 +223,14 @@ def _zone(
 ) -> tuple[list[Box], float]:
     """The boxes of one frame that have something in them, and where the frame ends."""
     cells = {name: cell for name, cell in cells.items() if name in layers}
-    lines = {name: list(FACTS[name](graph)) for name in cells}
+    if "addons" in cells and "artifacts" not in cells:
+        cells["addons"] = replace(cells["addons"], rows=2)
     columns = 1 + max(cell.column for cell in cells.values())
     width = (WIDTH - 2 * MARGIN - 2 * PADDING - (columns - 1) * GAP) / columns
+    lines = {
+        name: [part for line in FACTS[name](graph) for part in _wrapped(line, width)]
+        for name in cells
+    }
     heights = [0.0] * (1 + max(cell.row + cell.rows - 1 for cell in cells.values()))
     for name, cell in sorted(cells.items(), key=lambda item: item[1].rows):
         filled = heights[cell.row : cell.row + cell.rows]
@@ -256,11 +270,20 @@ def _draw(box: Box) -> str:
     ]
     for number, line in enumerate(box.lines):
         text = line.lstrip()
-        inset, look = (28, "n") if text != line else (14, "s")
-        widest = int((box.width - inset - 8) / CHARACTER)
-        text = text if len(text) <= widest else f"{text[: widest - 1]}…"
+        inset, look = (INNER, "n") if text != line else (OUTER, "s")
         parts.append(_text(box.x + inset, box.y + HEAD + 9 + LINE * number, look, text))
     return "\n".join(parts)
+
+
+def _wrapped(line: str, width: float) -> Lines:
+    """A line as one that fits into a box; what comes below another one is cut, and never more."""
+    text = line.lstrip()
+    outer, inner = (int((width - inset - 8) / CHARACTER) for inset in (OUTER, INNER))
+    if text != line:
+        return [line if len(text) <= inner else f"   {text[: inner - 1]}…"]
+    first, *more = textwrap.wrap(text, outer)
+    rest = " ".join(more) if " " in text else "".join(more)
+    return [first, *(f"   {part}" for part in textwrap.wrap(rest, inner))]
 
 
 def _arrow(first: Box, then: Box) -> str:

@@ -22,7 +22,7 @@ def prod() -> Graph:
     return of_stack("prod")
 
 
-@pytest.fixture(params=["dev", "prod"])
+@pytest.fixture(params=["dev", "prod", "pipeline-eks"])
 def eks(request: pytest.FixtureRequest) -> Graph:
     """Each stack that makes a cluster of its own."""
-    return request.getfixturevalue(request.param)
+    return of_stack(request.param)

@@ -8,13 +8,14 @@ import pytest
 from infra.plan.graph import Graph
 from infra.plan.render_svg import svg
 from testkit.eks_factories import EFS, GPU_GROUP, graph
+from testkit.factories import of_stack
 
 PICTURES = Path(__file__).parents[3] / "docs/pictures"
 
 
-@pytest.fixture(params=["local", "dev", "prod"])
+@pytest.fixture(params=["local", "dev", "prod", "pipeline", "pipeline-eks"])
 def stack(request: pytest.FixtureRequest) -> Graph:
-    return request.getfixturevalue(request.param)
+    return of_stack(request.param)
 
 
 def texts(picture: str) -> list[str]:
@@ -52,6 +53,21 @@ def test_a_picture_names_what_a_person_looks_for():
     for wanted in ("VPC 10.0.0.0/16", "gpu: g5.12xlarge", "no nodes, 0 to 2", "test-backups",
                    "EFS shared, in every zone", "EKS test, Kubernetes 1.35"):  # fmt: skip
         assert wanted in shown
+
+
+def test_no_name_is_cut_short_in_the_picture_of_a_pipeline():
+    for declared in (of_stack("pipeline"), of_stack("pipeline-eks")):
+        cut = [text for text in texts(svg(declared)) if "…" in text]
+        assert [text.partition(" --")[0] for text in cut] == ["mlflow: mlflow server"]
+
+
+def test_what_tracking_has_in_aws_is_drawn_there_and_not_in_the_cluster():
+    drawn = ET.fromstring(svg(of_stack("pipeline-eks")))
+    heights = {each.text: float(each.get("y", 0)) for each in drawn.iter() if each.get("class")}
+
+    assert heights["Files of the tracking"] < heights["Kubernetes in holdfast-pipeline"]
+    assert heights["Experiment tracking"] > heights["Kubernetes in holdfast-pipeline"]
+    assert "Files of the tracking" not in texts(svg(of_stack("pipeline")))
 
 
 def test_an_arrow_is_there_only_where_something_waits(local: Graph):
