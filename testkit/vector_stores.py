@@ -77,6 +77,15 @@ def at(ref: Fields, workload: str) -> Fields:
     return ref | {"data": data, "manifest": manifest}
 
 
+def as_model(files: Mapping[str, bytes]) -> tuple[Objects, Fields]:
+    """The manifest of a model with the files of a checkpoint, and its entry: none is copied."""
+    held = {path: data for path, data in files.items() if path != "MANIFEST.json"}
+    content = json.loads(files["MANIFEST.json"])["content"]
+    made = bundle(held, kind="model", name=content, labels={"run": "content"})
+    ref = at(reference(made), "models") | {"data": reference(files)["data"]}
+    return {ref["manifest"]: made["MANIFEST.json"]}, ref
+
+
 def sealed(**fields: Any) -> bytes:
     """A snapshot with the digest that belongs to its fields."""
     return canonical(fields | {"digest": sha256(canonical(fields))})
@@ -164,6 +173,12 @@ def stores() -> Iterator[StoreCase]:
     reason = {f"references/{WORKLOAD}/{TWO}/{theirs['data'].removeprefix('data/')}.json": kept}
     yield StoreCase("names-a-bundle-of-another-workload", DATA | named | reason
                     | document(1, reference(OLD)) | document(2, theirs), TWO)  # fmt: skip
+    made, shared = as_model(OLD)
+    path = shared["manifest"].removeprefix("manifests/")
+    kept = canonical({"format": 1, "bundle": path.removesuffix(".json"), "snapshot": TWO})
+    yield StoreCase("names-a-model-with-the-files-of-a-checkpoint", DATA | made
+                    | {f"references/{WORKLOAD}/{TWO}/{path}": kept}
+                    | document(1, reference(NEW)) | document(2, shared), TWO)  # fmt: skip
     yield StoreCase("streamed-bundle", DATA | stored(STREAMED) | document(1, reference(STREAMED)),
                     ONE)  # fmt: skip
 
@@ -238,6 +253,11 @@ def documents() -> Iterator[Case]:
     apart = [reference(OLD), at(reference(OLD), "other"), at(reference(OLD), "third")]
     yield Case("right-equal-names-of-several-workloads", {"": _changed(bundles=apart)})
     yield Case("right-streamed-bundle", {"": document(2, reference(STREAMED))[NEWEST]})
+    _, shared = as_model(NEW)
+    yield Case("right-model-with-the-files-of-a-checkpoint", {"": _changed(bundles=[shared])})
+    at_model = shared["manifest"].replace("manifests/", "data/", 1).removesuffix(".json")
+    uses = reference(NEW) | {"data": at_model}
+    yield Case("right-checkpoint-with-the-files-of-a-model", {"": _changed(bundles=[uses])})
     cut = WHOLE[NEWEST][:100]
     yield _wrong("cut-short", cut, "not JSON", "not JSON")
     yield _wrong("empty", b"", "not JSON", "not JSON")
@@ -287,6 +307,15 @@ def documents() -> Iterator[Case]:
     apart = ref | {"manifest": ref["manifest"].replace(".json", "-1.json")}
     yield _wrong("manifest-of-another-copy", _changed(bundles=[apart]),
                    "a manifest and data at different places", "cannot lie at")  # fmt: skip
+    for name, path in {
+        "of-another-checkpoint": reference(OLD)["data"],
+        "of-no-bundle": "data/models",
+        "of-a-run-in-upper-case": at_model.replace("/content/gen", "/Content/gen"),
+        "with-dots": at_model.replace("data/models/", "data/../data/models/"),
+        "with-a-slash-at-the-end": at_model + "/",
+    }.items():
+        yield _wrong(f"files-{name}", _changed(bundles=[ref | {"data": path}]),
+                       "files where they cannot be", "cannot lie at")  # fmt: skip
 
 
 def _changed(**changes: Any) -> bytes:

@@ -223,9 +223,9 @@ def main() -> int:
         return Outcome.REFUSED.exit_code
     server = Server(served, PORT if config.port is None else config.port)
     about = served.about()
-    print(f"serving {about['name']} ({about['content']}) on port {server.port}", flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
+    print(f"serving {about['name']} ({about['content']}) on port {server.port}", flush=True)
     server.run()
     return 0
 

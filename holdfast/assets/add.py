@@ -1,9 +1,10 @@
 """Add a folder to the store as a version of a dataset or model.
 
-The folder is hashed first. Then it is known whether the store has its content already, under
-whatever name: that is never stored twice. Otherwise it is copied as a push copies, and hashed again
-on its way. A folder in which something changes meanwhile is refused. The snapshot, which makes the
-version, is written last: a kill at any moment leaves a whole version or none.
+The folder is hashed first. Then it is known whether the store has its content already, as a
+dataset, a model or a checkpoint: that is never stored twice, and the version uses the files that
+are there. Otherwise it is copied as a push copies, and hashed again on its way. A folder in which
+something changes meanwhile is refused. The snapshot, which makes the version, is written last: a
+kill at any moment leaves a whole version or none.
 
 No two contents ever become the same version. Whoever has written a snapshot looks whether there is
 another one of that version, and withdraws its own; of two at once, at least one sees the other.
@@ -21,8 +22,9 @@ from holdfast.assets.lineage import of_bundle
 from holdfast.assets.versions import VERSION, Version, check_version, versions, workload_of
 from holdfast.bundle import Bundle
 from holdfast.copies.copying import Copier
+from holdfast.copies.shared import find_anywhere, is_whole, paths_below
 from holdfast.copies.writing import ATTEMPTS, TooLate, write_snapshot, writing
-from holdfast.defaults import GRACE
+from holdfast.defaults import GRACE, SHARED
 from holdfast.durable import open_regular
 from holdfast.errors import (
     CommitRefused,
@@ -33,7 +35,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.failpoint import failpoint
-from holdfast.labels import label_problems
+from holdfast.labels import UPLOAD, label_problems
 from holdfast.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest, check_name, printable
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import CONTENT, BundleRef, shared_path
@@ -71,6 +73,7 @@ def add(
     *,
     labels: Labels | None = None,
     rehash: bool = False,
+    copy: bool = False,
     grace: timedelta = GRACE,
     patience: float = 10.0,
     progress: Progress = SILENT,
@@ -83,6 +86,7 @@ def add(
             against its manifest, and its labels become the version's lineage.
         labels: of the version, beside those of the lineage.
         rehash: read all files, also those that look unchanged since they were last hashed.
+        copy: use no files of another workload, but copy them: for those who may not read these.
 
     Raises:
         VersionTaken: there is such a version, with other content.
@@ -103,7 +107,9 @@ def add(
     made = _manifest(kind, hashed, manifest)
     marks = {**(of_bundle(manifest) if manifest else {}), **given, VERSION: version}
     copier = Copier(catalog, progress, f"add {name}:{version}")
-    adding = _Adding(catalog, workload, kind, name, version, made, marks, hashed, copier, grace)
+    adding = _Adding(
+        catalog, workload, kind, name, version, made, marks, hashed, copier, grace, copy
+    )
     with writing(catalog, workload, patience):
         found, created = adding.run()
     return Added(found, created, len(hashed.entries), hashed.read, copier.files, copier.bytes)
@@ -121,6 +127,7 @@ class _Adding:
     hashed: Hashed
     copier: Copier
     grace: timedelta
+    copy: bool
 
     def run(self) -> tuple[Version, bool]:
         bad = self.catalog.known_bad(self.workload)
@@ -189,32 +196,41 @@ class _Adding:
         return mine
 
     def _known(self, bad: set[str]) -> BundleRef | None:
-        """The content, if the store has it: one list finds it, whatever name it was added by."""
+        """The bundle, if the store has one that says as much: whatever name it was added by."""
         parent = f"{self.workload}/{CONTENT}/gen-0001/{self.manifest.content}"
-        dead = self.copier.paths("tombstones", parent) | bad
-        for path in sorted(self.copier.paths("manifests", parent) - dead):
+        dead = paths_below(self.catalog.store, "tombstones", parent) | bad
+        known: list[tuple[str, Manifest]] = []
+        for path in sorted(paths_below(self.catalog.store, "manifests", parent) - dead):
             try:
                 manifest = Manifest.parse(self.catalog.store.get(f"manifests/{path}.json"))
             except (InvalidManifest, StoreError):
                 continue
-            ref = BundleRef.at(path, manifest)
-            if manifest.content == self.manifest.content and not self._lacks(ref, manifest):
-                return ref
-            bad.add(path)
+            if not self.manifest.labels.items() <= manifest.labels.items():
+                continue
+            if manifest.content == self.manifest.content:
+                if is_whole(self.catalog.store, path, manifest):
+                    return BundleRef.at(path, manifest)
+                known.append((path, manifest))
+        if known and (files_at := self._find(self.manifest, bad)):
+            return BundleRef.at(*known[0], files_at)
         return None
-
-    def _lacks(self, ref: BundleRef, manifest: Manifest) -> bool:
-        """Whether a file of a bundle is not there in its size."""
-        there = {info.key: info.size for info in self.catalog.store.list(ref.data)}
-        return any(there.get(ref.key(entry)) != entry.size for entry in manifest.files)
 
     def _copy(self, bad: set[str]) -> BundleRef:
         base = shared_path(self.manifest)
         assert base is not None
         try:
-            return self.copier.copy(Bundle(self.hashed.root, self.manifest), base, bad)
+            return self.copier.copy(Bundle(self.hashed.root, self.manifest), base, bad, self._find)
         except InvalidBundle as error:
             raise changed_meanwhile(self.hashed.root, list(error.problems)) from error
+
+    def _find(self, manifest: Manifest, bad: set[str]) -> str | None:
+        """The files, wherever in the store they are."""
+        found = find_anywhere(self.catalog, manifest, bad)
+        return None if self.copy and found and not _is_shared(found) else found
+
+
+def _is_shared(path: str) -> bool:
+    return path.partition("/")[0] in SHARED.values()
 
 
 def _manifest(kind: str, hashed: Hashed, of: Manifest | None) -> Manifest:
@@ -224,7 +240,8 @@ def _manifest(kind: str, hashed: Hashed, of: Manifest | None) -> Manifest:
     created = of.created if of else min(newest, datetime.now(UTC))
     try:
         draft = Manifest.build(kind, "draft", hashed.entries, {}, created)
-        made = Manifest.build(kind, draft.content, hashed.entries, {"run": CONTENT}, created)
+        labels = {**_kept_labels(of), "run": CONTENT}
+        made = Manifest.build(kind, draft.content, hashed.entries, labels, created)
     except InvalidManifest as error:
         raise CommitRefused([str(error)]) from error
     if len(made.to_bytes()) > MAX_MANIFEST_BYTES:
@@ -235,6 +252,13 @@ def _manifest(kind: str, hashed: Hashed, of: Manifest | None) -> Manifest:
             ]
         )
     return made
+
+
+def _kept_labels(of: Manifest | None) -> dict[str, str | int]:
+    """What a bundle says of its content, such as the shape of a model: all but its labels that say
+    where among other bundles it belongs."""
+    placed = ("run", "generation", "step", "world_size", UPLOAD)
+    return {key: value for key, value in of.labels.items() if key not in placed} if of else {}
 
 
 def _manifest_in(folder: Path) -> Manifest | None:

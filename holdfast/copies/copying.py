@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from holdfast.bundle import Bundle
+from holdfast.copies.shared import paths_below
 from holdfast.copies.transfer import Blocks, each_file, read_local
 from holdfast.errors import AlreadyExists, Mismatch
 from holdfast.failpoint import failpoint
-from holdfast.manifest import FileEntry
+from holdfast.manifest import FileEntry, Manifest
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, is_copy
 from holdfast.store.snapshot import Catalog
+
+#: from a manifest and paths that count as absent to the path of a bundle with its content
+Find = Callable[[Manifest, set[str]], str | None]
 
 
 class Copier:
@@ -23,20 +28,32 @@ class Copier:
         self._counting = threading.Lock()
         self._blocks = Blocks()
 
-    def copy(self, bundle: Bundle, base: str, bad: set[str]) -> BundleRef:
+    def copy(
+        self, bundle: Bundle, base: str, bad: set[str], find: Find = lambda manifest, bad: None
+    ) -> BundleRef:
         """Copy what is missing of the bundle to the store, to a path without a tombstone.
 
-        Each file is hashed while it is read. ``bad`` holds paths that count as absent.
+        Each file is hashed while it is read.
+
+        Args:
+            bad: paths that count as absent.
+            find: asked before the first byte is copied for the path of a bundle with the same
+                content; nothing is copied then but the manifest.
 
         Raises:
             InvalidBundle: a file's bytes differ from the manifest; there is no bundle then.
         """
-        path, complete = self.place(base, bad)
+        path, known = self.place(base, bad)
         ref = BundleRef.at(path, bundle.manifest)
-        if complete:
-            return ref
         there = {info.key: info.size for info in self.store.list(ref.data)}
         missing = [e for e in bundle.manifest.files if there.get(ref.key(e)) != e.size]
+        nothing = len(missing) == len(bundle.manifest.files)
+        if nothing and (files_at := find(bundle.manifest, bad)):
+            ref, missing = BundleRef.at(path, bundle.manifest, files_at), []
+        if known and missing:  # nothing is repaired in place
+            return self.copy(bundle, base, bad | {path}, find)
+        if known:
+            return ref
         size = sum(entry.size for entry in missing)
         self.progress.start(self.title or f"push {bundle.name}", len(missing), size)
         each_file(
@@ -57,10 +74,10 @@ class Copier:
         return ref
 
     def place(self, base: str, bad: set[str]) -> tuple[str, bool]:
-        """A path for the bundle, and whether a complete copy is there already."""
+        """A path for the bundle, and whether its manifest is there already."""
         parent = base.rsplit("/", 1)[0]
-        dead = self.paths("tombstones", parent) | bad
-        for path in sorted(self.paths("manifests", parent) - dead):
+        dead = paths_below(self.store, "tombstones", parent) | bad
+        for path in sorted(paths_below(self.store, "manifests", parent) - dead):
             if is_copy(path, base):
                 return path, True
         path, number = base, 0
@@ -68,11 +85,6 @@ class Copier:
             number += 1
             path = f"{base}-{number}"
         return path, False
-
-    def paths(self, kind: str, parent: str) -> set[str]:
-        """The paths of bundles directly below one, of which there is a manifest or tombstone."""
-        found = self.store.list(f"{kind}/{parent}/")
-        return {info.key.removeprefix(f"{kind}/").removesuffix(".json") for info in found}
 
     def _send(
         self, bundle: Bundle, ref: BundleRef, entry: FileEntry, stop: threading.Event

@@ -206,6 +206,7 @@ class _Named:
     sequence: int
     created: datetime
     paths: tuple[str, ...]
+    files_at: tuple[str, ...]
     healthy: bool | None
 
 
@@ -283,7 +284,10 @@ class _Prune:
                 self.damaged[name] = str(found)
             else:
                 paths = tuple(ref.path for ref in found.bundles)
-                self.read[name] = _Named(name, found.sequence, found.created, paths, found.healthy)
+                shared = tuple(r.files_at for r in found.bundles if r.files_at != r.path)
+                self.read[name] = _Named(
+                    name, found.sequence, found.created, paths, shared, found.healthy
+                )
         return written
 
     def _collect(self) -> None:
@@ -300,6 +304,7 @@ class _Prune:
             return
         left = (there & self.read.keys()).difference(self.report.dropped)
         named = {path for name in left for path in self.read[name].paths}
+        named |= {path for name in left for path in self.read[name].files_at}
         named |= references.kept(self.store, self.workload)  # after the places, as the snapshots
         fresh: list[str] = []
         dead: list[tuple[str, _Stored]] = []

@@ -19,13 +19,11 @@ from datetime import timedelta
 from holdfast.bundle import Bundle
 from holdfast.copies.copying import Copier
 from holdfast.copies.remembered import remember, rolled_back
+from holdfast.copies.shared import find_shared, is_whole
 from holdfast.copies.writing import ATTEMPTS, TooLate, write_snapshot, writing
-from holdfast.defaults import GRACE, Select
-from holdfast.errors import (
-    HoldfastError,
-    InvalidBundle,
-    StoreError,
-)
+from holdfast.defaults import GRACE, SHARED, Select
+from holdfast.errors import HoldfastError, InvalidBundle, StoreDenied, StoreError
+from holdfast.manifest import Manifest
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import BundleRef, Snapshot, bundle_path, shared_path
 from holdfast.store.snapshot import Catalog, Index, PassedOver
@@ -202,7 +200,7 @@ class _Push:
             return shared
         base = bundle_path(self.workload, self.volume.run, present, bundle.manifest)
         try:
-            return self.copier.copy(bundle, base, bad)
+            return self.copier.copy(bundle, base, bad, self._find)
         except (InvalidBundle, OSError):
             if not os.path.lexists(bundle.path):
                 raise _Vanished from None
@@ -213,8 +211,20 @@ class _Push:
         base = shared_path(bundle.manifest)
         if base is None:
             return None
-        path, complete = self.copier.place(base, bad)
-        return BundleRef.at(path, bundle.manifest) if complete else None
+        path, known = self.copier.place(base, bad)
+        if not known or path in self.catalog.known_bad(path.partition("/")[0]):
+            return None
+        whole = is_whole(self.store, path, bundle.manifest)
+        files_at = path if whole else find_shared(self.catalog, bundle.manifest, bad)
+        return BundleRef.at(path, bundle.manifest, files_at) if files_at else None
+
+    def _find(self, manifest: Manifest, bad: set[str]) -> str | None:
+        """The files of a dataset or model with the content of a bundle that is to be copied."""
+        try:
+            found = find_shared(self.catalog, manifest, bad)
+        except StoreDenied:  # rights from before they were shared with all
+            return None
+        return found if found and found.partition("/")[0] in SHARED.values() else None
 
     def _skip(self, name: str, reason: str) -> None:
         if name not in self.skipped:

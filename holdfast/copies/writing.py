@@ -75,19 +75,19 @@ def write_snapshot(
             before the first byte of what was copied for this snapshot.
         grace: the same for every writer and prune of the store.
         looked: paths of which the caller knows, since ``began``, that they have no tombstone. All
-            others are looked up here, at the cost of one list for each workload.
+            others are looked up here, those of shared files too, by one list for each workload.
 
     Raises:
         TooLate: nothing was written, or it was withdrawn. Begin again, at most `ATTEMPTS` times.
     """
-    _refuse_dying(catalog, [ref for ref in bundles if ref.path not in looked])
+    _refuse_dying(catalog, {path for ref in bundles for path in ref.paths} - set(looked))
     failpoint("push.before-snapshot")
     now = catalog.store.now()
     check_time(began, now, grace)
     number = catalog.claim_sequence(workload, run)
     snapshot = Snapshot.build(workload, run, generation, number, now, bundles, labels)
     try:
-        if snapshot.foreign:
+        if snapshot.paths_of_others:
             references.write(catalog.store, snapshot)
             failpoint("push.references-written")
         data = snapshot.to_bytes()
@@ -107,28 +107,34 @@ def check_time(began: datetime, now: datetime, grace: timedelta) -> None:
         raise TooLate(f"took {now - began}, more than half of the grace period {grace}")
 
 
-def _refuse_dying(catalog: Catalog, bundles: Sequence[BundleRef]) -> None:
-    workloads = sorted({ref.workload for ref in bundles})
+def _refuse_dying(catalog: Catalog, paths: set[str]) -> None:
+    workloads = sorted({path.partition("/")[0] for path in paths})
     dying = {path for workload in workloads for path in catalog.dying(workload)}
-    if found := sorted(dying & {ref.path for ref in bundles}):
+    if found := sorted(dying & paths):
         raise TooLate(f"{', '.join(found[:5])}: about to be deleted by a prune", found)
 
 
 def _read_back(catalog: Catalog, snapshot: Snapshot) -> None:
     """Every manifest must still be there: our own as it was, those of others by name, since there
-    may be many and a snapshot of theirs answers for what they hold."""
+    may be many and a snapshot of theirs answers for what they hold. That of shared files is only
+    looked for: not everybody may read it."""
     refs = {ref.path: ref for ref in snapshot.bundles}
+    paths = {path for ref in snapshot.bundles for path in ref.paths}
 
     def problem(path: str) -> str | None:
+        key = f"manifests/{path}.json"
         try:
+            if path not in refs:
+                there = catalog.store.list(key.rpartition("/")[0])
+                return None if key in {info.key for info in there} else f"'{key}' is gone"
             if refs[path] in snapshot.foreign:
-                catalog.store.head(refs[path].manifest)
+                catalog.store.head(key)
             else:
                 catalog.manifest(refs[path])
         except (Mismatch, NotFound) as error:
             return str(error)
         return None
 
-    found = dict(zip(refs, read_at_once(problem, list(refs)), strict=True))
+    found = dict(zip(paths, read_at_once(problem, list(paths)), strict=True))
     if bad := {path: reason for path, reason in found.items() if reason}:
         raise TooLate("; ".join(bad.values()), bad)

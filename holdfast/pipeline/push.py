@@ -132,6 +132,7 @@ class _Push:
         self.known = _Known()
         self.list = ArtifactList(place=artifacts.url)
         self.foreign: list[BundleRef] = []
+        self.dying: dict[str, set[str]] = {}
         self.new: dict[str, StreamedBundle] = {}
         self.copied_files = self.copied_bytes = 0
         self._counting = threading.Lock()
@@ -335,15 +336,23 @@ class _Push:
     def _sound(self, workload: str, *, every: bool) -> list[BundleRef]:
         """The bundles of a workload's snapshots that nothing is known against: of the newest one,
         or of every one."""
-        avoid = self.catalog.known_bad(workload) | self.catalog.dying(workload)
+        avoid = self.catalog.known_bad(workload)
         found: list[BundleRef] = []
         for snapshot in self.catalog.newest_first(workload):
-            if any(ref.path in avoid for ref in snapshot.bundles):
+            paths = {path for ref in snapshot.bundles for path in ref.paths}
+            if any(path in avoid or path in self._dying(path) for path in paths):
                 continue
             found += [ref for ref in snapshot.bundles if ref.workload == workload]
             if not every:
                 break
         return found
+
+    def _dying(self, path: str) -> set[str]:
+        """The paths of the same workload that a prune has marked."""
+        workload = path.partition("/")[0]
+        if workload not in self.dying:
+            self.dying[workload] = self.catalog.dying(workload)
+        return self.dying[workload]
 
     # The snapshot -----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from holdfast.manifest import (
     Time,
     canonical,
     component_problem,
+    name_problem,
     printable,
     sha256,
 )
@@ -52,7 +53,8 @@ SnapshotId = Annotated[str, Field(pattern=rf"^{SNAPSHOT_ID.pattern}$")]
 class BundleRef(Document):
     """One bundle of a snapshot: what it is, and where its manifest and its files are.
 
-    ``manifest`` is a key; ``data`` is a prefix: a file's key is ``<data>/<path>``. ``size`` is in
+    ``manifest`` is a key; ``data`` is a prefix: a file's key is ``<data>/<path>``. The files may be
+    those of another bundle with the same content, so that none is stored twice. ``size`` is in
     bytes, without the manifest.
     """
 
@@ -66,8 +68,9 @@ class BundleRef(Document):
     data: str
 
     @classmethod
-    def at(cls, path: str, manifest: Manifest) -> Self:
-        """The reference to a bundle copied to ``path`` (see `bundle_path`)."""
+    def at(cls, path: str, manifest: Manifest, files_at: str = "") -> Self:
+        """The reference to a bundle copied to ``path`` (see `bundle_path`); ``files_at`` is the
+        path of another bundle, if its files are those."""
         return cls(
             kind=manifest.kind,
             name=manifest.name,
@@ -76,13 +79,23 @@ class BundleRef(Document):
             digest=manifest.digest,
             content=manifest.content,
             manifest=f"manifests/{path}.json",
-            data=f"data/{path}",
+            data=f"data/{files_at or path}",
         )
 
     @property
     def path(self) -> str:
         """``<workload>/<run>/<generation>/<name>/<digest>[-n]``."""
+        return self.manifest.removeprefix("manifests/").removesuffix(".json")
+
+    @property
+    def files_at(self) -> str:
+        """The path of the bundle whose files these are: its own one, in most cases."""
         return self.data.removeprefix("data/")
+
+    @property
+    def paths(self) -> set[str]:
+        """Every path that must stay for this bundle to be whole: one, or two."""
+        return {self.path, self.files_at}
 
     @property
     def workload(self) -> str:
@@ -94,7 +107,7 @@ class BundleRef(Document):
 
     def check(self, manifest: Manifest) -> None:
         """Raises Mismatch unless every field is what this manifest says."""
-        right = BundleRef.at(self.path, manifest)
+        right = BundleRef.at(self.path, manifest, self.files_at)
         wrong = [
             f"{field} is {_short(value)}, its manifest says {_short(getattr(right, field))}"
             for field, value in self
@@ -168,6 +181,12 @@ class Snapshot(Document):
         """The bundles of other workloads that it names."""
         return tuple(ref for ref in self.bundles if ref.workload != self.workload)
 
+    @property
+    def paths_of_others(self) -> list[str]:
+        """The paths of other workloads that must stay for this snapshot to be whole."""
+        paths = {path for ref in self.bundles for path in ref.paths}
+        return sorted(path for path in paths if path.partition("/")[0] != self.workload)
+
     def has(self, kind: str | None) -> bool:
         """Whether a bundle of this kind is in it, so that a run of that kind can go on from it."""
         return kind is None or any(ref.kind == kind for ref in self.bundles)
@@ -209,8 +228,9 @@ class Snapshot(Document):
                 yield f"bundle {name} is in it {count} times"
         for ref in self.bundles:
             base, path = self._base(ref), ref.path
-            if not is_copy(path, base) or (ref.data, ref.manifest) != (
-                f"data/{path}",
+            right = is_copy(path, base) and may_share(path, ref.files_at)
+            if not right or (ref.data, ref.manifest) != (
+                f"data/{ref.files_at}",
                 f"manifests/{path}.json",
             ):
                 yield (
@@ -222,10 +242,9 @@ class Snapshot(Document):
         """Where the bundle's first copy lies. A foreign bundle may say nothing of its run and
         generation: then its path does."""
         workload, run, generation = self.workload, self.run, self.generation
-        if ref.workload != workload and BUNDLE_PATH.fullmatch(ref.path):
+        if ref.workload != workload and is_bundle_path(ref.path):
             names = ref.path.split("/")
-            if not any(map(component_problem, names[:2])):
-                workload, run, generation = names[0], names[1], int(names[2].removeprefix("gen-"))
+            workload, run, generation = names[0], names[1], int(names[2].removeprefix("gen-"))
         return bundle_path(workload, run, generation, ref)
 
 
@@ -303,6 +322,23 @@ def shared_path(bundle: Manifest) -> str | None:
     if workload is None or (bundle.name, bundle.labels.get("run")) != (bundle.content, CONTENT):
         return None
     return bundle_path(workload, CONTENT, 1, bundle)
+
+
+def is_bundle_path(path: str) -> bool:
+    """Whether this is written like the path of a bundle, of any workload."""
+    if not BUNDLE_PATH.fullmatch(path):
+        return False
+    workload, run, _, name, _ = path.split("/")
+    return not (component_problem(workload) or component_problem(run) or name_problem(name))
+
+
+def may_share(path: str, files_at: str) -> bool:
+    """Whether the bundle at ``path`` may have its files at ``files_at``: at its own path, or, for
+    datasets and models and what has their content, at another bundle's."""
+    if path == files_at:
+        return True
+    shared = {path.partition("/")[0], files_at.partition("/")[0]} & set(SHARED.values())
+    return bool(shared) and is_bundle_path(files_at)
 
 
 def is_copy(path: str, base: str) -> bool:

@@ -1,9 +1,9 @@
 """References: what keeps a bundle that a snapshot of another workload names.
 
 ``references/<workload>/<ID>/<path of the bundle>.json``: workload and ID are the snapshot's.
-A prune knows the snapshots of its own workload only. So whoever names a bundle of another workload
-writes a reference first, then the snapshot; and a reference goes only after its snapshot. What
-counts is the key: a prune lists the references, and reads none.
+A prune knows the snapshots of its own workload only. So whoever names a bundle of another workload,
+or its files, writes a reference first, then the snapshot; and a reference goes only after its
+snapshot. What counts is the key: a prune lists the references, and reads none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def write(store: Store, snapshot: Snapshot) -> None:
         document = {"format": 1, "bundle": path, "snapshot": snapshot.id}
         store.put_small(_key(snapshot, path), canonical(document), if_absent=True)
 
-    in_threads(put, [ref.path for ref in snapshot.foreign], READERS)
+    in_threads(put, snapshot.paths_of_others, READERS)
 
 
 def remove(store: Store, workload: str, snapshot_id: str) -> None:

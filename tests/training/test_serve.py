@@ -14,9 +14,14 @@ from typing import Any
 
 import pytest
 
+from holdfast.assets.add import add
+from holdfast.assets.get import get_on_volume
+from holdfast.store import open_store
+from holdfast.store.snapshot import Catalog
+from holdfast.volume import Volume
 from tests.training.lab import Lab
 from training.config import Config
-from training.serve import NothingToServe, Server, open_newest
+from training.serve import NothingToServe, Served, Server, open_newest
 
 pytestmark = pytest.mark.torch
 
@@ -112,13 +117,38 @@ def test_an_empty_volume_is_refused_by_name(lab: Lab):
         open_newest(config(lab))
 
 
-def test_a_bundle_without_a_shape_must_fit_the_settings(served: Lab, monkeypatch):
-    """A bundle of kind model has no label of its training: then the settings say the shape."""
-    monkeypatch.setattr("training.serve._of_bundle", lambda config, bundle: config)
+def on_volume(lab: Lab, folder: Path) -> Path:
+    """An application's volume with the model that was added from this folder."""
+    (lab.root / "store").mkdir()
+    catalog = Catalog(open_store((lab.root / "store").as_uri()), "project/stack")
+    add(catalog, "model", folder, "churn", "1")
+    get_on_volume(catalog, "churn:1", Volume(lab.root / "application", "serving", "model"))
+    return lab.root / "application"
 
-    assert open_newest(config(served, preset="tiny")).block == 32
+
+def test_a_checkpoint_that_became_a_model_is_served_without_being_told_its_shape(served: Lab):
+    volume = on_volume(served, served.bundle(12))
+
+    model = open_newest(config(served, volume=volume, run="serving"), "model")
+
+    assert model.block == 32
+    assert model.bundle.manifest.content == served.contents()[12]
+    assert model.bundle.manifest.labels["run"] == "content"
+    same = open_newest(config(served))
+    assert model.continuation(b"hold", 8) == same.continuation(b"hold", 8)
+
+
+def test_a_model_without_a_shape_must_fit_the_settings(served: Lab):
+    """One that was added from a folder, which had no labels."""
+    (served.bundle(12) / "MANIFEST.json").unlink()
+    volume = on_volume(served, served.bundle(12))
+
+    def opened(**settings: Any) -> Served:
+        return open_newest(config(served, volume=volume, run="serving", **settings), "model")
+
+    assert opened(preset="tiny").block == 32
     with pytest.raises(NothingToServe, match="is not a 'gpt layers=4 width=256 heads=4 block=128'"):
-        open_newest(config(served))
+        opened()
 
 
 @pytest.mark.slow

@@ -71,6 +71,15 @@ def add(
             help="Read every file, also those that look unchanged since they were last hashed.",
         ),
     ] = False,
+    copy: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            envvar="HOLDFAST_COPY",
+            help="Copy the files also where a checkpoint in the store has them: for readers who may"
+            " read datasets and models only.",
+        ),
+    ] = False,
     store: options.Store = None,
     owner: options.Owner = None,
     grace: options.Grace = int(GRACE.total_seconds()),
@@ -80,9 +89,10 @@ def add(
 ) -> None:
     """Add a folder to the store as a version of a dataset or model.
 
-    Equal content is stored once, whatever names and versions it has. The same again changes
-    nothing; a version that exists with other content is refused, and so is a folder that changes
-    meanwhile. Files that have not changed since the last time are not read again.
+    Equal content is stored once, whatever names and versions it has, also if it is a checkpoint in
+    the store. The same again changes nothing; a version that exists with other content is refused,
+    and so is a folder that changes meanwhile. Files that have not changed since the last time are
+    not read again.
 
     Example: holdfast add dataset ./reviews --name reviews --version 2026-08
     """
@@ -104,6 +114,7 @@ def add(
             version,
             labels=labels,
             rehash=rehash,
+            copy=copy,
             grace=timedelta(seconds=grace),
             progress=bar,
         )
@@ -139,6 +150,7 @@ def add(
                 "read_bytes": added.read,
                 "copied_files": added.copied_files,
                 "copied_bytes": added.copied_bytes,
+                "files_at": ref.files_at,
                 "labels": dict(added.version.snapshot.labels),
                 "seconds": round(seconds, 3),
             }

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 from infra.aws.iam import Document, Role, json_of, pod_trust
 from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.names import backup_account, task_account
-from infra.settings import AnyWorkload
+from infra.settings import AnyWorkload, Application
 from infra.settings.bucket import LOGS_SUFFIX, CreatedStore
 from infra.settings.eks import AwsSettings
 
@@ -249,6 +249,7 @@ class StoreAccess(pulumi.ComponentResource):
             "keeper": task_account(workload.volume.claim),
             "pruner": backup_account(name),
         }
+        serves = isinstance(workload, Application) and workload.model is not None
         for identity, account in accounts.items():
             role = Role(
                 f"{name}-{identity}",
@@ -257,7 +258,7 @@ class StoreAccess(pulumi.ComponentResource):
                 pulumi.ResourceOptions(parent=self),
                 description=f"{cluster}: {identity} of {name}'s backups",
                 inline=pulumi.Output.from_input(place).apply(
-                    partial(identity_policy, identity, name)
+                    partial(identity_policy, identity, name, serves=serves)
                 ),
             )
             aws.eks.PodIdentityAssociation(

@@ -4,7 +4,8 @@ Three identities for each workload, each a service account of its own, and none 
 
 - ``reader``: the training pod. Its recover container refills a lost volume; user code shares the
   pod's identity, so it can read this workload's backups, and the datasets and models of the stack,
-  and can neither write nor delete.
+  and can neither write nor delete. An application with a model can also read the files of all
+  workloads, though not what they are: a model may be a checkpoint, whose files are stored once.
 - ``keeper``: Kanister's tasks push, verify and drop snapshots. It cannot delete data or manifests.
 - ``pruner``: the schedule's retention. It deletes what no snapshot names and cannot write data.
 
@@ -64,8 +65,12 @@ READS: dict[Identity, tuple[str, ...]] = {
         "verified/{w}/*",
         "dropped/{w}.json",
         "references/{w}/*",
-        # A snapshot may name a model or dataset that an application got.
-        *(f"{place}/{shared}/*" for place in ("manifests", "data") for shared in _SHARED),
+        # A snapshot may name a model or dataset, or its files.
+        *(
+            f"{place}/{shared}/*"
+            for place in ("snapshots", "manifests", "data", "verified")
+            for shared in _SHARED
+        ),
     ),
     "pruner": (
         "OWNER.json",
@@ -115,6 +120,8 @@ DELETES: dict[Identity, tuple[str, ...]] = {
     ),
 }
 
+#: What an application reads besides: a model of the store may be the checkpoint of any workload.
+FILES = ("data/*",)
 #: What the pipeline's backup reads of all workloads: documents, and no data.
 OF_OTHERS = ("snapshots/*", "sequences/*", "manifests/*", "verified/*", "tombstones/*")
 #: Documents that are created once and never replaced.
@@ -143,8 +150,11 @@ class Place:
         return [f"{self.bucket_arn}/{self.prefix}/{key}" for key in keys]
 
 
-def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str, Any]:
-    """What one identity of one workload may do."""
+def identity_policy(
+    identity: Identity, workload: str, place: Place, *, serves: bool = False
+) -> dict[str, Any]:
+    """What one identity of one workload may do; ``serves``: it is given a model of the store."""
+    reads = READS[identity] + (FILES if serves and identity != "pruner" else ())
     statements: list[Statement] = [
         {
             "Sid": "List",
@@ -157,7 +167,7 @@ def identity_policy(identity: Identity, workload: str, place: Place) -> dict[str
             "Sid": "Read",
             "Effect": "Allow",
             "Action": "s3:GetObject",
-            "Resource": place.arns(READS[identity], workload),
+            "Resource": place.arns(reads, workload),
         },
     ]
     if WRITES[identity]:

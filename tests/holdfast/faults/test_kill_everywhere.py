@@ -170,6 +170,16 @@ def add_model(place: Place, number: int = 1) -> None:
     add(place.catalog, "model", place.root / f"model-{number}", "churn", str(number), patience=0)
 
 
+def add_checkpoint(place: Place) -> None:
+    path = place.volume.generation_path(1) / "step-00000100"
+    add(place.catalog, "model", path, "churn", "1", patience=0)
+
+
+def modelled(place: Place) -> None:
+    write(place, 100)
+    add_checkpoint(place)
+
+
 def added(place: Place) -> None:
     for number in (1, 2):
         folder(place, number)
@@ -244,6 +254,8 @@ SCENES = {
     "push": Scene(lambda place: write(place, 100), push_all, tidy_store, 40),
     "stream": Scene(pushed_by_another, stream, tidy_store, 40),
     "add": Scene(lambda place: void(folder(place, 1)), add_model, tidy_models, 35),
+    "add a checkpoint": Scene(pushed, add_checkpoint, tidy_models, 25),
+    "push a model": Scene(modelled, push_all, tidy_store, 25),
     "promote": Scene(promoted, move_alias, tidy_models, 15),
     "get": Scene(added, get_model, tidy_drafts, 5),
     "get on a volume": Scene(promoted, get_second, get_second, 15),

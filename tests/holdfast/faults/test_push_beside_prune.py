@@ -15,10 +15,10 @@ from random import Random
 import pytest
 
 from holdfast.bundle import Bundle
+from holdfast.copies import copying as copying_module
 from holdfast.copies import prune as prune_module
 from holdfast.copies import push as push_module
 from holdfast.copies import writing as writing_module
-from holdfast.copies.copying import Copier
 from holdfast.copies.prune import _Prune, prune
 from holdfast.copies.push import PushReport, push
 from holdfast.retention import Policy
@@ -183,11 +183,13 @@ def test_after_any_order_the_next_push_and_prunes_tidy_up(scene: Scene) -> None:
 def test_the_search_finds_a_push_that_does_not_look_for_tombstones(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Copier.paths
+    below = copying_module.paths_below
     monkeypatch.setattr(
-        Copier,
-        "paths",
-        lambda self, kind, parent: set() if kind == "tombstones" else look(self, kind, parent),
+        copying_module,
+        "paths_below",
+        lambda store, place, parent: (
+            set() if place == "tombstones" else below(store, place, parent)
+        ),
     )
     with pytest.raises(Lost):
         every_cut(scene, range(9, 60), range(9, 60), dying=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.assets.add import add
-from holdfast.assets.get import get
+from holdfast.assets.get import get, get_on_volume
 from holdfast.assets.promote import promote
 from holdfast.assets.versions import resolve
 from holdfast.bundle import BundleWriter
@@ -117,6 +117,7 @@ def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[st
         named = name_foreign(mine, plain, tmp_path)
         verify_snapshot(mine, named, record=False)
         delete_snapshot(mine, "gpt", named.id)
+        push_shared(mine, plain, root, tmp_path)
         with pytest.raises(StoreError):  # too late: it takes its own snapshot back
             late_push(volume, mine)
         return store.calls
@@ -153,13 +154,40 @@ def bundle(volume: Volume, step: int) -> None:
 
 def name_foreign(catalog: Catalog, adder: Catalog, tmp_path: Path) -> Snapshot:
     """A snapshot that names a dataset and a model."""
-    folder = tmp_path / "reviews"
-    folder.mkdir()
-    (folder / "rows").write_bytes(b"rows")
-    refs = [add(adder, kind, folder, "reviews", "1").version.ref for kind in SHARED]
+    refs = []
+    for kind in SHARED:
+        folder = tmp_path / f"reviews-{kind}"
+        folder.mkdir()
+        (folder / "rows").write_bytes(kind.encode())
+        refs.append(add(adder, kind, folder, "reviews", "1").version.ref)
     with writing(catalog, "gpt"):
         began = catalog.store.now()
         return write_snapshot(catalog, "gpt", "run", 1, refs, began=began)
+
+
+def push_shared(catalog: Catalog, others: Catalog, root: Path, tmp_path: Path) -> None:
+    """Pushes of what is a dataset or model already: with its files, and with those of another
+    workload; and one of each kind is known to be damaged."""
+    theirs, mine = Volume(tmp_path / "theirs", "run"), Volume(tmp_path / "mine", "shared")
+    for step, kind in enumerate(SHARED, start=50):
+        bundle(theirs, step)
+        push(theirs, others, "other")
+        add(others, kind, theirs.bundles()[0].path, "of-others", "1")
+        for number in (step, step + 10):
+            bundle(mine, number)
+        add(others, kind, mine.bundles()[0].path, "mine", "1")
+        push(mine, catalog, "gpt", select=Select.ALL)
+        folder = tmp_path / f"damaged-{kind}"
+        folder.mkdir()
+        (folder / "rows").write_bytes(kind.encode())
+        damaged = add(others, kind, folder, "damaged", "1").version
+        (root / damaged.ref.data / "rows").write_bytes(b"x")
+        verify_snapshot(others, damaged.snapshot)
+        bundle(mine, step + 20)
+        bundle(theirs, step + 20)
+        push(theirs, others, "other")
+        add(others, kind, theirs.bundles()[0].path, "of-others", "2")
+        push(mine, catalog, "gpt")
 
 
 def late_push(volume: Volume, catalog: Catalog) -> None:
@@ -216,6 +244,41 @@ def test_no_identity_may_do_more_than_its_verbs_do(identity: Identity, tmp_path:
 )
 def test_user_code_can_neither_write_nor_delete_nor_see_another_workloads_backups(action, key):
     assert not allows(identity_policy("reader", "gpt", PLACE), action, arn(key))
+
+
+def test_only_an_application_with_a_model_may_read_files_of_others(identity: Identity):
+    reads = "s3:GetObject", arn("data/other/run/x")
+    served = identity_policy(identity, "gpt", PLACE, serves=True)
+
+    assert allows(served, *reads) is (identity != "pruner")
+    assert not allows(identity_policy(identity, "gpt", PLACE), *reads)
+    for place in ("snapshots", "manifests", "verified"):
+        assert not allows(served, "s3:GetObject", arn(f"{place}/other/1.json"))
+
+
+def test_an_application_serves_a_model_that_is_a_checkpoint_of_another_workload(tmp_path: Path):
+    root = tmp_path / "store"
+    root.mkdir()
+    plain, store = Catalog(DirectoryStore(root), OWNER), Recorded(root)
+    theirs, volume = Volume(tmp_path / "theirs", "run"), Volume(tmp_path / "mine", "run", "model")
+    bundle(theirs, 1)
+    push(theirs, plain, "other")
+    add(plain, "model", theirs.bundles()[0].path, "churn", "1")
+
+    for identity in ("reader", "keeper"):
+        store.calls = []
+        mine = Catalog(store, OWNER)
+        if identity == "reader":
+            get_on_volume(mine, "churn:1", volume)
+        else:
+            push(volume, mine, "serving")
+            (snapshot,) = mine.snapshots("serving")
+            verify_snapshot(mine, snapshot)
+            stage(volume, mine, snapshot)
+        policy = identity_policy(identity, "serving", PLACE, serves=True)
+        refused = [key for action, key, context in store.calls
+                   if not allows(policy, action, arn(key), **context)]  # fmt: skip
+        assert store.calls and refused == []
 
 
 @pytest.mark.parametrize(

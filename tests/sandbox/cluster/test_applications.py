@@ -133,9 +133,7 @@ def test_a_promoted_model_is_served_and_answers_the_same_after_its_volume_is_los
 ) -> None:
     """`add`, `promote`, then what the stack declares: `get --on-volume` and the model server."""
     pytest.importorskip("torch")
-    preset = {"HOLDFAST_TRAINING_PRESET": "tiny"}
-    application = {**APPLICATION, "env": preset}
-    declared = graph(workloads__predictor=application, workloads__gpt=REMOVED)
+    declared = graph(workloads__predictor=APPLICATION, workloads__gpt=REMOVED)
     cluster = Cluster(deepcopy(declared.kubernetes()), tmp_path / "state", PROJECT)
     try:
         told = cluster.object("ConfigMap", "training", "holdfast-models-pvc")["data"]
