@@ -30,6 +30,9 @@ ACTION_LABEL = "holdfast.dev/action"
 #: on every ActionSet that we create: when its creator stops waiting for it (ISO 8601, UTC)
 DEADLINE_ANNOTATION = "holdfast.dev/deadline"
 ERROR_CHARACTERS = 600
+#: activeDeadlineSeconds of the Blueprints' phase `switch`: so long after its deadline the pod of an
+#: ActionSet that nobody works on may still change something
+SWITCH_SECONDS = 600
 
 
 class State(StrEnum):

@@ -6,7 +6,8 @@ so that `pulumi destroy` would wait for it in vain. Whoever deletes an orphaned 
 deletes its pods, and every backup deletes those whose ActionSet is gone.
 
 Nothing on a pod names its ActionSet. So a pod is left alone while its object has an ActionSet that
-is not ended and is older than the pod.
+is older than the pod, not ended, and may still run: a stranded one says `running` for ever, and
+would keep every later leftover.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from holdfast.control.actionset import ActionSet, ActionSets
+from holdfast.control.actionset import SWITCH_SECONDS, ActionSet, ActionSets
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavailable
 from holdfast.control.subject import Subject
 
 _OF_KANISTER = "createdBy=kanister"
+#: By when an ActionSet without a deadline, which none of ours made, has surely ended: a restore may
+#: stage for 3 h, and wait 65 min for the trainer.
+_LONGEST_SECONDS = 5 * 3600
 
 
 class Pods:
@@ -49,7 +53,7 @@ def delete_leftover_pods(
         found = pods.list()
         if not found:
             return []
-        at_work = [one for one in actionsets.about(pods.subject) if not one.ended]
+        at_work = [one for one in actionsets.about(pods.subject) if _may_run(actionsets, one)]
         names = [pod["metadata"]["name"] for pod in found if not _at_work(pod, at_work)]
         for name in names:
             pods.delete(name)
@@ -65,6 +69,11 @@ def delete_leftover_pods(
     if names:
         say(f"deleted pods that Kanister left behind: {', '.join(names)}")
     return names
+
+
+def _may_run(actionsets: ActionSets, actionset: ActionSet) -> bool:
+    overdue = actionsets.overdue(actionset, _LONGEST_SECONDS)
+    return not actionset.ended and overdue <= SWITCH_SECONDS
 
 
 def _at_work(pod: Mapping[str, Any], actionsets: list[ActionSet]) -> bool:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from holdfast.control.actionset import Action, ActionSet, ActionSets, State
+from holdfast.control.actionset import SWITCH_SECONDS, Action, ActionSet, ActionSets, State
 from holdfast.control.kubernetes import KubernetesError
 from holdfast.control.owner import Owner
 from holdfast.control.run_action import (
@@ -37,8 +37,6 @@ from holdfast.control.run_action import (
     when_available,
 )
 
-#: activeDeadlineSeconds of the Blueprint's phase `switch`
-SWITCH_SECONDS = 600
 #: for one patch of one object, by a controller that may be busy
 RESUME_SECONDS = 120
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from holdfast.control.actionset import SWITCH_SECONDS
 from holdfast.control.job import RESTORE_ANNOTATION
-from holdfast.control.orphaned_restores import SWITCH_SECONDS
 from infra.manifests import BLUEPRINTS
 from infra.settings.workload import LONGEST_BACKUP
 from sandbox.cluster.templates import BLUEPRINT_FUNCTIONS, WAIT_FUNCTIONS, Template, render, strings

@@ -105,6 +105,19 @@ def test_so_do_those_of_an_actionset_that_somebody_else_created(api: ActionSetAp
     assert pods(api) == {"by-hand-1"}
 
 
+@pytest.mark.parametrize("due", [-601, None])
+def test_an_actionset_that_is_stranded_for_ever_keeps_no_leftover(
+    api: ActionSetApi, due: float | None
+):
+    """Shown to fail: with any unfinished ActionSet taken for one at work."""
+    api.add("verify-by-hand", running("read"), age=200_000, due=due, action="verify")
+    api.objects["verify-by-hand"]["metadata"]["labels"] = {}
+    api.add_pod("kanister-job-1", age=100)
+    backup(api)
+    assert pods(api) == set()
+    assert "verify-by-hand" in api.objects  # not ours to delete
+
+
 def test_pods_of_another_claim_and_those_that_kanister_did_not_make_stay(api: ActionSetApi):
     api.add_pod("trainer", age=5000, created_by="somebody")
     api.add_pod("other", age=5000, **{"holdfast.dev/claim": "other-pvc"})
