@@ -17,8 +17,9 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from holdfast.cleanup import Cleanup
+from holdfast.integrations.dcp import Saver
 from holdfast.volume import Volume
-from training.checkpoint import Saver
 from training.ranks import Ranks
 
 TENSORS = 16
@@ -50,7 +51,9 @@ class Saves:
 
     def __init__(self, directory: Path, state: dict[str, Any], ranks: Ranks) -> None:
         self.directory, self.state, self.ranks = directory, state, ranks
-        self._saver = Saver(Volume(directory, "bench"), 1, ranks, keep=1000)
+        volume = Volume(directory, "bench")
+        parent, cleanup = volume.generation_path(1), Cleanup(volume, keep=1000)
+        self._saver = Saver(parent, cleanup, ranks.saves, ranks.device, finite=True)
         self._stager = DefaultStager(StagingOptions(False, False, False, False))
         self._flight: Future[Any] | None = None
         self._number = 0
@@ -107,7 +110,7 @@ def main(directory: str, result: str, size: str, runs: str, count: str) -> None:
     groups = [dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2)]
     control, saves_group = (cast(dist.ProcessGroup, group) for group in groups)
     cpu = torch.device("cpu")
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), cpu, control, saves_group)
+    ranks = Ranks(cpu, control, saves_group)
     Path(directory).mkdir(exist_ok=True)
     each = int(size) // TENSORS // 4
     saves = Saves(

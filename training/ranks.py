@@ -2,21 +2,18 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-from holdfast.integrations.ranks import from_rank0
+from holdfast.integrations import ranks as integrations
 from training.config import Config
 from training.fabric import check, log_network, network_in
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,41 +27,27 @@ class Agreed:
     loss: float  # mean over the ranks
 
 
-@dataclass(frozen=True)
-class Ranks:
+class Ranks(integrations.Ranks):
     """This process among its peers. The training itself uses the default group.
 
     The main threads decide on `control`; `saves` belongs to the thread that writes a bundle. Two
     threads on one group would mix up their messages and hang.
     """
 
-    rank: int
-    world_size: int
-    device: torch.device
-    control: dist.ProcessGroup
-    saves: dist.ProcessGroup
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0, which decides and reports for all."""
-        return self.rank == 0
+    def __init__(
+        self, device: torch.device, control: dist.ProcessGroup, saves: dist.ProcessGroup
+    ) -> None:
+        super().__init__(control)
+        self.device = device
+        self.control = control
+        self.saves = saves
 
     def agree(self, *, stop: bool, busy: bool, due: bool, diverged: bool, loss: float) -> Agreed:
         """One reduction per step, so that all ranks stop, save and skip at the same steps."""
         votes = torch.tensor([stop, busy, due and self.first, diverged, loss], dtype=torch.float64)
         dist.all_reduce(votes, group=self.control)
         *flags, losses = votes.tolist()
-        return Agreed(*(flag > 0 for flag in flags), loss=losses / self.world_size)
-
-    def broadcast_from_rank0(self, decide: Callable[[], T]) -> T:
-        """What rank 0 decides, on all ranks; an exception on rank 0 is raised on all."""
-        return from_rank0(dist, self.control, decide)
-
-    def gather(self, mine: T) -> list[T]:
-        """The values of all ranks, in the order of ranks, on every rank."""
-        found: list[T] = [mine] * self.world_size
-        dist.all_gather_object(found, mine, group=self.control)
-        return found
+        return Agreed(*(flag > 0 for flag in flags), loss=losses / self.size)
 
 
 @contextmanager
@@ -81,7 +64,7 @@ def joined(config: Config) -> Iterator[Ranks]:
     saves = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.save_timeout))
     if not (isinstance(control, dist.ProcessGroup) and isinstance(saves, dist.ProcessGroup)):
         raise RuntimeError("this rank is not in its own process groups")
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), device, control, saves)
+    ranks = Ranks(device, control, saves)
     if log is not None and device.type == "cuda":
         dist.all_reduce(torch.ones(1, device=device))  # NCCL looks for a network at its first use
         check(dict(enumerate(ranks.gather(network_in(log)))))

@@ -1,7 +1,6 @@
 """The state of a training: weights, optimizer, schedule, random numbers, position in the data."""
 
 import hashlib
-import io
 import math
 import pickle
 import random
@@ -14,10 +13,10 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
+from holdfast.integrations.storage_writer import canonical_pickle, is_finite
 from training import data
 from training.config import Config, Parallel
 from training.model import Gpt, next_byte_loss
@@ -56,7 +55,7 @@ class State:
             seed=self.config.seed,
             batch=self.config.batch,
             rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
+            world_size=self.ranks.size,
             consumed=self.consumed,
         )
         own = self._own or {}
@@ -64,7 +63,7 @@ class State:
         self._batches = iter(self._loader)
         # Only now: making the iterator draws from the generator that is restored here.
         if self._own is None:
-            _seed(f"{self.config.seed} {self.consumed} {self.ranks.rank}/{self.ranks.world_size}")
+            _seed(f"{self.config.seed} {self.consumed} {self.ranks.rank}/{self.ranks.size}")
         else:
             _restore_generators(self._own["generators"])
 
@@ -81,7 +80,7 @@ class State:
         inputs, targets = (tensor.to(self.ranks.device) for tensor in next(self._batches))
         self._batch = inputs, targets
         loss: Tensor = next_byte_loss(self.model(inputs), targets)
-        share = len(inputs) * self.ranks.world_size / self.config.batch
+        share = len(inputs) * self.ranks.size / self.config.batch
         if share != 1:
             loss = loss * share
         loss.backward()
@@ -157,25 +156,6 @@ class State:
         }
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Whether it holds neither NaN nor infinity; of a sharded one, this rank's shard."""
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return not local.is_floating_point() or bool(torch.isfinite(local).all())
-
-
-def canonical_pickle(value: Any) -> bytes:
-    """Equal values give equal bytes.
-
-    A plain pickle also records which of its parts are one and the same object, and that differs
-    between a process that made a value and one that loaded it.
-    """
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
-    pickler.fast = True
-    pickler.dump(value)
-    return buffer.getvalue()
-
-
 class _Schedule:
     """The learning rate as a share of the highest: a linear rise, then a cosine down to 10 %."""
 
@@ -193,7 +173,7 @@ class _Schedule:
 def _distribute(model: Gpt, config: Config, ranks: Ranks) -> torch.nn.Module:
     if config.parallel is Parallel.DDP:
         return DistributedDataParallel(model)
-    mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
+    mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)

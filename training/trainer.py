@@ -8,17 +8,16 @@ from functools import partial
 
 from holdfast import durable
 from holdfast.errors import InvalidBundle
-from holdfast.recovery.recover import remember
+from holdfast.integrations.dcp import Saved, Saver
 from holdfast.volume import Volume
 from training import lineage, resume
-from training.checkpoint import Saved, Saver
 from training.config import Config, WhenBusy
 from training.data import Corpus
 from training.fingerprint import as_labels, differences, fingerprint
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.ranks import Ranks, joined
-from training.recover import Recovery, recover, set_aside
+from training.recover import Recovery, ReportedRun, recover
 from training.state import State
 from training.stop import Stop
 from training.tracking import Facts, Tracking
@@ -29,17 +28,25 @@ def train(config: Config, stop: Stop) -> Outcome:
     port = config.port if os.environ["LOCAL_RANK"] == "0" else None
     metrics = Metrics(os.environ["RANK"] == "0", config.metrics, port)
     with joined(config) as ranks:
-        volume = Volume(config.volume, config.run)
-        ranks.broadcast_from_rank0(lambda: _prepare(volume))
+        path = Volume(config.volume, config.run).run_path
+        ranks.from_first(lambda: durable.make_directories(path))
+        run = ReportedRun(config, ranks, metrics)
         state = State(config, ranks, Corpus(config.data, config.block))
-        recovery = _load(state, volume, metrics)
+        recovery = _load(state, run)
         if recovery.outcome:
             metrics.say(f"{recovery.outcome}: {recovery.reason}")
             metrics.event("refused", outcome=recovery.outcome, reason=recovery.reason)
             return recovery.outcome
-        generation = ranks.broadcast_from_rank0(lambda: volume.present() or 1)
-        trainer = Trainer(config, ranks, state, Saver(volume, generation, ranks, config.keep))
-        outcome = trainer.run(recovery, generation, metrics, stop)
+        saver = Saver(
+            run.parent,
+            run.cleanup,
+            ranks.saves,
+            ranks.device,
+            committed=run.remember,
+            finite=True,
+        )
+        trainer = Trainer(config, ranks, state, saver)
+        outcome = trainer.run(recovery, run.generation, metrics, stop)
         state.close()
     trainer.end_tracking(outcome)
     metrics.close()
@@ -54,7 +61,7 @@ class Trainer:
         self.ranks = ranks
         self.state = state
         self.saver = saver
-        self.fingerprint = fingerprint(config, ranks.world_size, state.corpus.digest)
+        self.fingerprint = fingerprint(config, ranks.size, state.corpus.digest)
         self.good: str | None = None  # the newest bundle
         self.refused = 0  # saves in a row whose state was not finite
         self.lineage = lineage.lineage(config, state.corpus.dataset)
@@ -110,7 +117,7 @@ class Trainer:
         config, corpus = self.config, self.state.corpus
         values = config.model_dump(mode="json")
         params = {k: values[k] for k, e in resume.EFFECTS.items() if e is not resume.Effect.PLACE}
-        params |= {"world_size": self.ranks.world_size, "parameters": self.state.parameters}
+        params |= {"world_size": self.ranks.size, "parameters": self.state.parameters}
         facts = Facts(
             run=config.run,
             generation=self.generation,
@@ -135,7 +142,7 @@ class Trainer:
             "generation": self.generation,
             "step": self.state.step,
             "samples": self.state.consumed,
-            "world_size": self.ranks.world_size,
+            "world_size": self.ranks.size,
             "model": self.config.shape,
             "healthy": 1,  # what is not finite is not saved
         }
@@ -200,7 +207,7 @@ class Trainer:
 
     def _introduce(self) -> None:
         config, ranks, state = self.config, self.ranks, self.state
-        processes = f"{ranks.world_size} rank" + ("s" if ranks.world_size > 1 else "")
+        processes = f"{ranks.size} rank" + ("s" if ranks.size > 1 else "")
         self.metrics.say(
             f"run '{config.run}', generation {self.generation}: {config.shape}, "
             f"{state.parameters / 1e6:.2f} M parameters"
@@ -281,8 +288,6 @@ class Trainer:
             return
         self.refused = 0
         self.good = bundle = f"step-{saved.step:08d}"
-        if self.ranks.first:
-            remember(self.config.decision, bundle)
         self.metrics.say(
             f"saved step {saved.step}: {saved.size / 2**20:.1f} MiB in {saved.seconds:.2f} s, "
             f"training waited {saved.stall * 1000:.0f} ms"
@@ -303,26 +308,20 @@ class Trainer:
         )
 
 
-def _load(state: State, volume: Volume, metrics: Metrics) -> Recovery:
+def _load(state: State, run: ReportedRun) -> Recovery:
     """Load the newest bundle from which training can go on; decide what to do without one.
 
     One that verifies and holds NaN or infinity, as earlier versions saved them, is quarantined.
     """
     while True:
-        recovery = recover(state.config, volume, state.ranks, metrics)
+        recovery = recover(run, state.config.shape)
         if recovery.outcome or recovery.bundle is None:
             return recovery
         began = time.monotonic()
         labels = recovery.bundle.manifest.labels
-        fits = resume.fits_ranks(labels, state.config, state.corpus.digest, state.ranks.world_size)
+        fits = resume.fits_ranks(labels, state.config, state.corpus.digest, state.ranks.size)
         state.load(recovery.bundle.path, keep_own=fits)
         if all(state.ranks.gather(state.is_finite())):
             return replace(recovery, seconds=time.monotonic() - began)
         damage = InvalidBundle(recovery.bundle.path, ["its state is not finite"])
-        state.ranks.broadcast_from_rank0(partial(set_aside, volume, damage, metrics))
-
-
-def _prepare(volume: Volume) -> None:
-    """On rank 0, before anything is read: remove what killed saves left."""
-    durable.make_directories(volume.run_path)
-    volume.sweep()
+        state.ranks.from_first(partial(run.set_aside, damage))

@@ -27,7 +27,9 @@ class Ranks:
     *collective*: all ranks call them, in the same order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group: Any = None) -> None:
+        """`group`, on gloo and used by nothing else, is taken instead of one of its own."""
+        self._given = group
         self._world: Any = None
         self._group: Any = None
 
@@ -74,6 +76,8 @@ class Ranks:
         return from_rank0(dist, self._own_group(dist), decide)
 
     def _own_group(self, dist: Any) -> Any:
+        if self._given is not None:
+            return self._given
         if self._world is not dist.group.WORLD:
             self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._world = dist.group.WORLD
@@ -104,6 +108,17 @@ def from_rank0(dist: Any, group: Any, decide: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return value  # type: ignore[return-value]
+
+
+def split_files(files: Sequence[FileEntry], ranks: int) -> list[list[FileEntry]]:
+    """The files divided among ranks so that each has about as many bytes to hash."""
+    parts: list[list[FileEntry]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    for entry in sorted(files, key=lambda entry: entry.size, reverse=True):
+        lightest = loads.index(min(loads))
+        parts[lightest].append(entry)
+        loads[lightest] += entry.size
+    return parts
 
 
 def check_share(bundle: Bundle, mine: Sequence[FileEntry]) -> tuple[list[str], OSError | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,9 @@ from holdfast.bundle import Bundle, BundleWriter, commit_directory, verify
 from holdfast.cleanup import Cleanup
 from holdfast.defaults import KEEP
 from holdfast.errors import ExitCode, HoldfastError, InvalidBundle, RecoveryStopped, UsageError
-from holdfast.integrations.ranks import Ranks, check_share
+from holdfast.integrations.ranks import Ranks, check_share, split_files
 from holdfast.integrations.stop import StopSignal
 from holdfast.labels import is_healthy
-from holdfast.manifest import FileEntry
 from holdfast.printable import printable
 from holdfast.recovery.recover import (
     Action,
@@ -57,10 +56,13 @@ class Run:
         *,
         framework: str = "",
         start: Start | str | None = None,
+        decision: Path | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         """Raises UsageError for a value that is missing or invalid. Not collective.
 
-        `framework` says who wrote the files; it becomes a label.
+        `framework` says who wrote the files; it becomes a label. `ranks` are those of PyTorch
+        unless they are given.
         """
         root = volume or os.environ.get("HOLDFAST_VOLUME")
         name = run or os.environ.get("HOLDFAST_RUN")
@@ -74,7 +76,7 @@ class Run:
         self.keep = _number("HOLDFAST_KEEP", KEEP) if keep is None else keep
         if self.keep < 1:
             raise UsageError(f"cannot keep {self.keep} bundles: keep at least 1")
-        self.ranks = Ranks()
+        self.ranks = ranks or Ranks()
         self.stop = StopSignal()
         #: the step of the newest bundle that is known to be committed; on all ranks alike
         self.saved_step: int | None = None
@@ -82,9 +84,10 @@ class Run:
         self.problem: str | None = None
         self._framework = framework
         self._start = _start(start or os.environ.get("HOLDFAST_START", "auto"))
-        decision = os.environ.get("HOLDFAST_DECISION")
-        self._decision = Path(decision) if decision else None
-        self._cleanup = Cleanup(self.volume, self.keep)
+        told = decision or os.environ.get("HOLDFAST_DECISION")
+        self._decision = Path(told) if told else None
+        #: removes what is older than the newest `keep`
+        self.cleanup = Cleanup(self.volume, self.keep)
         self._generation = 0
 
     def resume(self) -> Bundle | None:
@@ -94,21 +97,28 @@ class Run:
         before is taken. Ranks that are joined share the reading. Raises RecoveryStopped where there
         was state and none can be used: step 0 would bury it.
         """
+        bundle, reason = self.find()
+        self.say(f"{reason}: every byte is verified" if bundle else reason)
+        return bundle
+
+    def find(self) -> tuple[Bundle | None, str]:
+        """As `resume`, without a word: the bundle, and what to say of it.
+
+        May be called again after `set_aside`.
+        """
         if self.ranks.first:
             self.volume.sweep()
         bundle = self._newest_valid()
-        if bundle is None:
-            decision = self.ranks.from_first(self._without_a_bundle)
-            if decision.decision is Action.STOP:
-                raise RecoveryStopped(decision.reason)
-            if decision.decision is Action.RETRY:
-                raise HoldfastError(decision.reason)
-            self.say(decision.reason)
-        else:
-            self.saved_step = bundle.step
-            self.say(f"resuming from {bundle.name}: every byte is verified")
         self._generation = self.ranks.from_first(lambda: self.volume.present() or 1)
-        return bundle
+        if bundle:
+            self.saved_step = bundle.step
+            return bundle, f"resuming from {bundle.name}"
+        decision = self.ranks.from_first(self._without_a_bundle)
+        if decision.decision is Action.STOP:
+            raise RecoveryStopped(decision.reason)
+        if decision.decision is Action.RETRY:
+            raise HoldfastError(decision.reason)
+        return None, decision.reason
 
     def agree_on(self, bundle: Bundle | None) -> None:
         """Raise HoldfastError unless all ranks resume from the same bundle.
@@ -137,14 +147,14 @@ class Run:
         make = partial(
             commit_directory,
             Path(directory),
-            self._parent,
+            self.parent,
             _name(step),
             "checkpoint",
-            self._labels(step, labels),
+            self.labels(step, labels),
             move=move,
         )
         self.ranks.gather(None)  # every rank has written its files
-        return self._end_save(step, lambda: self._try(make))
+        return self.settle(step, lambda: self._try(make))
 
     def save(
         self,
@@ -162,7 +172,7 @@ class Run:
         def begin() -> tuple[str, str | None]:
             nonlocal writer
             try:
-                writer = BundleWriter(self._parent, _name(step), "checkpoint")
+                writer = BundleWriter(self.parent, _name(step), "checkpoint")
             except (HoldfastError, OSError) as error:
                 return "", _text(error)
             return str(writer.path), None
@@ -178,9 +188,9 @@ class Run:
             if writer is None:
                 return problem
             with writer:
-                return problem or self._try(partial(writer.commit, self._labels(step, labels)))
+                return problem or self._try(partial(writer.commit, self.labels(step, labels)))
 
-        return self._end_save(step, commit)
+        return self.settle(step, commit)
 
     def stop_agreed(self) -> bool:
         """Whether any rank was asked to stop; the same answer on all. Ask once for each step."""
@@ -192,7 +202,7 @@ class Run:
         Raises HoldfastError (exit code 1) if the newest save failed. Not collective.
         """
         self.stop.end()
-        self._cleanup.wait(_CLEANUP_SECONDS, lambda: False)
+        self.cleanup.wait(_CLEANUP_SECONDS, lambda: False)
         if self.problem:
             raise HoldfastError(self.problem)
         if stopped:
@@ -206,21 +216,54 @@ class Run:
                 print(printable(f"holdfast: {text}"), file=sys.stderr, flush=True)
 
     @property
-    def _parent(self) -> Path:
+    def generation(self) -> int:
+        """The generation that is trained in. Raises UsageError before `resume`."""
         if not self._generation:
             raise UsageError("nothing may be saved before resume(): call it at the start")
-        return self.volume.generation_path(self._generation)
+        return self._generation
 
-    def _labels(self, step: int, labels: Mapping[str, str | int] | None) -> Mapping[str, str | int]:
+    @property
+    def parent(self) -> Path:
+        """Where bundles of this run are made. Raises UsageError before `resume`."""
+        return self.volume.generation_path(self.generation)
+
+    def labels(
+        self, step: int, more: Mapping[str, str | int] | None = None
+    ) -> Mapping[str, str | int]:
+        """What a bundle says of itself. Not collective."""
         own: dict[str, str | int] = {
             "run": self.volume.run,
-            "generation": self._generation,
+            "generation": self.generation,
             "step": step,
             "world_size": self.ranks.size,
         }
         if self._framework:
             own["framework"] = self._framework
-        return {**(labels or {}), **own}
+        return {**(more or {}), **own}
+
+    def remember(self, bundle: Bundle) -> None:
+        """On rank 0, once a bundle is committed: from now on this run has a state."""
+        remember(self._decision, bundle.name)
+
+    def settle(self, step: int, commit: Callable[[], str | None]) -> bool:
+        """End a save by what `commit` does on rank 0: why it failed, or None. Whether it did not.
+
+        For saves that are not made by `commit` or `save`.
+        """
+        reason = self.ranks.from_first(commit)
+        if reason is None:
+            self.saved_step, self.problem = step, None
+        else:
+            self.problem = f"step {step} could not be saved: {reason}"
+            self.say(self.problem)
+        if self.ranks.first and (kept := self.cleanup.problem()):
+            self.say(f"older bundles could not be removed: {kept}")
+        return reason is None
+
+    def set_aside(self, damage: InvalidBundle) -> None:
+        """On rank 0: quarantine a bundle, so that the one before it is found."""
+        # Where ranks are not joined yet, each looks by itself: one of them moves.
+        self.say(f"{damage}: {self.volume.set_aside(damage, move=self.ranks.first)}")
 
     def _try(self, make: Callable[[], Bundle]) -> str | None:
         """On rank 0: make the bundle; return why it failed."""
@@ -228,24 +271,15 @@ class Run:
             bundle = make()
         except (HoldfastError, OSError) as error:
             return _text(error)
-        remember(self._decision, bundle.name)
-        self._cleanup.start()
+        self.remember(bundle)
+        self.cleanup.start()
         return None
-
-    def _end_save(self, step: int, commit: Callable[[], str | None]) -> bool:
-        reason = self.ranks.from_first(commit)
-        if reason is None:
-            self.saved_step, self.problem = step, None
-        else:
-            self.problem = f"step {step} could not be saved: {reason}"
-            self.say(self.problem)
-        if self.ranks.first and (kept := self._cleanup.problem()):
-            self.say(f"older bundles could not be removed: {kept}")
-        return reason is None
 
     def _newest_valid(self) -> Bundle | None:
         while bundle := self.ranks.from_first(self._newest_complete):
-            found = self.ranks.gather(check_share(bundle, self._mine(bundle.manifest.files)))
+            mine = split_files(bundle.manifest.files, self.ranks.size)
+            share = mine[self.ranks.rank if self.ranks.size > 1 else 0]
+            found = self.ranks.gather(check_share(bundle, share))
             faults = [fault for _, fault in found if fault]
             problems = [problem for of_rank, _ in found for problem in of_rank]
             if not faults and not problems:
@@ -254,17 +288,8 @@ class Run:
                 self.ranks.from_first(partial(self.volume.pass_over, bundle.path, faults[0]))
             else:
                 damage = InvalidBundle(bundle.path, problems)
-                self.ranks.from_first(partial(self._set_aside, damage))
+                self.ranks.from_first(partial(self.set_aside, damage))
         return None
-
-    def _mine(self, files: Sequence[FileEntry]) -> list[FileEntry]:
-        """This rank's share of the files to read."""
-        largest_first = sorted(files, key=lambda entry: entry.size, reverse=True)
-        return (
-            largest_first[self.ranks.rank :: self.ranks.size]
-            if self.ranks.size > 1
-            else largest_first
-        )
 
     def _newest_complete(self) -> Bundle | None:
         """On rank 0: the newest bundle whose manifest, files and sizes look right."""
@@ -273,22 +298,18 @@ class Run:
             if not self.volume.usable(path):
                 continue
             if isinstance(found, InvalidBundle):
-                self._set_aside(found)
+                self.set_aside(found)
             elif is_healthy(found.manifest.labels) is False:
                 self.say(f"{found.name} is marked as not healthy: it is not used")
             else:
                 try:
                     return verify(path, quick=True)
                 except InvalidBundle as damage:
-                    self._set_aside(damage)
+                    self.set_aside(damage)
                 except OSError as fault:
                     self.volume.pass_over(path, fault)
         self.volume.raise_unreadable()
         return None
-
-    def _set_aside(self, damage: InvalidBundle) -> None:
-        # Where ranks are not joined yet, each looks by itself: one of them moves.
-        self.say(f"{damage}: {self.volume.set_aside(damage, move=self.ranks.first)}")
 
     def _without_a_bundle(self) -> Decision:
         bad = self.volume.has_bad() or bool(self.volume.bundles())

@@ -16,7 +16,15 @@ from holdfast.errors import (
     StoreError,
     StoreUnreachable,
 )
-from holdfast.recovery.recover import Action, Start, StoreState, VolumeState, decide
+from holdfast.recovery.recover import (
+    Action,
+    Pulled,
+    Start,
+    StoreState,
+    VolumeState,
+    decide,
+    decide_in_trainer,
+)
 from holdfast.recovery.refill import pull_if_empty
 from holdfast.recovery.restore import stage, switch
 from holdfast.store import open_store
@@ -56,6 +64,36 @@ def test_each_state_of_volume_and_store_leads_to_its_action(
     volume: VolumeState, store: StoreState, action: Action, start: Start
 ) -> None:
     assert decide(volume, store, start).decision is action
+
+
+# The second table: no sound bundle is on the volume of a trainer.
+IN_A_TRAINER = [
+    # bad ones?  start          what the pull before it said   what must happen
+    (False, Start.AUTO, Pulled.NOT_ASKED, FRESH),
+    (False, Start.FRESH, Pulled.NOT_ASKED, FRESH),
+    (False, Start.REQUIRE, Pulled.NOT_ASKED, STOP),
+    (True, Start.AUTO, Pulled.NOT_ASKED, STOP),
+    (True, Start.FRESH, Pulled.NOT_ASKED, STOP),
+    (True, Start.REQUIRE, Pulled.NOT_ASKED, STOP),
+    (False, Start.AUTO, Pulled.FRESH, FRESH),
+    (False, Start.FRESH, Pulled.FRESH, FRESH),
+    (False, Start.REQUIRE, Pulled.FRESH, STOP),
+    (True, Start.AUTO, Pulled.FRESH, RETRY),
+    (True, Start.FRESH, Pulled.FRESH, RETRY),
+    (True, Start.REQUIRE, Pulled.FRESH, RETRY),
+    *((bad, s, p, RETRY) for bad in (False, True) for s in Start
+      for p in (Pulled.STATE, Pulled.UNKNOWN)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "start", "pulled", "action"), IN_A_TRAINER)
+def test_what_a_trainer_does_without_a_valid_bundle(
+    bad: bool, start: Start, pulled: Pulled, action: Action
+) -> None:
+    decision = decide_in_trainer(BAD if bad else NONE, pulled, start)
+
+    assert decision.decision is action
+    assert decision.reason
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from holdfast.cleanup import Cleanup
+from holdfast.integrations.dcp import Saver
 from holdfast.volume import Volume
 from training.config import Config
 from training.entry import run
@@ -129,6 +131,12 @@ class command:  # noqa: N801
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def saver_of(volume: Volume, ranks: Ranks, keep: int) -> Saver:
+    """As the trainer makes it."""
+    parent, cleanup = volume.generation_path(1), Cleanup(volume, keep)
+    return Saver(parent, cleanup, ranks.saves, ranks.device, finite=True)
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,24 +12,13 @@ import pytest
 
 from holdfast import durable
 from holdfast.bundle import Bundle, BundleWriter
+from holdfast.integrations.ranks import Ranks as OneRank
 from holdfast.volume import Volume
 from training.config import Config
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.ranks import Ranks
-from training.recover import recover
-
-
-class OneRank:
-    """A training on a single rank, without process groups."""
-
-    rank, world_size = 0, 1
-
-    def broadcast_from_rank0(self, decide: Callable[[], Any]) -> Any:
-        return decide()
-
-    def gather(self, mine: Any) -> list[Any]:
-        return [mine]
+from training.recover import Recovery, ReportedRun, recover
 
 
 @pytest.fixture
@@ -43,10 +31,16 @@ def volume(tmp_path: Path) -> Volume:
     return made
 
 
+def recovery(volume: Volume, **changed: Any) -> Recovery:
+    """What a training on a single rank, without process groups, would do."""
+    place = {"volume": volume.root, "run": volume.run, "keep": 3, "start": "auto", "decision": None}
+    config = cast(Config, SimpleNamespace(**(place | changed)))
+    run = ReportedRun(config, cast(Ranks, OneRank()), Metrics(reports=False))
+    return recover(run, "tiny")
+
+
 def found(volume: Volume) -> Bundle | None:
-    config = cast(Config, SimpleNamespace(shape="tiny", start="auto", decision=None))
-    ranks, metrics = cast(Ranks, OneRank()), Metrics(reports=False)
-    return recover(config, volume, ranks, metrics).bundle
+    return recovery(volume).bundle
 
 
 @pytest.fixture
@@ -115,9 +109,8 @@ def test_a_bundle_that_is_marked_as_not_healthy_is_not_used_and_is_no_reason_for
             (writer.path / "weights").write_bytes(b"1")
             healthy = int(step not in marked)
             writer.commit({"step": step, "model": "tiny", "healthy": healthy})
-    config = cast(Config, SimpleNamespace(shape="tiny", start="auto", decision=None))
 
-    found = recover(config, volume, cast(Ranks, OneRank()), Metrics(reports=False))
+    found = recovery(volume)
 
     if marked == {200}:
         assert found.bundle is not None
@@ -125,3 +118,13 @@ def test_a_bundle_that_is_marked_as_not_healthy_is_not_used_and_is_no_reason_for
     else:
         assert (found.bundle, found.outcome) == (None, Outcome.REFUSED)
     assert len(volume.bundles()) == 2
+
+
+def test_a_volume_that_lost_what_the_pod_had_is_for_a_new_pod(tmp_path: Path) -> None:
+    decision = tmp_path / "decision.json"
+    decision.write_text('{"decision": "pulled"}')
+    (tmp_path / "volume").mkdir()
+
+    found = recovery(Volume(tmp_path / "volume", "run-a"), decision=decision)
+
+    assert (found.bundle, found.outcome) == (None, Outcome.RETRY)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.integrations import storage_writer
 from holdfast.volume import Volume
-from tests.training.lab import Lab, alone, command, until
-from training import checkpoint
-from training.checkpoint import Saver
+from tests.training.lab import Lab, alone, command, saver_of, until
 from training.config import Config
 from training.data import Corpus
 from training.outcome import Outcome
@@ -207,7 +206,7 @@ def test_weights_that_are_not_finite_are_refused_whatever_the_loss(
     volume = Volume(tmp_path, "lab")
     state = spoiled(state_after(1, config(tmp_path, corpus), ranks), value)
 
-    saver = Saver(volume, 1, ranks, keep=1)
+    saver = saver_of(volume, ranks, keep=1)
     saver.begin(1, state.collect(), {"step": 1})
     saved = saver.wait()
     state.close()
@@ -224,7 +223,7 @@ def test_a_bundle_of_nan_weights_is_quarantined_and_the_one_before_it_is_used(
 ) -> None:
     lab.copy_of(undisturbed, 4)
     state = spoiled(state_after(1, config(lab.root, lab.corpus), ranks), math.nan)
-    monkeypatch.setattr(checkpoint, "_refuse_unless_finite", lambda *_: None)
+    monkeypatch.setattr(storage_writer, "_refuse_unless_finite", lambda *_: None)
     save(lab.volume, ranks, state, step=8)
 
     assert lab.train() is Outcome.DONE
@@ -254,7 +253,7 @@ def spoiled(state: State, value: float) -> State:
 
 def save(volume: Volume, ranks: Ranks, state: State, step: int = 3) -> None:
     labels: dict[str, str | int] = {"step": step, "world_size": 1, "model": state.config.shape}
-    saver = Saver(volume, 1, ranks, keep=9)
+    saver = saver_of(volume, ranks, keep=9)
     saver.begin(step, state.collect(), labels)
     saved = saver.wait()
     state.close()

@@ -11,9 +11,9 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from holdfast.bundle import verify
+from holdfast.integrations.dcp import Saver
 from holdfast.volume import Volume
-from tests.training.lab import alone
-from training.checkpoint import Saver
+from tests.training.lab import alone, saver_of
 from training.ranks import Ranks
 
 pytestmark = pytest.mark.torch
@@ -35,7 +35,7 @@ def state() -> dict[str, Any]:
 
 
 def save(ranks: Ranks, volume: Volume, step: int = 4) -> None:
-    saver = Saver(volume, 1, ranks, keep=3)
+    saver = saver_of(volume, ranks, keep=3)
     saver.begin(step, state(), {"step": step})
     saved = saver.wait()
     assert saved is not None
@@ -45,7 +45,7 @@ def save(ranks: Ranks, volume: Volume, step: int = 4) -> None:
 def test_what_changes_right_after_a_save_began_is_not_in_the_bundle(
     ranks: Ranks, volume: Volume
 ) -> None:
-    saver = Saver(volume, 1, ranks, keep=3)
+    saver = saver_of(volume, ranks, keep=3)
     for step in (1, 2):  # the second save uses the buffers of the first again
         values = state()
         saver.begin(step, values, {"step": step})
@@ -87,7 +87,7 @@ def test_the_hashes_that_were_taken_while_writing_are_those_of_the_files(
 def test_a_save_that_fails_leaves_nothing_and_the_next_one_succeeds(
     ranks: Ranks, volume: Volume, monkeypatch: pytest.MonkeyPatch, moment: str, action: str
 ) -> None:
-    saver = Saver(volume, 1, ranks, keep=3)
+    saver = saver_of(volume, ranks, keep=3)
     monkeypatch.setattr("holdfast.failpoint._passed", Counter())
     monkeypatch.setenv("HOLDFAST_FAILPOINT", f"{moment}={action}")
 
@@ -111,7 +111,7 @@ def test_a_failure_while_the_state_is_copied_fails_the_save_and_not_the_training
     def out_of_memory(*_: object, **__: object) -> None:
         raise MemoryError("no memory for a copy")
 
-    saver = Saver(volume, 1, ranks, keep=3)
+    saver = saver_of(volume, ranks, keep=3)
     with monkeypatch.context() as patch:
         patch.setattr(saver._stager._state_dict_stager, "stage", out_of_memory)
         saver.begin(4, state(), {"step": 4})
@@ -127,7 +127,7 @@ def test_a_failure_while_the_state_is_copied_fails_the_save_and_not_the_training
 
 def test_a_bundle_is_never_written_twice(ranks: Ranks, volume: Volume) -> None:
     save(ranks, volume)
-    saver = Saver(volume, 1, ranks, keep=3)
+    saver = saver_of(volume, ranks, keep=3)
 
     saver.begin(4, state(), {"step": 4})
     saved = saver.wait()
@@ -140,7 +140,7 @@ def test_a_bundle_is_never_written_twice(ranks: Ranks, volume: Volume) -> None:
 def test_a_second_save_while_one_is_in_flight_is_an_error_of_the_caller(
     ranks: Ranks, volume: Volume
 ) -> None:
-    saver = Saver(volume, 1, ranks, keep=3)
+    saver = saver_of(volume, ranks, keep=3)
     saver.begin(4, state(), {"step": 4})
 
     with pytest.raises(RuntimeError, match="save of step 5 while step 4 is in flight"):
@@ -152,7 +152,7 @@ def test_a_second_save_while_one_is_in_flight_is_an_error_of_the_caller(
 def test_only_the_newest_bundles_are_kept_and_those_that_are_pinned(
     ranks: Ranks, volume: Volume
 ) -> None:
-    saver = Saver(volume, 1, ranks, keep=2)
+    saver = saver_of(volume, ranks, keep=2)
     for step in range(1, 6):
         saver.begin(step, state(), {"step": step})
         saver.wait()
@@ -184,7 +184,7 @@ def test_a_save_is_done_while_older_bundles_are_still_being_removed(
     ranks: Ranks, tmp_path: Path
 ) -> None:
     volume = SlowVolume(tmp_path, "lab")
-    saver = Saver(volume, 1, ranks, keep=1)
+    saver = saver_of(volume, ranks, keep=1)
 
     for step in (1, 2, 3):
         saver.begin(step, state(), {"step": step})
@@ -209,7 +209,7 @@ def test_a_removal_that_fails_is_reported_once_and_fails_no_save(
         raise OSError("read-only file system")
 
     monkeypatch.setattr(volume, "keep", refuse)
-    saver = Saver(volume, 1, ranks, keep=1)
+    saver = saver_of(volume, ranks, keep=1)
     saver.begin(1, state(), {"step": 1})
 
     saved = saver.wait()

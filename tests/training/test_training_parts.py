@@ -11,8 +11,8 @@ import pytest
 
 from holdfast.bundle import commit_directory
 from holdfast.errors import UsageError
-from holdfast.manifest import FileEntry
-from holdfast.recovery.recover import Pulled, Start, VolumeState, remember
+from holdfast.integrations.storage_writer import canonical_pickle
+from holdfast.recovery.recover import remember
 from holdfast.volume import Volume
 from training.config import load
 from training.crash_loop import CrashLoop, CrashLoopFound
@@ -20,8 +20,6 @@ from training.data import Corpus, Order, sample_at
 from training.fingerprint import as_labels, differences
 from training.metrics import Metrics
 from training.outcome import Outcome
-from training.recover import split_files, without_a_bundle
-from training.state import canonical_pickle
 from training.stop import SIGNALS, Stop, StopFiles, StopRequested, blocked_signals, forward_stop
 
 pytestmark = pytest.mark.torch
@@ -75,37 +73,6 @@ def test_too_little_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
         Corpus(tmp_path, block=8)
 
 
-# The cells of the recovery table that a trainer decides: no sound bundle is on the volume.
-CELLS = [
-    # bad ones?  start          what the pull before it said   what must happen
-    (False, Start.AUTO, Pulled.NOT_ASKED, None),
-    (False, Start.FRESH, Pulled.NOT_ASKED, None),
-    (False, Start.REQUIRE, Pulled.NOT_ASKED, Outcome.REFUSED),
-    (True, Start.AUTO, Pulled.NOT_ASKED, Outcome.REFUSED),
-    (True, Start.FRESH, Pulled.NOT_ASKED, Outcome.REFUSED),
-    (True, Start.REQUIRE, Pulled.NOT_ASKED, Outcome.REFUSED),
-    (False, Start.AUTO, Pulled.FRESH, None),
-    (False, Start.FRESH, Pulled.FRESH, None),
-    (False, Start.REQUIRE, Pulled.FRESH, Outcome.REFUSED),
-    (True, Start.AUTO, Pulled.FRESH, Outcome.RETRY),
-    (True, Start.FRESH, Pulled.FRESH, Outcome.RETRY),
-    (True, Start.REQUIRE, Pulled.FRESH, Outcome.RETRY),
-    *((bad, s, p, Outcome.RETRY) for bad in (False, True) for s in Start
-      for p in (Pulled.STATE, Pulled.UNKNOWN)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("bad", "start", "pulled", "expected"), CELLS)
-def test_what_a_start_does_without_a_valid_bundle(
-    bad: bool, start: Start, pulled: Pulled, expected: Outcome | None
-) -> None:
-    recovery = without_a_bundle(VolumeState.BAD if bad else VolumeState.NONE, start, pulled)
-
-    assert recovery.outcome is expected
-    assert recovery.bundle is None
-    assert recovery.reason
-
-
 @pytest.mark.parametrize(("said", "then"), [("fresh", "use"), ("pulled", "pulled")])
 def test_after_its_first_save_a_restart_in_the_same_pod_never_begins_again(
     tmp_path: Path, said: str, then: str
@@ -123,16 +90,6 @@ def test_a_training_without_a_decision_file_makes_none(tmp_path: Path) -> None:
     remember(tmp_path / "decision.json", "step-00000012")
 
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_files_of_a_bundle_are_shared_out_evenly_and_completely() -> None:
-    files = [FileEntry(path=f"f{n}", size=n * 10, sha256="0" * 64) for n in range(1, 12)]
-
-    parts = split_files(files, 3)
-
-    assert sorted(e.path for part in parts for e in part) == sorted(e.path for e in files)
-    sizes = [sum(e.size for e in part) for part in parts]
-    assert max(sizes) - min(sizes) <= 110
 
 
 def test_equal_values_are_equal_bytes_even_where_parts_are_one_object() -> None:

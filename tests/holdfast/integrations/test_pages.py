@@ -33,7 +33,7 @@ def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> 
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("page", ["transformers", "lightning", "accelerate"])
+@pytest.mark.parametrize("page", ["transformers", "lightning", "accelerate", "dcp"])
 def test_the_script_of_a_page_survives_a_stop_and_a_kill(page: str, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(script(page))
     (volume := tmp_path / "volume").mkdir()

@@ -12,7 +12,9 @@ import pytest
 
 from holdfast.bundle import Bundle, verify
 from holdfast.errors import HoldfastError, RecoveryStopped, UsageError
+from holdfast.integrations.ranks import split_files
 from holdfast.integrations.run import Run, exit_codes
+from holdfast.manifest import FileEntry
 
 
 @pytest.fixture
@@ -254,6 +256,16 @@ def on_two_ranks(scene: str, volume: Path) -> list[subprocess.CompletedProcess[s
         subprocess.CompletedProcess(process.args, process.returncode, out, err)
         for process, out, err in ended
     ]
+
+
+def test_the_files_of_a_bundle_are_shared_out_evenly_and_completely() -> None:
+    files = [FileEntry(path=f"f{n}", size=n * 10, sha256="0" * 64) for n in range(1, 12)]
+
+    parts = split_files(files, 3)
+
+    assert sorted(e.path for part in parts for e in part) == sorted(e.path for e in files)
+    sizes = [sum(e.size for e in part) for part in parts]
+    assert max(sizes) - min(sizes) <= 110
 
 
 @pytest.fixture
