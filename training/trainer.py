@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -45,9 +46,10 @@ def train(config: Config, stop: Stop) -> Outcome:
             committed=run.remember,
             finite=True,
         )
-        trainer = Trainer(config, ranks, state, saver)
+        trainer = Trainer(config, ranks, state, saver, run.require_present)
         outcome = trainer.run(recovery, run.generation, metrics, stop)
         state.close()
+    run.close()
     trainer.end_tracking(outcome)
     metrics.close()
     return outcome
@@ -56,11 +58,19 @@ def train(config: Config, stop: Stop) -> Outcome:
 class Trainer:
     """One training on one rank: the loop, and what it reports."""
 
-    def __init__(self, config: Config, ranks: Ranks, state: State, saver: Saver) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ranks: Ranks,
+        state: State,
+        saver: Saver,
+        require_present: Callable[[], None],
+    ) -> None:
         self.config = config
         self.ranks = ranks
         self.state = state
         self.saver = saver
+        self.require_present = require_present
         self.fingerprint = fingerprint(config, ranks.size, state.corpus.digest)
         self.good: str | None = None  # the newest bundle
         self.refused = 0  # saves in a row whose state was not finite
@@ -131,8 +141,12 @@ class Trainer:
         return Tracking(uri, facts, self.metrics.say)
 
     def _save(self) -> None:
-        """Begin a save, unless nobody could train on from this state."""
+        """Begin a save, unless nobody could train on from this state.
+
+        Raises Superseded if a restore left this process behind.
+        """
         self._last_save = time.monotonic()
+        self.require_present()
         losses = self.ranks.gather(self.state.probe())
         if not all(map(math.isfinite, losses)):
             self._refuse(self.state.step, f"its loss is {sum(losses) / len(losses)}")

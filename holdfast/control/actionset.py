@@ -33,6 +33,8 @@ ERROR_CHARACTERS = 600
 #: activeDeadlineSeconds of the Blueprints' phase `switch`: so long after its deadline the pod of an
 #: ActionSet that nobody works on may still change something
 SWITCH_SECONDS = 600
+#: the option that tells a restore's switch when its creator stops waiting for it
+UNTIL = "until"
 
 
 class State(StrEnum):
@@ -80,6 +82,8 @@ class Action:
         return Subject(self.namespace, self.claim, CLAIM)
 
     def manifest(self, name: str, namespace: str, deadline: datetime) -> dict[str, Any]:
+        due = deadline.isoformat(timespec="seconds")
+        options = {**self.options, **({UNTIL: due} if self.name == "restore" else {})}
         return {
             "apiVersion": "cr.kanister.io/v1alpha1",
             "kind": "ActionSet",
@@ -87,7 +91,7 @@ class Action:
                 "name": name,
                 "namespace": namespace,
                 "labels": {WORKLOAD_LABEL: self.workload, ACTION_LABEL: self.name},
-                "annotations": {DEADLINE_ANNOTATION: deadline.isoformat(timespec="seconds")},
+                "annotations": {DEADLINE_ANNOTATION: due},
             },
             "spec": {
                 "actions": [
@@ -95,7 +99,7 @@ class Action:
                         "name": self.name,
                         "blueprint": self.blueprint,
                         "object": self.subject.reference(),
-                        "options": dict(self.options),
+                        "options": options,
                     }
                 ]
             },
@@ -108,6 +112,7 @@ class ActionSet:
 
     name: str
     action: str
+    #: what was asked for; not `until`, which differs each time
     options: Mapping[str, str]
     created: datetime
     #: None on one that something else created
@@ -149,7 +154,7 @@ class ActionSet:
         return cls(
             name=metadata["name"],
             action=spec.get("name", ""),
-            options=spec.get("options") or {},
+            options={k: v for k, v in (spec.get("options") or {}).items() if k != UNTIL},
             created=datetime.fromisoformat(metadata["creationTimestamp"]).astimezone(UTC),
             deadline=_time((metadata.get("annotations") or {}).get(DEADLINE_ANNOTATION)),
             subject=Subject.parse(spec.get("object") or {}),

@@ -12,9 +12,8 @@ Why it never makes two writers:
 * It is deleted before the Job is resumed. A controller that is alive, and only slow, cancels what
   it does for a deleted ActionSet (and its deferPhase), so that no `switch` comes after the resume.
 * A pod of the phase `stage` that outlives its ActionSet writes into a hidden directory which
-  nobody will switch to. Even a `switch` that came too late would be one rename, under the lock of
-  the run, of that directory to a *new* generation: a trainer writes into the generation that it
-  found when it started, so nothing is written twice, and the next start goes on from the snapshot.
+  nobody will switch to. A `switch` that came too late refuses: it is past its time (`until`), and
+  the pod that was resumed voided the stage and has the run open (`holdfast.recovery.writers`).
 * Only a Job or a Deployment with the restore's annotation is resumed. The Blueprint sets it in the
   very patch that pauses, so it outlives a deleted ActionSet and a killed client, and what a person
   paused does not have it.

@@ -92,9 +92,12 @@ class Checkpoints:
     ) -> None:
         """Copy the state and write it in the background; from the return on it may change.
 
-        Waits for the save before this one. One that failed is said, and the training goes on.
+        Waits for the save before this one. One that failed is said, and the training goes on. Ends
+        the process with exit code 1 if a restore made another generation the present one.
         """
         self.wait()
+        with exit_codes():
+            self._run.require_present()
         self._saver.begin(step, state, self._run.labels(step, labels))
 
     def wait(self) -> bool:

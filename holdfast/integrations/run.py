@@ -31,6 +31,7 @@ from holdfast.recovery.recover import (
     decide_in_trainer,
     remember,
 )
+from holdfast.recovery.writers import Writer, void_stages
 from holdfast.volume import Volume
 
 #: how long the end of a process waits for the removal of older bundles, in seconds
@@ -89,13 +90,15 @@ class Run:
         #: removes what is older than the newest `keep`
         self.cleanup = Cleanup(self.volume, self.keep)
         self._generation = 0
+        self._writer: Writer | None = None
 
     def resume(self) -> Bundle | None:
         """The newest bundle of the present generation of which every byte is right.
 
         None means step 0: the run has no state anywhere. A bad bundle is quarantined and the one
         before is taken. Ranks that are joined share the reading. Raises RecoveryStopped where there
-        was state and none can be used: step 0 would bury it.
+        was state and none can be used: step 0 would bury it. From here on until `end`, or the end
+        of the process, no restore can switch the run.
         """
         bundle, reason = self.find()
         self.say(f"{reason}: every byte is verified" if bundle else reason)
@@ -106,7 +109,11 @@ class Run:
 
         May be called again after `set_aside`.
         """
+        if self._writer is None:
+            self._writer = Writer(self.volume)
         if self.ranks.first:
+            if self._decision is None:  # else the pod's init container did it
+                void_stages(self.volume)
             self.volume.sweep()
         bundle = self._newest_valid()
         self._generation = self.ranks.from_first(lambda: self.volume.present() or 1)
@@ -143,7 +150,9 @@ class Run:
 
         With `move` its files become those of the bundle and it is gone afterwards; across file
         systems they are copied. Returns whether it is committed; if not, `problem` says why.
+        Raises Superseded if a restore made another generation the present one.
         """
+        self.require_present()
         make = partial(
             commit_directory,
             Path(directory),
@@ -165,8 +174,10 @@ class Run:
         """Call `write` with a directory on all ranks, then make a bundle of what they wrote there.
 
         The directory is empty, hidden, and on the volume. Returns whether it is committed; if
-        `write` raised on any rank, or the commit failed, `problem` says why.
+        `write` raised on any rank, or the commit failed, `problem` says why. Raises Superseded if a
+        restore made another generation the present one.
         """
+        self.require_present()
         writer: BundleWriter | None = None
 
         def begin() -> tuple[str, str | None]:
@@ -192,6 +203,18 @@ class Run:
 
         return self.settle(step, commit)
 
+    def require_present(self) -> None:
+        """Raise Superseded, on all ranks, if a restore left this process behind."""
+        writer, generation = self._writer, self._generation
+        if writer is not None and generation:
+            self.ranks.from_first(lambda: writer.require_present(generation))
+
+    def close(self) -> None:
+        """Nothing is written any more, so a restore may switch the run. Not collective."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
     def stop_agreed(self) -> bool:
         """Whether any rank was asked to stop; the same answer on all. Ask once for each step."""
         return self.ranks.any(self.stop.asked)
@@ -203,6 +226,7 @@ class Run:
         """
         self.stop.end()
         self.cleanup.wait(_CLEANUP_SECONDS, lambda: False)
+        self.close()
         if self.problem:
             raise HoldfastError(self.problem)
         if stopped:

@@ -7,6 +7,7 @@ that is the rule. What changes or goes away while it is copied becomes no bundle
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from holdfast import durable
 from holdfast.bundle import Bundle, BundleWriter, Tree
 from holdfast.errors import CommitRefused, HoldfastError, UsageError
 from holdfast.manifest import FileEntry
+from holdfast.recovery.writers import Writer, void_stages
 from holdfast.volume import Volume
 
 #: the rule of frameworks that write under another name and rename
@@ -52,13 +54,25 @@ class Watch:
         self._keep = keep
         self._say = say
         self._said: set[str] = set()
+        #: held until this process ends: while the framework runs, no restore switches the run
+        self._writer = Writer(volume)
+        if os.environ.get("HOLDFAST_DECISION") is None:  # else an init container did it
+            void_stages(volume)
+        self._generation = volume.present() or 1
+
+    def close(self) -> None:
+        """The framework has ended: restores may switch the run again."""
+        self._writer.close()
 
     def look(self) -> list[Bundle]:
         """Make bundles of what is finished and newer than the newest bundle, in order of steps.
 
-        What cannot become a bundle is said, once, and looked at again the next time.
+        What cannot become a bundle is said, once, and looked at again the next time. Raises
+        Superseded if a restore made another generation the present one: what the framework writes
+        now belongs to the one before.
         """
-        generation = self._volume.present() or 1
+        self._writer.require_present(self._generation)
+        generation = self._generation
         steps = [bundle.step for bundle in self._volume.bundles(generation)]
         newest = max((step for step in steps if step is not None), default=-1)
         made = []

@@ -27,6 +27,7 @@ from holdfast.errors import (
 from holdfast.labels import newness
 from holdfast.progress import SILENT, Progress
 from holdfast.recovery.recover import Action, Decision, Start, StoreState, VolumeState, decide
+from holdfast.recovery.writers import void_stages
 from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog, PassedOver
@@ -61,11 +62,14 @@ def pull_if_empty(
     quarantined and the one before is tried. Without a valid one the latest snapshot of this run is
     pulled, or the one before if its data are damaged. ``catalog`` None means that no store was
     given. Waits at most ``answer`` seconds for the store's answer; copying has no such limit.
+    A stage that waits for its switch is voided first: see `holdfast.recovery.writers`.
 
     Raises:
         RecoveryStopped: there is no state, and a start from step 0 was not asked for.
         StoreError, OwnerMismatch: the store is needed but cannot be used now; a retry may help.
     """
+    if voided := void_stages(volume):
+        progress.note(f"voided stage {', '.join(voided)}: a restore may not switch to it any more")
     newest = volume.bundles()[:1]
     try:
         valid = bundles.verify(newest[0].path) if newest else None

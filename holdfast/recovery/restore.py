@@ -3,12 +3,16 @@
 `stage` pulls a snapshot into ``<run>/.stage-<id>``, verified. `switch` renames that directory to
 the next generation, which is the present one from then on. Older generations never change. To undo
 a restore, switch again: to a new generation made of hard links to the files of an older one.
+
+`holdfast.recovery.writers` keeps a switch and a trainer apart: a switch refuses while a process has
+the run open for writing, and when a pod has started since the stage.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast import bundle as bundles
@@ -16,17 +20,17 @@ from holdfast import durable
 from holdfast.bundle import Bundle
 from holdfast.copies.pull import PULLING, pull_locked, remove_leftovers
 from holdfast.copies.remembered import remember
-from holdfast.errors import HoldfastError, InvalidBundle, UsageError
+from holdfast.errors import DeadlineExceeded, HoldfastError, InvalidBundle, UsageError
 from holdfast.failpoint import failpoint
 from holdfast.manifest import MANIFEST, canonical
 from holdfast.progress import SILENT, Progress
+from holdfast.recovery.writers import STAGE, VOID, StageVoid, no_writers
 from holdfast.shortened import only_match
 from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 
-STAGE = ".stage-"
 MARKER = ".stage.json"  # stays in the generation that the stage becomes
 
 
@@ -75,12 +79,20 @@ def replace_locked(
 ) -> int:
     """`stage` and `switch` at once, for who holds the run's lock while nothing else writes to the
     run; returns the new generation. The snapshot may be of another workload, such as a model."""
-    return _switch(volume, _stage(volume, catalog, snapshot, progress).id)
+    _remove_stages(volume)
+    draft = _draft(volume)
+    try:
+        pull_locked(snapshot, catalog, draft, volume.run_path, progress)
+        _mark(volume, draft, snapshot.id)
+        # Never a stage: another pod that starts now would void it.
+        return _make_present(volume, draft)
+    finally:
+        durable.discard(draft)
 
 
 def _stage(volume: Volume, catalog: Catalog, snapshot: Snapshot, progress: Progress) -> Stage:
     _remove_stages(volume)
-    draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
+    draft = _draft(volume)
     try:
         pulled = pull_locked(snapshot, catalog, draft, volume.run_path, progress)
         return _finish(volume, draft, snapshot.id, pulled)
@@ -88,35 +100,59 @@ def _stage(volume: Volume, catalog: Catalog, snapshot: Snapshot, progress: Progr
         durable.discard(draft)
 
 
-def switch(volume: Volume, stage_id: str) -> int:
-    """Make a stage the present generation; returns its number. Nothing may write to the run.
+def switch(volume: Volume, stage_id: str, until: datetime | None = None) -> int:
+    """Make a stage the present generation; returns its number.
 
     A second switch to the same stage succeeds and changes nothing. The ID may be shortened to any
     beginning that no other has.
+
+    Args:
+        until: when whoever asked for it stopped waiting. A later switch would surprise everyone.
+
+    Raises:
+        WriterPresent: a process has the run open for writing.
+        StageVoid: a pod started after the stage was made.
+        DeadlineExceeded: it is past ``until``.
     """
     if not stage_id.isalnum():
         raise UsageError(
             f"invalid stage ID '{stage_id}': use the one that `holdfast stage` printed"
         )
     with run_lock(volume.run_path):
-        return _switch(volume, stage_id)
+        stage_id = _full_id(volume, stage_id)
+        if (made := _made_of(volume, stage_id)) is not None:
+            return made
+        if until is not None and datetime.now(UTC) > until:
+            raise DeadlineExceeded(
+                f"run '{volume.run}': nobody waits for this switch since"
+                f" {until.isoformat(timespec='seconds')}, so nothing was switched: restore again if"
+                " it is still wanted"
+            )
+        with no_writers(volume):
+            return _switch(volume, stage_id)
 
 
 def _switch(volume: Volume, stage_id: str) -> int:
-    known = _stage_ids(volume)
-    if any(held.startswith(stage_id) for held in known):
-        stage_id = only_match("stage", stage_id, known)
     staged = volume.run_path / f"{STAGE}{stage_id}"
     if not durable.is_directory(staged):
-        for number in reversed(volume.generations()):
-            if _marker(volume.generation_path(number)).get("id") == stage_id:
-                return number
+        if durable.is_directory(staged.with_name(f"{VOID}{stage_id}")):
+            raise _void(volume, stage_id)
         raise HoldfastError(
             f"run '{volume.run}' has no stage {stage_id}: a later stage replaced it;"
             " stage the snapshot again"
         )
     if _marker(staged).get("id") != stage_id:
         raise HoldfastError(f"'{staged}' is incomplete: stage the snapshot again")
+    try:
+        return _make_present(volume, staged)
+    except FileNotFoundError:
+        if durable.is_directory(staged):
+            raise
+        raise _void(volume, stage_id) from None
+
+
+def _make_present(volume: Volume, staged: Path) -> int:
+    """Rename a marked directory to the next generation; returns its number."""
     for path in staged.iterdir():
         if not path.name.startswith("."):
             bundles.verify(path, quick=True)
@@ -136,7 +172,10 @@ def switch_to_generation(volume: Volume, number: int) -> int:
     """Undo a restore: make a new generation of the bundles of an older one; returns its number.
 
     Files are hard-linked (or copied where links fail), so it takes no space. The older generation
-    stays as it is. Damaged bundles are left out. Nothing may write to the run.
+    stays as it is. Damaged bundles are left out.
+
+    Raises:
+        WriterPresent: a process has the run open for writing.
     """
     generations = volume.generations()
     if number not in generations[:-1]:
@@ -145,9 +184,9 @@ def switch_to_generation(volume: Volume, number: int) -> int:
             f"run '{volume.run}' cannot go back to generation {number}: older generations are"
             f" {known}"
         )
-    with run_lock(volume.run_path):
+    with run_lock(volume.run_path), no_writers(volume):
         _remove_stages(volume)
-        draft = volume.run_path / f"{PULLING}stage-{durable.unique()}"
+        draft = _draft(volume)
         draft.mkdir()
         try:
             linked = [_link_bundle(found, draft) for found in _sound(volume, number)]
@@ -159,14 +198,12 @@ def switch_to_generation(volume: Volume, number: int) -> int:
             made = _finish(volume, draft, f"generation {number}", linked)
         finally:
             durable.discard(draft)
-    return switch(volume, made.id)
+        return _switch(volume, made.id)
 
 
 def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> Stage:
     """Mark a complete draft as such and give it the name that `switch` looks for."""
-    stage_id = durable.unique()
-    fields = {"format": 1, "id": stage_id, "origin": origin, "run": volume.run}
-    durable.write_durably(draft / MARKER, canonical(fields))
+    stage_id = _mark(volume, draft, origin)
     path = volume.run_path / f"{STAGE}{stage_id}"
     failpoint("stage.before-rename")
     durable.rename_durably(draft, path)
@@ -181,15 +218,48 @@ def _finish(volume: Volume, draft: Path, origin: str, found: list[Bundle]) -> St
     )
 
 
-def _stage_ids(volume: Volume) -> set[str]:
-    """The IDs of the stages that are there, and of those that became a generation."""
+def _draft(volume: Volume) -> Path:
+    """A name for a directory in which a generation is made."""
+    return volume.run_path / f"{PULLING}stage-{durable.unique()}"
+
+
+def _mark(volume: Volume, draft: Path, origin: str) -> str:
+    """Say in the draft that it is complete; returns the ID that it gets."""
+    stage_id = durable.unique()
+    fields = {"format": 1, "id": stage_id, "origin": origin, "run": volume.run}
+    durable.write_durably(draft / MARKER, canonical(fields))
+    return stage_id
+
+
+def _full_id(volume: Volume, stage_id: str) -> str:
+    """The ID of a stage, or of one that became a generation, of which this is the beginning."""
     made = (_marker(volume.generation_path(number)).get("id") for number in volume.generations())
-    staged = (path.name.removeprefix(STAGE) for path in volume.run_path.glob(f"{STAGE}*"))
-    return {*staged, *(str(held) for held in made if held)}
+    known = {str(held) for held in made if held}
+    for prefix in (STAGE, VOID):
+        known |= {path.name.removeprefix(prefix) for path in volume.run_path.glob(f"{prefix}*")}
+    if any(held.startswith(stage_id) for held in known):
+        return only_match("stage", stage_id, known)
+    return stage_id
+
+
+def _made_of(volume: Volume, stage_id: str) -> int | None:
+    """The generation that this stage became, if it did."""
+    for number in reversed(volume.generations()):
+        if _marker(volume.generation_path(number)).get("id") == stage_id:
+            return number
+    return None
+
+
+def _void(volume: Volume, stage_id: str) -> StageVoid:
+    return StageVoid(
+        f"run '{volume.run}': a pod started after stage {stage_id} was made, so nothing was"
+        " switched: the pause did not hold, or came later than that start. Pause the topmost owner"
+        " of the pods, and restore again"
+    )
 
 
 def _remove_stages(volume: Volume) -> None:
-    for stale in volume.run_path.glob(f"{STAGE}*"):
+    for stale in [*volume.run_path.glob(f"{STAGE}*"), *volume.run_path.glob(f"{VOID}*")]:
         try:
             durable.rename_durably(stale, stale.with_name(f"{PULLING}old-{durable.unique()}"))
         except OSError:  # no clean-up stops a stage; this says what it is

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from holdfast.recovery.writers import WriterPresent, no_writers
 from tests.training.lab import Lab, alive, command, until
 from training.crash_loop import FILE
 from training.outcome import Outcome
@@ -193,6 +195,27 @@ def test_an_entry_process_killed_in_the_middle_of_a_save_takes_its_ranks_along(
 
     assert [event["step"] for event in lab.events("resume")] == [4]
     assert lab.contents() == undisturbed.contents()
+
+
+def test_a_training_that_a_restore_left_behind_goes_on_from_what_was_restored(lab: Lab) -> None:
+    """Its pause did not hold, and its file system shows nobody that it runs."""
+    held = lab.root / "held"
+    environment = {"HOLDFAST_FAILPOINT": f"commit.before-rename@2=hold:{held}"}
+    with command(lab, environment, max_restarts=1) as process:
+        until(held.exists, process)
+        with pytest.raises(WriterPresent), no_writers(lab.volume, patience=0):
+            pass
+        restored = lab.volume.run_path / ".restored"
+        shutil.copytree(lab.volume.generation_path(1), restored)
+        restored.rename(lab.volume.generation_path(2))
+        held.unlink()
+        until(held.exists, process)  # the ranks that were started anew save for the second time
+        assert [event["generation"] for event in lab.events("resume")] == [2]
+        held.unlink()
+        assert process.wait(timeout=90) == Outcome.DONE.exit_code
+
+    steps = {n: [bundle.step for bundle in lab.volume.bundles(n)] for n in (1, 2)}
+    assert steps == {1: [8, 4], 2: [12, 8, 4]}  # the save that was under way was its last
 
 
 def losses(lab: Lab) -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +88,7 @@ def commit(
     """
     from holdfast.bundle import commit_directory
     from holdfast.labels import label_problems
+    from holdfast.recovery.writers import Writer
 
     labels = options.labels(label or [])
     if step is not None:
@@ -94,19 +96,24 @@ def commit(
         _set(labels, "step", step)
     if not name:
         raise UsageError("the bundle needs a name: give --name or --step")
-    target = None
-    if parent is None:
-        target = open_volume(volume, run, kind)
-        generation = target.present() or 1
-        parent = target.generation_path(generation)
-        _set(labels, "run", target.run)
-        _set(labels, "generation", generation)
-    if problems := label_problems(labels):
-        raise UsageError("; ".join(problems))
-    say(f"commit {directory} as {parent / name}")
-    start = time.monotonic()
-    with progress() as bar:
-        bundle = commit_directory(directory, parent, name, kind, labels, move=move, progress=bar)
+    with ExitStack() as stack:
+        target, generation = None, 1
+        if parent is None:
+            target = open_volume(volume, run, kind)
+            generation = target.present() or 1
+            parent = target.generation_path(generation)
+            _set(labels, "run", target.run)
+            _set(labels, "generation", generation)
+        if problems := label_problems(labels):
+            raise UsageError("; ".join(problems))
+        if target is not None:  # no restore switches meanwhile
+            stack.enter_context(Writer(target)).require_present(generation)
+        say(f"commit {directory} as {parent / name}")
+        start = time.monotonic()
+        with progress() as bar:
+            bundle = commit_directory(
+                directory, parent, name, kind, labels, move=move, progress=bar
+            )
     manifest = bundle.manifest
     say(
         f"committed {bundle.name}: {plural(len(manifest.files), 'file')},"

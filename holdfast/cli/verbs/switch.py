@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -34,6 +35,15 @@ def switch(
             metavar="N",
         ),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            envvar="HOLDFAST_UNTIL",
+            help="Refuse to switch to a stage after this time, such as 2026-05-01T12:00:00Z.",
+            metavar="TIME",
+        ),
+    ] = None,
     volume: options.Volume = None,
     run: options.Run = None,
     kind: options.Kind = KIND,
@@ -42,6 +52,7 @@ def switch(
 ) -> None:
     """Make what was staged the present generation, by one rename. Stop the training first.
 
+    It refuses while a trainer has the run open, and when a pod has started since the stage.
     The generation before stays as it is. To go back, `holdfast switch --generation N` makes a new
     generation of it (with hard links, so it takes no space). A second switch to the same stage
     changes nothing.
@@ -58,10 +69,23 @@ def switch(
         present = restore.switch_to_generation(target, generation)
     else:
         say(f"switch run {target.run} to stage {stage_id}")
-        present = restore.switch(target, str(stage_id))
+        present = restore.switch(target, str(stage_id), _moment(until))
     newest = next((bundle.name for bundle in target.bundles(present)), None)
     say(f"generation {present} is the present one; training goes on from {newest}")
     if kanister:
         phase_output(generation=present)
     if output is options.Format.JSON:
         emit({"generation": present, "bundle": newest})
+
+
+def _moment(text: str | None) -> datetime | None:
+    """The time that --until gives; without a zone it is UTC."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"invalid time '{text}': expected ISO 8601, such as 2026-05-01T12:00:00Z"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -87,3 +87,4 @@ def watch(
         found.look()
     finally:
         signal.signal(signal.SIGTERM, before)
+        found.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -73,6 +74,8 @@ def test_a_restore_passes_the_snapshot_and_the_job_to_the_blueprint(
     (name,) = api.created
     (action,) = api.objects[name]["spec"]["actions"]
     wanted = snapshot if isinstance(snapshot, str) else snapshot[-1]
+    until = datetime.fromisoformat(action["options"].pop("until"))  # a later switch refuses
+    assert until > datetime.now(UTC)
     assert action["options"] == {"snapshot": wanted, "job": "gpt"}
 
 

@@ -52,6 +52,11 @@ def test_a_restore_tells_the_blueprint_how_many_pods_there_were(api: ActionSetAp
     (restore,) = asked(api)
     assert restore["blueprint"] == "applications"
     assert restore["object"] == {"kind": "pvc", "name": "models-pvc", "namespace": "training"}
+    (created,) = (api.objects[name] for name in api.created)
+    assert (
+        restore["options"].pop("until")
+        == (created["metadata"]["annotations"]["holdfast.dev/deadline"])
+    )
     assert restore["options"] == {
         "snapshot": "latest",
         "deployment": "predictor",

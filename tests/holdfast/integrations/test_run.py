@@ -15,6 +15,7 @@ from holdfast.errors import HoldfastError, RecoveryStopped, UsageError
 from holdfast.integrations.ranks import split_files
 from holdfast.integrations.run import Run, exit_codes
 from holdfast.manifest import FileEntry
+from holdfast.recovery.writers import Superseded, WriterPresent, no_writers
 
 
 @pytest.fixture
@@ -317,3 +318,39 @@ def test_ranks_that_see_different_volumes_do_not_train(shared: Path) -> None:
     for ended in (first, other):
         assert ended.returncode == 1
         assert "is the volume shared by all of them?" in ended.stderr
+
+
+def test_a_restore_cannot_switch_a_run_between_its_resume_and_its_end(run: Run) -> None:
+    run.resume()
+    with pytest.raises(WriterPresent), no_writers(run.volume, patience=0):
+        pass
+    run.end(stopped=False)
+    with no_writers(run.volume, patience=0) as locked:
+        assert locked
+
+
+def test_a_process_that_a_restore_left_behind_saves_nothing_more(run: Run, tmp_path: Path) -> None:
+    run.resume()
+    saved(run, 2)
+    run.volume.generation_path(2).mkdir()
+
+    with pytest.raises(Superseded, match="start it again"):
+        run.save(4, lambda path: (path / "model.bin").write_text("weights"))
+    with pytest.raises(Superseded):
+        run.commit(finished(tmp_path), 4)
+    assert [bundle.step for bundle in run.volume.bundles(1)] == [2]
+
+
+@pytest.mark.parametrize(("decision", "left"), [(False, ".void-ab12"), (True, ".stage-ab12")])
+def test_a_start_voids_a_stage_where_no_init_container_did_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decision: bool, left: str
+) -> None:
+    (tmp_path / "gpt" / ".stage-ab12").mkdir(parents=True)
+    if decision:
+        (tmp_path / "decision.json").write_text('{"decision": "fresh"}')
+        monkeypatch.setenv("HOLDFAST_DECISION", str(tmp_path / "decision.json"))
+    run = Run(tmp_path, "gpt")
+
+    run.resume()
+    run.end(stopped=False)
+    assert [path.name for path in (tmp_path / "gpt").glob(".*-ab12")] == [left]

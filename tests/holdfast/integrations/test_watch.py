@@ -12,6 +12,7 @@ import pytest
 from holdfast.bundle import verify
 from holdfast.errors import UsageError
 from holdfast.integrations.watch import Watch
+from holdfast.recovery.writers import Superseded, WriterPresent, no_writers
 from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs
 
@@ -170,3 +171,18 @@ def test_the_steps_of_orbax_become_bundles_that_it_restores(folder: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0.0, 1.0, 2.0, 3.0]\n"
+
+
+def test_what_a_framework_writes_after_a_restore_it_did_not_see_becomes_no_bundle(
+    watched: Watched,
+) -> None:
+    watched.write(2)
+    watched.look()
+    with pytest.raises(WriterPresent), no_writers(watched.volume, patience=0):
+        pass
+    watched.volume.generation_path(2).mkdir()
+    watched.write(4)
+
+    with pytest.raises(Superseded):
+        watched.look()
+    assert watched.volume.bundles() == []
