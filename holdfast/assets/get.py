@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.assets.versions import Version, resolve
+from holdfast.assets.aliases import current
+from holdfast.assets.versions import Version, Wanted, resolve
 from holdfast.bundle import Bundle, check_files, check_tree
 from holdfast.copies.draft import remove_abandoned
+from holdfast.copies.followed import follow, followed, held_since
 from holdfast.copies.pull import PULLING, check_space, fetch, remove_leftovers
 from holdfast.defaults import KEEP
 from holdfast.durable import open_regular
@@ -35,7 +38,8 @@ class Got:
     """What a get did: the bundle, and whether it was copied or was there already.
 
     ``version`` is None, and ``problem`` says why, where the store did not answer and the model
-    that was on the volume is kept.
+    that was on the volume is kept. ``held`` says since when a person's restore is kept instead of
+    the ``version``.
     """
 
     version: Version | None
@@ -43,6 +47,7 @@ class Got:
     copied: bool
     generation: int = 0
     problem: str = ""
+    held: datetime | None = None
 
 
 def get(catalog: Catalog, version: Version, into: Path, *, progress: Progress = SILENT) -> Got:
@@ -92,11 +97,12 @@ def get_on_volume(
 ) -> Got:
     """Make this version the one that the application on a volume goes on from.
 
-    If the newest valid bundle of the present generation has that content, nothing is done. Else the
-    version becomes the only bundle of the next generation, by one rename, and of the bundles before
-    it the newest ``keep`` stay. Nothing else may write to the run, as before a pod's own process
-    starts. Where the store does not answer within ``answer`` seconds, or what it holds is damaged,
-    a valid bundle on the volume is kept.
+    If the newest valid bundle of the present generation has that content, nothing is done; nor if a
+    person restored that generation, and what is ``wanted`` has not moved since: no promotion of the
+    alias is later, and the same was wanted before. Else the version becomes the only bundle of the
+    next generation, by one rename, and of the bundles before it the newest ``keep`` stay. Nothing
+    else may write to the run, as before a pod's own process starts. Where the store does not answer
+    within ``answer`` seconds, or what it holds is damaged, a valid bundle on the volume is kept.
 
     Raises:
         NoSnapshot: the store has no such version.
@@ -111,9 +117,14 @@ def get_on_volume(
         try:
             soon.check_owner()
             version = resolve(soon, wanted, volume.kind, progress=progress)
-            if valid is not None and valid.manifest.content == version.ref.content:
-                return Got(version, valid, copied=False, generation=present)
+            if valid is not None:
+                same = valid.manifest.content == version.ref.content
+                held = None if same else _held(soon, volume, wanted, version)
+                if same or held:
+                    follow(volume, wanted)
+                    return Got(version, valid, copied=False, generation=present, held=held)
             generation = replace_locked(volume, catalog, version.snapshot, progress)
+            follow(volume, wanted)
         except (StoreError, DeadlineExceeded, OwnerMismatch) as error:
             if valid is None:
                 raise
@@ -121,6 +132,18 @@ def get_on_volume(
         made = next(one for one in volume.bundles() if one.name == version.ref.name)
         volume.keep(keep)
         return Got(version, made, copied=True, generation=generation)
+
+
+def _held(catalog: Catalog, volume: Volume, wanted: str, version: Version) -> datetime | None:
+    """Since when a person's restore is kept, if it still is."""
+    since = held_since(volume)
+    if since is None or followed(volume) not in (None, wanted):
+        return None
+    moved = version.snapshot.created
+    if alias := Wanted.parse(wanted).alias:
+        record = current(catalog.store, version.snapshot.workload, version.name, alias)
+        moved = record.created if record else moved
+    return since if moved <= since else None
 
 
 def _present(into: Path, manifest: Manifest) -> Bundle | None:

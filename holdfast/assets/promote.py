@@ -15,11 +15,12 @@ from holdfast.store.snapshot import Catalog
 
 
 def promote(
-    catalog: Catalog, version: Version, alias: str, *, patience: float = 10.0
+    catalog: Catalog, version: Version, alias: str, *, again: bool = False, patience: float = 10.0
 ) -> tuple[Alias, Alias | None]:
     """Let the alias mean this version; returns its record, and what it meant before.
 
-    If it means this version already, nothing is written. Only the manifest is looked at, not every
+    If it means this version already, nothing is written, unless ``again``: then applications that
+    were restored to another one since go back to it. Only the manifest is looked at, not every
     byte: `holdfast verify` does that.
 
     Raises:
@@ -31,7 +32,8 @@ def promote(
     catalog.manifest(version.ref)
     with writing(catalog, workload, patience):
         before = aliases.current(catalog.store, workload, version.name, alias)
-        if before and (before.version, before.content) == (version.version, version.ref.content):
+        same = before and (before.version, before.content) == (version.version, version.ref.content)
+        if before and same and not again:
             return before, before
         made = aliases.append(catalog.store, version.snapshot, version.version, alias)
         failpoint("promote.record-written")

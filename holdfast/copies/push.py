@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from holdfast.bundle import Bundle
 from holdfast.copies.copying import Copier
+from holdfast.copies.followed import HELD, followed, marker
 from holdfast.copies.remembered import remember, rolled_back
 from holdfast.copies.shared import find_shared, is_whole
 from holdfast.copies.writing import ATTEMPTS, TooLate, write_snapshot, writing
@@ -181,6 +182,7 @@ class _Push:
     def _copy_and_snapshot(self, bundle: Bundle, bad: set[str]) -> Snapshot:
         began, present = self.store.now(), self.volume.present() or 1
         ref = self._copy(bundle, present, bad)
+        held = marker(self.volume.generation_path(present)).get(HELD)
         snapshot = write_snapshot(
             self.catalog,
             self.workload,
@@ -188,6 +190,7 @@ class _Push:
             present,
             [ref],
             began=began,
+            labels={HELD: str(held)} if held and followed(self.volume) else None,
             grace=self.grace,
             looked=[ref.path],
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from holdfast import bundle as bundles
 from holdfast.bundle import Bundle
+from holdfast.copies.followed import HELD, hold, moment
 from holdfast.copies.pull import pull_locked, remove_leftovers
 from holdfast.copies.remembered import recall, remember, rolled_back
 from holdfast.errors import (
@@ -189,6 +190,8 @@ def _refill(
             progress.note(f"snapshot {snapshot.id} cannot be used: {error}; trying the one before")
             passed_over.append(PassedOver(snapshot.id, str(error), volume.run))
             continue
+        if held := moment(snapshot.labels.get(HELD)):
+            hold(into, held, origin=snapshot.id, run=volume.run)
         newer = tuple(one for one in passed_over if one.snapshot > snapshot.id)
         if not newer:
             remember(volume, catalog, snapshot)

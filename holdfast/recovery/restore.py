@@ -10,7 +10,6 @@ the run open for writing, and when a pod has started since the stage.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from holdfast import bundle as bundles
 from holdfast import durable
 from holdfast.bundle import Bundle
+from holdfast.copies.followed import MARKER, hold, marker
 from holdfast.copies.pull import PULLING, pull_locked, remove_leftovers
 from holdfast.copies.remembered import remember
 from holdfast.errors import DeadlineExceeded, HoldfastError, InvalidBundle, UsageError
@@ -30,8 +30,6 @@ from holdfast.store.documents import Snapshot
 from holdfast.store.lock import run_lock
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
-
-MARKER = ".stage.json"  # stays in the generation that the stage becomes
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,10 @@ def _switch(volume: Volume, stage_id: str) -> int:
             f"run '{volume.run}' has no stage {stage_id}: a later stage replaced it;"
             " stage the snapshot again"
         )
-    if _marker(staged).get("id") != stage_id:
+    if marker(staged).get("id") != stage_id:
         raise HoldfastError(f"'{staged}' is incomplete: stage the snapshot again")
     try:
+        hold(staged)
         return _make_present(volume, staged)
     except FileNotFoundError:
         if durable.is_directory(staged):
@@ -233,7 +232,7 @@ def _mark(volume: Volume, draft: Path, origin: str) -> str:
 
 def _full_id(volume: Volume, stage_id: str) -> str:
     """The ID of a stage, or of one that became a generation, of which this is the beginning."""
-    made = (_marker(volume.generation_path(number)).get("id") for number in volume.generations())
+    made = (marker(volume.generation_path(number)).get("id") for number in volume.generations())
     known = {str(held) for held in made if held}
     for prefix in (STAGE, VOID):
         known |= {path.name.removeprefix(prefix) for path in volume.run_path.glob(f"{prefix}*")}
@@ -245,7 +244,7 @@ def _full_id(volume: Volume, stage_id: str) -> str:
 def _made_of(volume: Volume, stage_id: str) -> int | None:
     """The generation that this stage became, if it did."""
     for number in reversed(volume.generations()):
-        if _marker(volume.generation_path(number)).get("id") == stage_id:
+        if marker(volume.generation_path(number)).get("id") == stage_id:
             return number
     return None
 
@@ -265,14 +264,6 @@ def _remove_stages(volume: Volume) -> None:
         except OSError:  # no clean-up stops a stage; this says what it is
             durable.discard(stale)
     remove_leftovers(volume.run_path)
-
-
-def _marker(directory: Path) -> dict[str, object]:
-    try:
-        found = json.loads((directory / MARKER).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _sound(volume: Volume, number: int) -> list[Bundle]:

@@ -14,7 +14,7 @@ from holdfast.cli.output import emit, say
 from holdfast.cli.progress import progress
 from holdfast.defaults import KEEP, MEMORY
 from holdfast.errors import UsageError
-from holdfast.text import figures
+from holdfast.text import figures, when
 
 
 def get(
@@ -51,8 +51,9 @@ def get(
 
     The directory appears when all of it is there, with its MANIFEST.json. If it holds this very
     content already, it is verified and left. With --on-volume the model becomes the only bundle of
-    the run's next generation, unless it is the newest one already; if the store does not answer, a
-    valid model on the volume is kept.
+    the run's next generation, unless it is the newest one already, or a restore put another one
+    there and the alias was not promoted since. If the store does not answer, a valid model on the
+    volume is kept.
 
     Example: holdfast get churn@production ./model
     """
@@ -80,6 +81,11 @@ def get(
     manifest = got.bundle.manifest
     if got.problem:
         say(f"kept the {manifest.kind} on the volume, since the store is of no use: {got.problem}")
+    elif got.held:
+        say(
+            f"kept the {manifest.kind} that was restored at {when(got.held)}: {version} has not"
+            f" moved since; to have {got.version}, promote it with --again"
+        )
     elif got.copied:
         say(f"got {got.version}: {figures(manifest.size, seconds)}, verified")
     else:
@@ -99,6 +105,7 @@ def get(
                 "digest": manifest.digest,
                 "bytes": manifest.size,
                 "problem": got.problem or None,
+                "held": when(got.held) if got.held else None,
                 "seconds": round(seconds, 3),
             }
         )

@@ -36,6 +36,15 @@ def promote(
             metavar="ALIAS",
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            envvar="HOLDFAST_AGAIN",
+            help="Also if the alias means this version already: applications that were restored to"
+            " another one go back to it when their next pod starts.",
+        ),
+    ] = False,
     kind: options.AssetKind = None,
     store: options.Store = None,
     owner: options.Owner = None,
@@ -58,9 +67,12 @@ def promote(
     with progress() as bar:
         found = resolve(catalog, f"{name}:{check_version(version)}", kind, progress=bar)
         say(f"promote {found.kind} {found} to {name}@{alias} in {catalog.store.url}")
-        made, before = run_promote(catalog, found, alias)
+        made, before = run_promote(catalog, found, alias, again=again)
     if made == before:
-        say(f"nothing new: {name}@{alias} is version {made.version} since {when(made.created)}")
+        say(
+            f"nothing new: {name}@{alias} is version {made.version} since {when(made.created)}"
+            " (--again brings restored applications back to it)"
+        )
     else:
         was = f", before it {before.version}" if before else ""
         say(f"{name}@{alias} is version {made.version} now{was}")
