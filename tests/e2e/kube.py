@@ -116,11 +116,11 @@ def training_log(tail: int = 400) -> str:
                    f"--tail={tail}").stdout  # fmt: skip
 
 
-def holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The `holdfast` command of this checkout, which reaches the cluster by `kubectl proxy`."""
-    with subprocess.Popen(
-        ["kubectl", "proxy", "--port=0"], env=environment(), stdout=subprocess.PIPE, text=True
-    ) as proxy:
+def holdfast(*arguments: str, account: str = "") -> subprocess.CompletedProcess[str]:
+    """The `holdfast` command of this checkout, which reaches the cluster by `kubectl proxy`; with
+    the rights of that account, if one is named."""
+    command = ["kubectl", "proxy", "--port=0", *([f"--as={account}"] if account else [])]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as proxy:
         assert proxy.stdout is not None
         address = proxy.stdout.readline().split()[-1]
         try:
