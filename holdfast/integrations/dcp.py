@@ -53,13 +53,16 @@ class Checkpoints:
         """
         with exit_codes():
             self._run = Run(volume, run, keep, framework=f"torch {torch.__version__}")
-            self._bundle = self._run.resume()
+            #: what training goes on from; None is step 0
+            self.newest = self._run.resume()
             self._run.stop.begin()
+        #: where the bundles are made
+        self.parent = self._run.parent
         joined = dist.is_available() and dist.is_initialized()
         group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if joined else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._saver = Saver(
-            self._run.parent, self._run.cleanup, group, device, committed=self._run.remember
+            self.parent, self._run.cleanup, group, device, committed=self._run.remember
         )
 
     def load(self, state: dict[str, Any], *, partial: bool = False) -> int:
@@ -68,21 +71,21 @@ class Checkpoints:
         What the bundle holds and no rank asks for is an error, since a training would go on from
         half of its state; `partial` allows it. Ends the process with exit code 1 where it fails.
         """
-        if self._bundle is None:
+        if self.newest is None:
             return 0
         with exit_codes():
             try:
                 dcp.load(
                     state,
-                    storage_reader=dcp.FileSystemReader(self._bundle.path),
+                    storage_reader=dcp.FileSystemReader(self.newest.path),
                     planner=DefaultLoadPlanner() if partial else _AllOfIt(),
                     process_group=self._saver.group,
                 )
             except CheckpointException as problem:
                 raise HoldfastError(
-                    f"bundle {self._bundle.name} does not fit the state: {reasons(problem)}"
+                    f"bundle {self.newest.name} does not fit the state: {reasons(problem)}"
                 ) from problem
-        return self._run.saved_step or 0
+        return self.newest.step or 0
 
     def save(
         self,
