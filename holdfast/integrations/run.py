@@ -251,6 +251,10 @@ class Run:
         """Where bundles of this run are made. Raises UsageError before `resume`."""
         return self.volume.generation_path(self.generation)
 
+    def path(self, step: int) -> Path:
+        """Where the bundle of a step is, or would be. Raises UsageError before `resume`."""
+        return self.parent / _name(step)
+
     def labels(
         self, step: int, more: Mapping[str, str | int] | None = None
     ) -> Mapping[str, str | int]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import TrainOutput
 
 from holdfast import durable
-from holdfast.errors import UsageError
+from holdfast.bundle import Bundle, verify
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.integrations.run import Run, exit_codes
 
 #: in `output_dir`: says that checkpoints found there at a start are of saves that were interrupted
 MARKER = ".holdfast"
+#: the label that tells the step of the best bundle so far, for `load_best_model_at_end`
+BEST = "best_step"
 
 
 def train(
@@ -43,7 +47,7 @@ def train(
         found = Run(volume, run, keep, framework=f"transformers {transformers.__version__}")
         callback = HoldfastCallback(found)
         callback.prepare(trainer.args)
-        bundle = found.resume()
+        bundle = callback.resumed = found.resume()
         trainer.add_callback(callback)
         try:
             output = trainer.train(
@@ -51,6 +55,9 @@ def train(
             )
         except _Complete:
             found.say(f"training is complete: step {trainer.state.global_step} is saved")
+            if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+                callback.check_best()
+                trainer._load_best_model()
             output = TrainOutput(trainer.state.global_step, float("nan"), {})
         finally:
             trainer.remove_callback(callback)
@@ -69,6 +76,9 @@ class HoldfastCallback(TrainerCallback):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.stopped = False
+        #: what training goes on from
+        self.resumed: Bundle | None = None
+        self._best: int | None = None  # the step of the best bundle, which is pinned
 
     def prepare(self, args: TrainingArguments) -> None:
         """Refuse what would defeat this callback, and clear what killed saves left behind.
@@ -83,6 +93,12 @@ class HoldfastCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.run.stop.begin()
+        best = self.resumed.manifest.labels.get(BEST) if self.resumed else None
+        if args.load_best_model_at_end and best is not None:
+            if self.run.path(int(best)).is_dir():
+                self._take_best(int(best), state)
+            else:
+                self.run.say(f"step {best}, the best so far, is not on the volume any more")
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -109,9 +125,55 @@ class HoldfastCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         # Each rank comes here when its own part is written, without waiting for the others.
-        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if not self.run.commit(directory, state.global_step) and self.run.ranks.first:
+        step = state.global_step
+        directory = Path(args.output_dir) / f"checkpoint-{step}"
+        is_best = args.load_best_model_at_end and state.best_global_step == step
+        best = step if is_best else self._best
+        committed = self.run.commit(directory, step, labels={} if best is None else {BEST: best})
+        if not committed and self.run.ranks.first:
             durable.discard(directory)  # a disk that is full needs the space for the next one
+        if committed and is_best:
+            self._take_best(step, state)
+        elif is_best:
+            state.best_model_checkpoint = None if self._best is None else str(self._best_path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        # The last thing before the best model is loaded.
+        if args.load_best_model_at_end and "train_runtime" in (logs or {}):
+            self.check_best()
+
+    def check_best(self) -> None:
+        """Raise InvalidBundle unless every byte of the best bundle is right. Collective."""
+        if self._best is not None:
+            self.run.ranks.from_first(lambda: verify(self._best_path).name)
+
+    @property
+    def _best_path(self) -> Path:
+        return self.run.path(self._best or 0)
+
+    def _take_best(self, step: int, state: TrainerState) -> None:
+        """From now on this bundle is the best: `keep` spares it, and it is loaded at the end."""
+        before, self._best = self._best, step
+        state.best_model_checkpoint = str(self._best_path)
+        if self.run.ranks.first:
+            try:
+                self._move_pin(before)
+            except (HoldfastError, OSError) as error:
+                self.run.say(f"step {step}, the best so far, could not be pinned: {error}")
+
+    def _move_pin(self, before: int | None) -> None:
+        volume, generation = self.run.volume, self.run.generation
+        volume.pin(self._best_path.name, generation)
+        if before is not None:
+            with suppress(UsageError):  # a person has unpinned it
+                volume.unpin(self.run.path(before).name, generation)
 
     def _clear(self, output: Path) -> None:
         """On rank 0: `output_dir` holds no checkpoint when training begins.
@@ -147,11 +209,6 @@ def _problems(args: TrainingArguments) -> list[str]:
         problems.append(
             "enable_jit_checkpoint saves where no callback sees it, and in the middle of a step:"
             " set it to False; SIGTERM is respected without it"
-        )
-    if args.load_best_model_at_end:
-        problems.append(
-            "load_best_model_at_end looks for the best checkpoint in output_dir, and a bundle has"
-            " taken it away: set it to False, and load the best bundle yourself"
         )
     if args.save_on_each_node:
         problems.append(

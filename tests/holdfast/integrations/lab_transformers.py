@@ -75,6 +75,7 @@ def trainer(folder: Path, window: Window, signal_in: int | None = None, **change
         model=Model(),
         args=arguments(folder, **changed),
         train_dataset=Samples(),
+        eval_dataset=Samples(),
         callbacks=[Watched(window, signal_in)],
     )
 

@@ -123,7 +123,6 @@ def test_checkpoints_from_before_holdfast_are_not_buried(
     [
         {"save_only_model": True},
         {"enable_jit_checkpoint": True},
-        {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2},
         {"save_on_each_node": True},
         {"push_to_hub": True, "hub_strategy": "checkpoint"},
     ],
@@ -140,6 +139,65 @@ def test_a_setting_that_defeats_bundles_is_refused(
     name = "hub_strategy" if "hub_strategy" in setting else next(iter(setting))
     with pytest.raises(UsageError, match=name):
         HoldfastCallback(Run(folder / "volume", "lab")).prepare(arguments)
+
+
+#: Here the loss falls, so that the first checkpoint is the "best".
+BEST: dict[str, Any] = {
+    "load_best_model_at_end": True,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "greater_is_better": True,
+    "metric_for_best_model": "loss",
+}
+
+
+@pytest.mark.parametrize("limit", [None, 1], ids=["", "save_total_limit"])
+def test_the_best_model_is_loaded_at_the_end_however_few_bundles_are_kept(
+    lab: Any,
+    folder: Path,
+    undisturbed: str,
+    limit: int | None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = BEST | {"save_total_limit": limit}
+    best = lab.train(tmp_path_factory.mktemp("stock"), False, Window(), **settings)
+    assert best != undisturbed  # which has the last weights
+
+    monkeypatch.setenv("HOLDFAST_KEEP", "1")
+    assert lab.train(folder, True, Window(), **settings) == best
+    assert steps(folder) == [6, 2]
+
+    assert lab.train(folder, True, Window(), **settings) == best  # it is complete already
+
+
+def test_the_best_model_of_before_a_stop_is_the_one_that_is_loaded(
+    lab: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    best = lab.train(tmp_path_factory.mktemp("stock"), False, Window(), **BEST)
+
+    stopped_in(lab, folder, 3, **BEST)
+    assert lab.train(folder, True, Window(), **BEST) == best
+
+
+def test_a_better_model_takes_the_place_of_the_best(lab: Any, folder: Path) -> None:
+    lab.train(folder, True, Window(), **BEST | {"greater_is_better": False})
+
+    assert Volume(folder / "volume", "lab").pins() == {(1, "step-00000006")}
+
+
+def test_a_best_model_that_is_damaged_is_not_loaded(
+    lab: Any, folder: Path, flip: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped_in(lab, folder, 3, **BEST)
+    flip(bundles(folder)[1].path / "model.safetensors")
+
+    with pytest.raises(SystemExit) as end:
+        lab.train(folder, True, Window(), **BEST)
+
+    assert end.value.code == 1
+    assert "step-00000002" in capsys.readouterr().err
+    assert steps(folder)[0] == 6
 
 
 RANK = """
