@@ -74,7 +74,9 @@ def train(signal_in: int | None = None, **settings: Any) -> str:
 
     model = small.model().eval()
     optimizers, state = Optimizers(model), Number()
-    manager = HoldfastManager.Config(interval=2, **settings).build(
+    chosen: dict[str, Any] = {"interval": 2} | settings
+    config: Any = HoldfastManager.Config(**chosen)
+    manager = config.build(
         dataloader=Number(),
         model_parts=[model],
         optimizers=optimizers,
