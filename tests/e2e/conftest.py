@@ -9,18 +9,19 @@ import pytest
 import yaml
 
 from cluster import s3
-from cluster.engine import Engine
+from cluster.engine import STAND_IN, Engine
 from cluster.places import PROJECT
 from tests.e2e import kube, recovery
 
-_STAND_IN = PROJECT / "cluster" / "chart" / "kanister-operator"
-#: Kanister's chart: a path; ``upstream``: its own repository's; by default the stand-in for it.
-CHART = os.environ.get("E2E_KANISTER_CHART") or str(_STAND_IN)
+#: Kanister's chart: a folder; ``upstream``: its own repository's; by default the stand-in for it.
+CHART = os.environ.get("E2E_KANISTER_CHART") or str(STAND_IN)
 
 
-def settings(steps: int = 100_000, size: str = "1Gi") -> dict[str, Any]:
+def settings(
+    steps: int = 100_000, size: str = "1Gi", more: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The stack `local` with a small volume, backups in the cluster's S3 server, and no schedule
-    that would come between."""
+    that would come between; ``more`` are further settings."""
     config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]
     config["holdfast:kanister"] = {} if CHART == "upstream" else {"chart": CHART}
     config["holdfast:backup_store"] = {
@@ -36,7 +37,8 @@ def settings(steps: int = 100_000, size: str = "1Gi") -> dict[str, Any]:
     workload |= {"grace": 3600, "resources": {"cpu": "500m", "memory": "2Gi"}}
     workload["volume"] |= {"size": size, "path": f"/var/lib/holdfast-node/e2e-{RUN}"}
     workload["env"] |= {"HOLDFAST_TRAINING_STEPS": str(steps)}
-    return config
+    config["holdfast:workloads"] |= (more or {}).get("holdfast:workloads", {})
+    return {**(more or {}), **config}
 
 
 #: Each run has a store and a directory of its own.
@@ -62,13 +64,13 @@ class Stack:
         finally:
             self.give_secret()
 
-    def give_secret(self) -> None:
+    def give_secret(self, namespace: str = kube.NAMESPACE) -> None:
         """The credentials of the store, which no stack declares."""
         keys = s3.credentials(kube.environment())
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": "store", "namespace": kube.NAMESPACE},
+            "metadata": {"name": "store", "namespace": namespace},
             "stringData": keys,
         }
         kube.apply(secret)
@@ -92,8 +94,8 @@ def training(stack: Stack) -> Stack:
 
 
 def pytest_report_header() -> str:
-    if str(_STAND_IN) == CHART:
-        return f"Kanister: a stand-in, {_STAND_IN.relative_to(PROJECT)} (docs/cluster.md)"
+    if str(STAND_IN) == CHART:
+        return f"Kanister: a stand-in, {STAND_IN.relative_to(PROJECT)} (docs/cluster.md)"
     return f"Kanister: its own chart, {CHART}"
 
 
@@ -111,6 +113,6 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.when == "call" and report.failed:
+    if report.when != "teardown" and report.failed:
         report.sections.append(("the cluster", kube.explanation()))
     return report
