@@ -214,6 +214,14 @@ class Cluster:
         """`value` with the addresses of Services replaced by local ones."""
         return self.services.reachable(namespace, variable, value)
 
+    def ports(self, environ: Mapping[str, str], own: str | None) -> dict[str, str]:
+        """The variables with a port of a Service that is another one here."""
+        return self.services.ports(environ, own)
+
+    def moved(self, address: str | None) -> Mapping[int, int]:
+        """The ports of an address that are others here."""
+        return self.services.moved(address)
+
     def extra_environment(self, pod: str) -> dict[str, str]:
         """The variables of every container, and those that a fault injection adds to this pod."""
         return {"HOLDFAST_KUBERNETES_API": self.url} | self.pod_environment.get(pod, {})

@@ -64,7 +64,7 @@ def _postgres(name: str, major: int) -> Image:
         if programs.major(directory / "postgres") == major:
             return Image(
                 entrypoint=(sys.executable, "-m", "sandbox.cluster.postgres"),
-                environment={"PGHOST": "/var/run/postgresql"},
+                environment={"PGHOST": "/var/run/postgresql", "PGPORT": "5432"},
                 programs=directory,
                 stop_signal=signal.SIGINT,
             )

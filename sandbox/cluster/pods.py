@@ -49,6 +49,8 @@ class Node(Protocol):
     def secrets(self, namespace: str) -> processes.Texts: ...
     def address(self, namespace: str, labels: Mapping[str, str]) -> str | None: ...
     def reachable(self, namespace: str, variable: str, value: str) -> str: ...
+    def ports(self, environ: Mapping[str, str], own: str | None) -> dict[str, str]: ...
+    def moved(self, address: str | None) -> Mapping[int, int]: ...
     def extra_environment(self, pod: str) -> dict[str, str]: ...
     def record(self, what: str, **details: Any) -> None: ...
 
@@ -258,14 +260,17 @@ class Pod:
         if self.address:
             found["HOLDFAST_ADDRESS"] = self.address
         there = self.node.reachable
-        return {name: there(self.namespace, name, value) for name, value in found.items()}
+        found = {name: there(self.namespace, name, value) for name, value in found.items()}
+        return found | self.node.ports(found, self.address)
 
     def _words(
         self, words: Sequence[str], environ: Mapping[str, str], image: images.Image
     ) -> list[str]:
         """A command as it runs here: variables, the image's files, the pod's own address."""
         expanded = (processes.expand(word, environ) for word in words)
-        return [listening(processes.repoint(w, image.files), self.address) for w in expanded]
+        moved = self.node.moved(self.address)
+        words = (processes.repoint(word, image.files) for word in expanded)
+        return [listening(word, self.address, moved) for word in words]
 
     def _once(self, container: Mapping[str, Any]) -> int:
         name, base = container["name"], processes.inherited(self.node.project)

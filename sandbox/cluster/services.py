@@ -4,6 +4,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 #: Variables that name a host by its Service's short name end like this, such as PGHOST.
@@ -15,8 +16,9 @@ class Services:
     """The Services before what runs here for good, Deployments and StatefulSets, one pod each.
 
     Each gets an address of its own, 127.x.y.z, where its pod listens on the declared port: so two
-    sandboxes, or two servers with one port, do not meet. A server that listens on all addresses at
-    the port of a variable with its own Service's address gets a free port there instead.
+    sandboxes, or two servers with one port, do not meet. Where a program of this machine has that
+    port on all addresses, the pod gets a free one. A server that listens on all addresses at the
+    port of a variable with its own Service's address gets a free port there instead.
     """
 
     def __init__(
@@ -30,6 +32,8 @@ class Services:
         self._ports: dict[str, int] = {}
         self._addresses: dict[tuple[str, str], str] = {}  # by namespace and Service
         self._selectors: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._moved: dict[str, dict[int, int]] = {}  # by address: declared ports, those in use
+        self._declared: dict[tuple[str, str], int] = {}
         prefix = f"127.{64 + secrets.randbelow(128)}.{secrets.randbelow(256)}"
         for number, service in enumerate(services, start=1):
             name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
@@ -44,8 +48,12 @@ class Services:
                 if named:
                     self._ports |= {f"{host}:{port}": _free_port() for port in named}
                 else:
-                    self._addresses[namespace, name] = f"{prefix}.{number}"
+                    address = self._addresses[namespace, name] = f"{prefix}.{number}"
                     self._selectors[namespace, name] = selector
+                    ports = [entry["port"] for entry in service["spec"]["ports"]]
+                    taken = [port for port in ports if not _free(address, port)]
+                    self._moved[address] = {port: _free_port(address) for port in taken}
+                    self._declared[namespace, name] = ports[0]
 
     def address(self, namespace: str, labels: Mapping[str, str]) -> str | None:
         """The address of a pod with these labels; None if no Service leads to it."""
@@ -58,6 +66,15 @@ class Services:
         """The address of a Service."""
         return self._addresses[namespace, service]
 
+    def url(self, namespace: str, service: str) -> str:
+        """Where the first port of a Service is, for HTTP."""
+        address, port = self._addresses[namespace, service], self._declared[namespace, service]
+        return f"http://{address}:{self.moved(address).get(port, port)}"
+
+    def moved(self, address: str | None) -> Mapping[int, int]:
+        """Ports of an address that are taken, each with the one that is used instead."""
+        return self._moved.get(address or "", {})
+
     def reachable(self, namespace: str, variable: str, value: str) -> str:
         """The value of a variable with the names of Services replaced, as seen in `namespace`."""
         for address, port in self._ports.items():
@@ -67,11 +84,30 @@ class Services:
                 return address
             full = re.escape(f"{name}.{where}.svc") + r"(\.cluster\.local)?"
             value = re.sub(rf"(?<![\w.-]){full}(?![\w.-])", address, value)
+            for port, instead in self.moved(address).items():
+                value = re.sub(rf"\b{re.escape(address)}:{port}\b", f"{address}:{instead}", value)
         return value
 
+    def ports(self, environ: Mapping[str, str], own: str | None) -> dict[str, str]:
+        """The variables with a port, such as PGPORT: of the host beside it, else of the pod's own
+        address."""
+        found: dict[str, str] = {}
+        for name, value in environ.items():
+            if not name.endswith("PORT") or not value.isdecimal():
+                continue
+            beside = environ.get(f"{name.removesuffix('PORT')}HOST")
+            moved = {**self.moved(own), **self.moved(beside)}
+            found[name] = str(moved.get(int(value), value))
+        return found
 
-def listening(word: str, address: str | None) -> str:
-    """A word of a command that runs in a pod: all addresses, and its loopback, are its own here."""
+
+def listening(
+    word: str, address: str | None, moved: Mapping[int, int] = MappingProxyType({})
+) -> str:
+    """A word of a command that runs in a pod: all addresses, and its loopback, are its own here,
+    and so are its ports."""
+    if word.isdecimal():
+        return str(moved.get(int(word), word))
     return _ANY.sub(address, word) if address else word
 
 
@@ -80,7 +116,16 @@ def _values(template: Mapping[str, Any]) -> Iterator[str]:
         yield from (str(entry.get("value", "")) for entry in container.get("env", []))
 
 
-def _free_port() -> int:
+def _free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((address, 0))
         return free.getsockname()[1]
+
+
+def _free(address: str, port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind((address, port))
+        except OSError:
+            return False
+    return True

@@ -1,6 +1,8 @@
 """What runs for good: addresses of Services, Secrets, entry points of images, a real PostgreSQL."""
 
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,30 @@ def test_two_sandboxes_do_not_meet_on_one_port() -> None:
 )
 def test_all_addresses_and_the_loopback_of_a_pod_are_its_own(word: str, expected: str) -> None:
     assert listening(word, "127.1.2.3") == expected
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that a program of this machine has on all addresses."""
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_port_that_is_taken_on_all_addresses_is_another_one_here(taken: int) -> None:
+    pod = server(container(["x"]))["spec"]["template"]
+    found = Services([service(taken)], [("training", pod)])
+    address, url = found.of("training", "server"), found.url("training", "server")
+    port = int(url.rpartition(":")[2])
+
+    assert port != taken
+    assert found.reachable("training", "URI", f"http://server.training.svc:{taken}/x") == f"{url}/x"
+    assert listening(str(taken), address, found.moved(address)) == str(port)
+    assert listening(str(taken), "127.1.2.3", found.moved("127.1.2.3")) == str(taken)
+    assert found.ports({"PORT": str(taken)}, address) == {"PORT": str(port)}
+    client = {"PGHOST": address, "PGPORT": str(taken), "OTHERPORT": str(taken)}
+    assert found.ports(client, None) == {"PGPORT": str(port), "OTHERPORT": str(taken)}
 
 
 def test_a_secret_reaches_a_container_as_variables_and_as_files(make_cluster: Factory) -> None:
@@ -192,13 +218,14 @@ def test_a_database_of_the_stack_keeps_its_rows_over_a_kill(
         ],
     )
     cluster = make_cluster(database, service(5432), secret(password="s3cret"), claim())
-    address = cluster.services.of("training", "server")
+    address, port = cluster.services.url("training", "server").removeprefix("http://").split(":")
     cluster.start()
     (running,) = cluster.databases.values()
 
     def ask(statement: str) -> str:
         command = [programs.find("psql"), "--quiet", "--tuples-only", "--command", statement]
-        login = {"PGHOST": address, "PGUSER": "ann", "PGDATABASE": "rows", "PGPASSWORD": "s3cret"}
+        login = {"PGHOST": address, "PGPORT": port, "PGUSER": "ann", "PGDATABASE": "rows",
+                 "PGPASSWORD": "s3cret"}  # fmt: skip
         done = subprocess.run(command, env=login, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
