@@ -41,7 +41,7 @@ setup-light: $(BIN)/.dev ## Install what needs no PyTorch: holdfast, infra, the 
 demo: $(BIN)/.training ## Train, kill, destroy, restore, and prove that nothing was lost (about 2 minutes)
 	$(BIN)/python -m sandbox demo
 
-demo-pipeline: $(BIN)/.training $(BIN)/.pipeline ## Lose an MLflow server with its database and files, restore it, compare (about 4 minutes)
+demo-pipeline: $(BIN)/.training $(BIN)/.pipeline ## Lose MLflow, models, checkpoints and datasets; restore, compare (about 4 minutes)
 	$(BIN)/python -m sandbox demo-pipeline
 
 test: $(BIN)/.training $(BIN)/.pipeline lint $(CHECKERS) ## Lint, type-check and run every test but the slow ones

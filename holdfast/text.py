@@ -38,8 +38,8 @@ def ago(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun: `1 file`, `2 files`."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+    """A count with its noun: `1 file`, `2 files`, `2 aliases`."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def counted(count: int, nouns: str) -> str:

@@ -111,7 +111,7 @@ def demo_pipeline(
     output: Format = Output.TABLE,
     keep: Annotated[bool, typer.Option(help="Keep the state folder.")] = False,
 ) -> None:
-    """Track experiments in MLflow, lose all of it, restore it, and compare (about 4 minutes).
+    """Track experiments in MLflow, lose all but the store, restore, and compare (about 4 minutes).
 
     Exits 1 if a promise was broken; the state folder with its logs is then kept.
     """

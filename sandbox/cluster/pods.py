@@ -269,8 +269,8 @@ class Pod:
         """A command as it runs here: variables, the image's files, the pod's own address."""
         expanded = (processes.expand(word, environ) for word in words)
         moved = self.node.moved(self.address)
-        words = (processes.repoint(word, image.files) for word in expanded)
-        return [listening(word, self.address, moved) for word in words]
+        placed = (processes.repoint(word, image.files) for word in expanded)
+        return [listening(word, self.address, moved) for word in placed]
 
     def _once(self, container: Mapping[str, Any]) -> int:
         name, base = container["name"], processes.inherited(self.node.project)

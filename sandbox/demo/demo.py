@@ -1,6 +1,5 @@
 """The story of `make demo`: what Holdfast promises, tried on the `local` stack's own objects."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -155,8 +154,7 @@ class Demo:
         generation = training.volume.present()
         self._chapter(f"Restore to step {target.step}, while newer bundles and snapshots exist")
         asked = time.time()
-        told = json.loads(training.holdfast(
-            "restore", "--snapshot", target.snapshot, "--output", "json"))  # fmt: skip
+        told = training.operator.result("restore", "--snapshot", target.snapshot)
         took = time.time() - asked
         stopped = training.events("job-suspended")[-1].time
         resumed, seconds = self._resumed(training, stopped, "restored")
@@ -201,9 +199,7 @@ class Demo:
             file.seek(entry.size // 2)
             file.write(bytes([byte ^ 1]))
         flipped = time.time()
-        manifest = dict(training.job.manifest)
-        training.cluster.delete_job(*training.key)
-        training.cluster.create_job(manifest)
+        training.cluster.create_job(training.remove_job())
         resumed, seconds = self._resumed(training, flipped, "byte flipped")
         training.wait("the last step again", lambda: training.job.finished)
         aside = [path.name for path in training.volume.quarantined()]

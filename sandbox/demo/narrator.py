@@ -1,7 +1,6 @@
 """What a demo prints: chapters, what happened, promises; at its end a table, or JSON."""
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from holdfast.text import plural
 from sandbox.demo.promises import Promise
 
 
@@ -44,7 +44,7 @@ class Narrator:
         report: Path,
         state: Path,
     ) -> None:
-        """Print the table and how many promises were kept; the document too, if JSON was asked for.
+        """Print the table and how many promises were kept, or JSON, which is left beside the page.
 
         Args:
             columns, rows: the table; the first column is text, the others are numbers.
@@ -60,17 +60,24 @@ class Narrator:
             table.add_row(*row)
         self.console.print("\n", table, "", sep="\n")
         broken = sum(not promise.kept for promise in self._promises)
-        kept = f"{len(self._promises) - broken} promises kept, {broken} broken"
+        kept = f"{plural(len(self._promises) - broken, 'promise')} kept, {broken} broken"
         self.say(f"{kept}, in {seconds:.0f} s; report: {report}")
+        told = {
+            "kept": not broken,
+            "seconds": round(seconds, 1),
+            "promises": [asdict(promise) for promise in self._promises],
+            **document,
+            "report": str(report),
+        }
+        text = json.dumps(told, indent=2)
+        report.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
         if self._as_json:
-            told = {
-                "kept": not broken,
-                "seconds": round(seconds, 1),
-                "promises": [asdict(promise) for promise in self._promises],
-                **document,
-                "report": str(report),
-            }
-            json.dump(told, sys.stdout, indent=2)
-            print()
+            print(text)
         if broken:
             self.say(f"volumes and logs are still in {state}")
+
+
+def first_of(names: Iterable[str]) -> str:
+    """Some names, and how many there are besides."""
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,18 +1,19 @@
 """What a training in the sandbox has done: read from its metrics, volume and store."""
 
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.bundle import Bundle
+from holdfast.bundle import Bundle, check_files, check_tree
+from holdfast.errors import HoldfastError
+from holdfast.manifest import MANIFEST, Manifest
 from holdfast.volume import Volume
-from sandbox.cluster import processes
 from sandbox.cluster.cluster import Cluster, Event
 from sandbox.cluster.pods import Pod
+from sandbox.demo.command import Operator
 from sandbox.errors import SandboxError
 
 _POLL = 0.1
@@ -43,11 +44,16 @@ class Backup:
 
 
 class Training:
-    """The stack's first training Job in one cluster, over all its pods."""
+    """A training Job of one cluster, over all its pods: the first one, or that of this name."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, name: str = "") -> None:
         self.cluster = cluster
-        self.key = next(key for key, job in cluster.jobs.items() if WORKLOAD in job.labels())
+        self.key = next(key for key, job in cluster.jobs.items()
+                        if WORKLOAD in job.labels() and name in ("", job.name))  # fmt: skip
+        mine = self.job.labels()[WORKLOAD]
+        self.operator = Operator(cluster, next(
+            cron for cron in cluster.cronjobs.values()
+            if cron.manifest["metadata"].get("labels", {}).get(WORKLOAD) == mine))  # fmt: skip
         self.trainer = self.job.spec["template"]["spec"]["containers"][0]
         self.environment = Pod("look", self.key[0], self.job.spec["template"]["spec"], cluster,
                                self.job.labels()).environment(self.trainer)  # fmt: skip
@@ -104,18 +110,11 @@ class Training:
         started = self.events("container-started", pod=pod, container=container)[-1]
         return self.events("container-ended", pod=pod, container=container)[-1].time - started.time
 
-    def holdfast(self, *arguments: str) -> str:
-        """Run `holdfast` as an operator would, with the environment of the backup CronJob."""
-        cron = next(iter(self.cluster.cronjobs.values()))
-        spec = cron.spec["jobTemplate"]["spec"]["template"]["spec"]
-        pod = Pod("operator", cron.namespace, spec, self.cluster)
-        environ = processes.inherited(self.cluster.project)
-        environ |= pod.environment(spec["containers"][-1]) | self.cluster.extra_environment("")
-        done = subprocess.run(["holdfast", *arguments], env=environ, capture_output=True, text=True,
-                              check=False)  # fmt: skip
-        if done.returncode:
-            raise SandboxError(f"holdfast {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+    def remove_job(self) -> dict[str, Any]:
+        """Delete the Job; its manifest, to create it anew."""
+        manifest = dict(self.job.manifest)
+        self.cluster.delete_job(*self.key)
+        return manifest
 
     def wait(self, what: str, condition: Callable[[], Any], limit: float = 240) -> Any:
         """Poll until `condition` is true; an error when the Job fails or it takes too long."""
@@ -134,3 +133,13 @@ class Training:
         return "\n".join(
             f"{log}:\n  " + "\n  ".join(log.read_text().splitlines()[-8:]) for log in logs
         )
+
+
+def content_of(directory: Path) -> str:
+    """The content (a hash) of what `holdfast get` made; "" unless every byte is as it says."""
+    try:
+        manifest = Manifest.parse((directory / MANIFEST).read_bytes())
+        check_tree(directory, manifest)
+    except (OSError, HoldfastError):
+        return ""
+    return "" if check_files(directory, manifest.files) else manifest.content

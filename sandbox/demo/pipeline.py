@@ -1,24 +1,27 @@
-"""The story of `make demo-pipeline`: an MLflow server and its models, lost and brought back."""
+"""The story of `make demo-pipeline`: an MLflow server, its models and its trainings, lost and
+brought back."""
 
 import re
-import subprocess
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.volume import Volume
+from holdfast.bundle import verify as verify_bundle
+from holdfast.text import plural, size
 from sandbox import stack
 from sandbox.cluster.cluster import Cluster, claim
-from sandbox.cluster.jobs import Job
 from sandbox.demo import pipeline_report, screenshot
 from sandbox.demo.contents import Contents, counts, differences
-from sandbox.demo.narrator import Narrator
+from sandbox.demo.damage import flip, stored
+from sandbox.demo.narrator import Narrator, first_of
+from sandbox.demo.observe import Training, content_of
 from sandbox.demo.pipeline_story import PipelineStory, Row
 from sandbox.demo.served import Served
 from sandbox.demo.tracked import Tracked
-from sandbox.errors import SandboxError
 
 MODEL, ALIAS = "poet", "production"
 #: of the store, and where its files come from in the checkout
@@ -30,6 +33,7 @@ class Taken:
     """A snapshot, and what the servers held and answered when it was made."""
 
     id: str
+    title: str
     contents: Contents
     version: str
     answer: dict[str, Any]
@@ -52,13 +56,15 @@ class PipelineDemo:
         began = time.monotonic()
         identity = claim(self.state)
         try:
-            tracked, jobs = self._begin(identity)
-            older = self._train_and_serve(tracked, jobs[0], "1", "the older snapshot")
-            newer = self._train_and_serve(tracked, jobs[1], "2", "the newer snapshot")
-            self._picture(tracked, "before")
-            self._lose_and_restore(tracked, newer, "the newest snapshot", "after")
-            self._lose_and_restore(tracked, older, "the snapshot before it", "older")
-            self._flip(tracked, older, newer)
+            self._begin(identity)
+            older = self._train_and_serve()
+            newer = self._train_until_its_last_save(older)
+            with self._pictured("before"):
+                self._verify(newer)
+            self._lose_everything(newer)
+            self._go_on()
+            held = self._lose_the_server(older)
+            self._flip(older, newer, held)
         finally:
             if self._cluster:
                 self._cluster.stop()
@@ -68,60 +74,239 @@ class PipelineDemo:
 
     # The chapters
 
-    def _begin(self, identity: str) -> tuple[Tracked, list[Job]]:
+    def _begin(self, identity: str) -> None:
         told = stack.read(self.story.stack)
         self._chapter(f"Start: the servers that the stack '{told.name}' declares")
         cluster = self._cluster = Cluster(
             told.objects, self.state / "run", told.project, self.speed, f"{identity}/run"
         )
-        tracked, self.served = Tracked(cluster), Served(cluster)
+        self.tracked, self.served = Tracked(cluster), Served(cluster)
+        self.trainings = [Training(cluster, name) for _, name in sorted(cluster.jobs)]
+        self.first, self.second = self.trainings
         self.served.scale(0)  # until there is a model
         cluster.start(cronjobs=False, jobs=False)
-        seconds = tracked.wait()
-        self._say(f"PostgreSQL and MLflow answer at {tracked.url} after {seconds:.0f} s")
-        self.story.rows.append(Row("MLflow on an empty database", seconds))
-        jobs = [job for _, job in sorted(cluster.jobs.items())]
-        self._add_the_dataset(tracked, jobs)
-        return tracked, jobs
-
-    def _add_the_dataset(self, tracked: Tracked, jobs: list[Job]) -> None:
         name, version = DATASET.split(":")
-        folder = tracked.cluster.project / TEXTS
-        self._ask(tracked, "add", "dataset", str(folder), "--name", name, "--version", version)
-        for job in jobs:
-            place = tracked.trained(job) / "data"
-            place.mkdir(parents=True)
-            self._ask(tracked, "get", DATASET, str(place / name), "--kind", "dataset")
+        folder = cluster.project / TEXTS
+        self.tracked.holdfast("add", "dataset", str(folder), "--name", name, "--version", version)
+        self._get_the_dataset()
+        place = self.first.volume.root / "data" / name
+        self._dataset = content_of(place)
+        seconds = self.tracked.wait()
+        self._say(f"PostgreSQL and MLflow answer at {self.tracked.url} after {seconds:.0f} s")
         self._say(f"dataset {DATASET} is in the store, and beside each training's checkpoints")
+        self.story.rows.append(Row("MLflow on an empty database", seconds))
 
-    def _train_and_serve(self, tracked: Tracked, job: Job, version: str, which: str) -> Taken:
-        self._chapter(f"Job {job.name}: it logs to MLflow, and version {version} becomes {ALIAS}")
-        self._train(job)
-        bundle = newest_checkpoint(tracked.trained(job) / job.name)
-        self._ask(tracked, "add", "model", str(bundle), "--name", MODEL, "--version", version)
-        self._promote(tracked, version)
-        tracked.client().set_registered_model_alias(MODEL, ALIAS, version)
-        answer = self._serve()
-        self._say(f"the application answers from content {answer['content'][:16]}…")
-        return self._snapshot(tracked, which, version, answer)
+    def _train_and_serve(self) -> Taken:
+        self._chapter(f"Job {self.first.job.name}: it logs to MLflow, and its model is served")
+        seconds = self._finish(self.first)
+        self.story.rows.append(Row(f"trained {self.first.job.name}", seconds))
+        answer = self._serve(self.first, "1")
+        self._back_up(self.first)
+        return self._snapshot("the older snapshot", "1", answer)
 
-    def _lose_and_restore(self, tracked: Tracked, taken: Taken, which: str, name: str) -> None:
-        self._chapter(f"Everything is lost; then {which} is restored")
-        self.served.scale(0)
-        application = tracked.cluster.volume(self.served.key[0], self.served.claim)
-        lost = tracked.lose([application])
-        self._say(f"PostgreSQL, MLflow and the application killed, {_size(lost)} removed: "
-                  "database, artifacts, the served model")  # fmt: skip
+    def _train_until_its_last_save(self, older: Taken) -> Taken:
+        """A failpoint holds the last save, as in `make demo`: now there is a run under way."""
+        training = self.second
+        last = training.steps
+        flag = self.state / "in-the-middle-of-a-save"
+        fault = f"commit.before-rename@{last // training.interval}=hold:{flag}"
+        pod = f"{training.job.name}-1"
+        training.cluster.pod_environment[pod] = {"HOLDFAST_FAILPOINT": fault}
+        self._chapter(f"Job {training.job.name}: backed up while it is in its save of step {last}")
         began = time.monotonic()
-        tracked.wait_for_database()
-        done = tracked.holdfast("pipeline", "pull", taken.id)
-        pulled = time.monotonic() - began
-        if done.returncode:
-            raise SandboxError(f"holdfast pipeline pull: {done.stderr.strip()}")
-        self._say(_last(done.stdout or done.stderr))
-        tracked.go_on()
+        training.job.start()
+        training.wait(f"the save of step {last}", flag.exists)
+        newest = training.newest().name
+        training.wait(
+            "MLflow to have every step",
+            lambda: self.tracked.has_logged(training.job.name, last, newest),
+        )
+        self.story.rows.append(
+            Row(f"trained {training.job.name} until its last save", time.monotonic() - began)
+        )
+        self._say(f"step {last} is logged, and not saved yet; the newest checkpoint is {newest}")
+        self._back_up(training)
+        return self._snapshot("the newer snapshot", older.version, older.answer)
+
+    def _verify(self, taken: Taken) -> None:
+        wrong = self.tracked.verify(taken.id)
+        self._say(f"the Blueprint's action `verify` read {taken.title}: {wrong or 'it is good'}")
+
+    def _lose_everything(self, taken: Taken) -> None:
+        self._chapter("All is lost but the store; then the newest snapshot is restored")
+        trainings = self.trainings
+        self._checkpoints = [each.newest().manifest for each in trainings]
+        (run,) = self.tracked.runs(self.second.job.name)
+        self._run_id = run.info.run_id
+        with self.tracked.lost(
+            [self.served.deployment, *(each.job for each in trainings)],
+            [self.served.volume, *(each.volume.root for each in trainings)],
+        ) as lost:
+            self._jobs = [each.remove_job() for each in trainings]
+            self._say(
+                f"PostgreSQL, MLflow, the application and the training killed, {size(lost)} "
+                "removed: database, artifacts, the served model, checkpoints, datasets"
+            )
+        self._restore(taken, "the newest snapshot", lost)
+        with self._pictured("after"):
+            self._dataset_is_back()
+            self._answers_as(taken)
+
+    def _dataset_is_back(self) -> None:
+        self._get_the_dataset()
+        name, _ = DATASET.split(":")
+        found = {content_of(each.volume.root / "data" / name) for each in self.trainings}
+        self._promise(
+            "the dataset is back beside the checkpoints, every byte verified",
+            found == {self._dataset} and self._dataset != "",
+            f"{DATASET}, content {self._dataset[:16]}…",
+        )
+
+    def _go_on(self) -> None:
+        self._chapter("The Jobs are created anew: each refills its volume, and goes on")
+        began = time.monotonic()
+        for training, manifest in zip(self.trainings, self._jobs, strict=True):
+            training.cluster.create_job(manifest)
+        for training in self.trainings:
+            self._finish(training, started=began)
+        self.story.rows.append(
+            Row(f"{self.second.job.name} went on to its end", time.monotonic() - began)
+        )
+        done, saved = self._checkpoints
+        found = verify_bundle(self.first.newest().path).manifest
+        self._promise(
+            f"the checkpoint of the finished training '{self.first.job.name}' is back as it was",
+            found.digest == done.digest,
+            f"{found.name}, content {found.content[:16]}…",
+        )
+        training = self.second
+        resumed = training.lines("resume")[-1]
+        runs = self.tracked.runs(training.job.name)
+        same = [run.info.run_id for run in runs] == [self._run_id]
+        self._promise(
+            f"the training '{training.job.name}', killed in a save, goes on from its newest "
+            "checkpoint, in the same run of MLflow",
+            resumed.step == saved.labels["step"]
+            and training.newest().name == f"step-{training.steps:08d}"
+            and same
+            and runs[0].info.status == "FINISHED",
+            f"from step {resumed.step} to {training.steps}, run {self._run_id[:8]}…",
+        )
+        self._serve(training, "2")
+
+    def _lose_the_server(self, taken: Taken) -> Contents:
+        self._chapter("Once more; then the snapshot before it is restored")
+        with self.tracked.lost([self.served.deployment], [self.served.volume]) as lost:
+            self._say(
+                f"PostgreSQL, MLflow and the application killed, {size(lost)} removed: database, "
+                "artifacts, the served model"
+            )
+            self._promote(taken.version)
+        found = self._restore(taken, "the snapshot before it", lost)
+        with self._pictured("older"):
+            self._answers_as(taken)
+        return found
+
+    def _flip(self, older: Taken, newer: Taken, held: Contents) -> None:
+        self._chapter("One bit flips in the store: in the dump, then in an artifact")
+        pod = self.tracked.server.active
+        store = self.tracked.store()
+        for what, taken, file in (
+            ("the dump", newer, stored(store, "database")[-1]),
+            ("an artifact", older, stored(store, "artifacts")[0]),
+        ):
+            self._refused(what, taken, file)
+        differing = differences(held, self.tracked.contents())
+        stopped = self.tracked.server.active is not pod
+        total = len(held)
+        self._promise(
+            "a refused restore has changed nothing, and MLflow was not stopped for it",
+            not differing and not stopped,
+            first_of(differing) or f"{total} of {total} equal, pod {pod.name if pod else '-'}",
+        )
+
+    def _refused(self, what: str, taken: Taken, file: Path) -> None:
+        flip(file)
+        try:
+            done = self.tracked.operator.run("restore", "--snapshot", taken.id, "--replace")
+            verified = self.tracked.verify(taken.id)
+        finally:
+            flip(file)
+        self._command("restore", "--snapshot", taken.id, "--replace")
+        self._say(_reason(done.stderr))
+        self._promise(
+            f"a bit in {what} that flipped in the store is found, and not restored",
+            done.returncode == 1 and verified != "",
+            f"restore ends with {done.returncode}, verify {'fails' if verified else 'succeeds'}",
+        )
+
+    # What the chapters share
+
+    def _get_the_dataset(self) -> None:
+        name, _ = DATASET.split(":")
+        for training in self.trainings:
+            place = training.volume.root / "data"
+            place.mkdir(parents=True, exist_ok=True)
+            self.tracked.holdfast("get", DATASET, str(place / name), "--kind", "dataset")
+
+    def _finish(self, training: Training, started: float | None = None) -> float:
+        """Run a Job to its end; the seconds that it took."""
+        began = time.monotonic() if started is None else started
+        if started is None:
+            training.job.start()
+        training.wait(f"the end of Job {training.job.name}", lambda: training.job.finished)
         seconds = time.monotonic() - began
-        found = tracked.contents()
+        lines = training.job.pods[-1].log("trainer").read_text().splitlines()
+        logged = [line for line in lines if line.startswith("tracking: ")]
+        told = logged[-1] if logged else "nothing was registered"
+        self._say(f"{training.job.name} is done after {seconds:.0f} s; {told}")
+        return seconds
+
+    def _serve(self, training: Training, version: str) -> dict[str, Any]:
+        """Make its newest checkpoint the model of the alias, and start the application anew."""
+        self.tracked.holdfast(
+            "add", "model", str(training.newest().path), "--name", MODEL, "--version", version
+        )
+        self._promote(version)
+        self.tracked.client().set_registered_model_alias(MODEL, ALIAS, version)
+        self.served.scale(0)
+        self.served.scale(1)
+        answer = self.served.answer()
+        content = answer["content"][:16]
+        self._say(f"{MODEL}@{ALIAS} is version {version}: the application answers from {content}…")
+        return answer
+
+    def _promote(self, version: str) -> None:
+        self.tracked.holdfast("promote", MODEL, version, "--alias", ALIAS)
+
+    def _back_up(self, training: Training) -> None:
+        told = training.operator.result("backup")["outputs"]
+        self._say(f"holdfast backup of workload {training.job.name}: {told['bundles']}")
+
+    def _snapshot(self, title: str, version: str, answer: dict[str, Any]) -> Taken:
+        held = self.tracked.contents()
+        began = time.monotonic()
+        self._command("backup")
+        told = self.tracked.operator.result("backup")["outputs"]
+        seconds = time.monotonic() - began
+        self.story.counts[title] = dict(counts(held))
+        self._say(f"snapshot {told['snapshot']} after {seconds:.1f} s: {_told(counts(held))}")
+        self.story.rows.append(Row(f"made {title}", seconds, int(told["bytes"]), len(held)))
+        return Taken(told["snapshot"], title, held, version, answer)
+
+    def _restore(self, taken: Taken, which: str, lost: int) -> Contents:
+        """By the Blueprint; compare through MLflow's own client. Returns what it finds."""
+        began = time.monotonic()
+        self.tracked.wait_for_database()
+        self._command("restore", "--snapshot", taken.id)
+        done = self.tracked.operator.result("restore", "--snapshot", taken.id)
+        restored = time.monotonic() - began
+        told = done["outputs"]
+        phases = self.tracked.phases(done["actionset"])
+        self._say(f"phases {', '.join(phases)}: complete after {restored:.1f} s")
+        self.tracked.wait()
+        seconds = time.monotonic() - began
+        found = self.tracked.contents()
         self.story.counts[f"restored: {which}"] = dict(counts(found))
         differing = differences(taken.contents, found)
         total = len(taken.contents)
@@ -129,118 +314,46 @@ class PipelineDemo:
         self._promise(
             f"{which} brings back every run, metric, artifact, model version and alias",
             not differing and total > 0,
-            f"{total} of {total} equal" if not differing else f"differ: {_first(differing)}",
+            f"{total} of {total} equal" if not differing else f"differ: {first_of(differing)}",
         )
-        self._promote(tracked, taken.version)
-        answer = self._serve()
+        self._promise(
+            "every reference of the restored database leads to a file that is right",
+            told.get("ok") == "true",
+            told.get("checked", "nothing was checked"),
+        )
+        self.story.rows.append(Row(f"restored {which}", restored, lost, total))
+        self.story.rows.append(Row(f"MLflow answers with {which}", seconds, None, total))
+        return found
+
+    def _answers_as(self, taken: Taken) -> None:
+        answer = self.served.answer()
         self._promise(
             "the served model is back, and answers as before",
             answer == taken.answer,
             f"version {taken.version}, content {answer['content'][:16]}…",
         )
-        checked = tracked.holdfast("pipeline", "check", taken.id)
-        self._promise(
-            "every reference of the restored database leads to a file that is right",
-            checked.returncode == 0,
-            _checked(checked),
-        )
-        self.story.rows.append(Row(f"pulled {which}", pulled, lost, total))
-        self.story.rows.append(Row(f"MLflow answers with {which}", seconds, None, total))
-        self._picture(tracked, name)
 
-    def _flip(self, tracked: Tracked, older: Taken, newer: Taken) -> None:
-        self._chapter("One bit flips in the store: in the dump, then in an artifact")
-        before = tracked.contents()
-        tracked.stop()
-        for what, taken, file in (
-            ("the dump", newer, self._stored(tracked, "database")[-1]),
-            ("an artifact", older, self._stored(tracked, "artifacts")[0]),
-        ):
-            self._refused(tracked, what, taken, file)
-        tracked.go_on()
-        differing = differences(before, tracked.contents())
-        self._promise(
-            "a refused restore has changed nothing",
-            not differing,
-            f"{len(before)} of {len(before)} equal" if not differing else _first(differing),
-        )
+    def _command(self, *words: str) -> None:
+        self._say(f"$ holdfast {' '.join(words)}")
 
-    def _refused(self, tracked: Tracked, what: str, taken: Taken, file: Path) -> None:
-        flip(file)
-        try:
-            pulled = tracked.holdfast("pipeline", "pull", taken.id, "--replace")
-            verified = tracked.holdfast("pipeline", "verify", taken.id)
-        finally:
-            flip(file)
-        self._say(_last(pulled.stderr))
-        self._promise(
-            f"a bit in {what} that flipped in the store is found, and not restored",
-            pulled.returncode == 1 and verified.returncode == 1,
-            f"pull ends with {pulled.returncode}, verify with {verified.returncode}",
-        )
-
-    # What the chapters share
-
-    def _train(self, job: Job) -> None:
-        began = time.monotonic()
-        job.start()
-        if not job.join(240) or job.finished != "Complete":
-            log = job.pods[-1].log("trainer")
-            tail = "\n  ".join(log.read_text().splitlines()[-8:]) if log.exists() else ""
-            raise SandboxError(f"Job {job.name}: {job.finished} {job.reason}\n  {tail}")
-        lines = job.pods[-1].log("trainer").read_text().splitlines()
-        logged = [line for line in lines if line.startswith("tracking: ")]
-        seconds = time.monotonic() - began
-        self._say(f"done in {seconds:.0f} s; {logged[-1] if logged else 'nothing was registered'}")
-        self.story.rows.append(Row(f"trained {job.name}", seconds))
-
-    def _ask(self, tracked: Tracked, *arguments: str) -> None:
-        """Run `holdfast` as a person would; its failure ends the story."""
-        done = tracked.holdfast(*arguments)
-        if done.returncode:
-            raise SandboxError(f"holdfast {' '.join(arguments)}: {done.stderr.strip()}")
-
-    def _promote(self, tracked: Tracked, version: str) -> None:
-        self._ask(tracked, "promote", MODEL, version, "--alias", ALIAS)
-
-    def _serve(self) -> dict[str, Any]:
-        """Start the application anew: it gets the model of the alias, and answers."""
-        self.served.scale(0)
-        self.served.scale(1)
-        return self.served.answer()
-
-    def _snapshot(
-        self, tracked: Tracked, which: str, version: str, answer: dict[str, Any]
-    ) -> Taken:
-        held = tracked.contents()
-        began = time.monotonic()
-        told = tracked.backup()
-        seconds = time.monotonic() - began
-        self.story.counts[which] = dict(counts(held))
-        self._say(f"snapshot {told['snapshot']} after {seconds:.1f} s: {_told(counts(held))}")
-        self.story.rows.append(Row(f"made {which}", seconds, int(told["bytes"]), len(held)))
-        return Taken(told["snapshot"], held, version, answer)
-
-    def _stored(self, tracked: Tracked, kind: str) -> list[Path]:
-        """The largest file of each bundle of this kind in the store, oldest bundle first."""
-        place = tracked.store() / "data" / "pipeline"
-        folders = [path for path in place.rglob(f"*{kind}*") if path.is_dir()]
-        files = {f for folder in folders for f in folder.rglob("*") if f.is_file()}
-        files = {f for f in files if f.name == "database.dump" or f.name.isdigit()}
-        if not files:
-            raise SandboxError(f"no bundle of kind {kind} below {place}")
-        return sorted(files, key=lambda file: (file.stat().st_mtime, file.name))
-
-    def _picture(self, tracked: Tracked, name: str) -> None:
-        """MLflow's page, where a browser is installed."""
+    @contextmanager
+    def _pictured(self, name: str) -> Iterator[None]:
+        """MLflow's page, where a browser is installed, while other things are done."""
         file = self.target.parent / f"pipeline-{name}.png"
-        if screenshot.browser() is None:
-            return
-        with screenshot.logged_in(tracked.url, "admin", tracked.password) as url:
-            taken = screenshot.take(f"{url}/#/models/{MODEL}", file)
-        if taken:
-            self.story.pictures[name] = file
+        taking = threading.Thread(target=self._picture, args=[name, file], daemon=True)
+        if screenshot.browser():
+            taking.start()
+        yield
+        if taking.ident:
+            taking.join()
+        if name in self.story.pictures:
             self._say(f"picture of MLflow's page: {file}")
+
+    def _picture(self, name: str, file: Path) -> None:
+        tracked = self.tracked
+        with screenshot.logged_in(tracked.url, "admin", tracked.password) as url:
+            if screenshot.take(f"{url}/#/models/{MODEL}", file):
+                self.story.pictures[name] = file
 
     def _end(self) -> None:
         story = self.story
@@ -256,44 +369,11 @@ class PipelineDemo:
         )
 
 
-def newest_checkpoint(run: Path) -> Path:
-    """The newest bundle of a run on a volume."""
-    return Volume(run.parent, run.name).bundles()[0].path
-
-
-def flip(file: Path) -> None:
-    """Flip one bit in the middle of a file; twice, and it is as before."""
-    with file.open("r+b") as opened:
-        opened.seek(file.stat().st_size // 2)
-        byte = opened.read(1)[0]
-        opened.seek(-1, 1)
-        opened.write(bytes([byte ^ 1]))
-
-
 def _told(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{count} {_plural(kind, count)}" for kind, count in sorted(numbers.items()))
+    return ", ".join(plural(count, kind) for kind, count in sorted(numbers.items()))
 
 
-def _plural(kind: str, count: int) -> str:
-    return kind if count == 1 else f"{re.sub('s$', 'se', kind)}s"
-
-
-def _first(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _checked(done: subprocess.CompletedProcess[str]) -> str:
-    """What `holdfast pipeline check` counted, or what it found wrong."""
-    if done.returncode:
-        return _last(done.stderr)
-    counted = re.findall(r"^(\S.*?) {2,}(\d+)$", done.stdout, re.M)
-    return ", ".join(f"{number} {what}" for what, number in counted) or _last(done.stderr)
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+def _reason(error: str) -> str:
+    """What a phase found wrong, in the words of its task."""
+    words = " ".join(error.split()).rpartition("problem: ")[2]
+    return re.split(r" \S{0,4}##Phase-output|\): see |…$", words)[0]

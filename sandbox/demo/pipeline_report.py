@@ -9,7 +9,7 @@ from sandbox.demo.report import STYLE
 COLUMNS = ("event", "seconds", "bytes", "things compared")
 _PICTURES = {
     "before": "Before: MLflow's page of the model",
-    "after": "After everything was lost and the newest snapshot restored",
+    "after": "After all was lost but the store, and the newest snapshot restored",
     "older": "After the snapshot before it was restored",
 }
 
@@ -49,8 +49,9 @@ def render(story: PipelineStory) -> str:
 <style>{STYLE}</style></head><body><main>
 <h1>{verdict}</h1>
 <p>PostgreSQL and MLflow of the stack “{escape(story.stack)}”, run as processes on one machine, with
-two trainings that log to them: database and artifacts lost and restored twice, damage in the store
-refused. {story.seconds:.0f} s for all of it.</p>
+two trainings that log to them and an application that serves their model. All but the store is
+lost, restored through the Blueprint <code>pipeline-state</code>, and compared; once more from an
+older snapshot; damage in the store is refused. {story.seconds:.0f} s for all of it.</p>
 <section><h2>What was promised</h2><ul>{promises}</ul></section>
 <section><h2>What MLflow's client found</h2>{held}</section>
 <section><h2>What happened</h2>{_table(COLUMNS, rows(story))}</section>

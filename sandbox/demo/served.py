@@ -4,6 +4,7 @@ import json
 import time
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sandbox.cluster.cluster import Cluster
@@ -23,19 +24,18 @@ class Served:
             if found.labels().get("app.kubernetes.io/component") == "application"
         )
         self.cluster, self.deployment = cluster, cluster.deployments[self.key]
-        (service,) = (
-            service
-            for service in cluster.of_kind("Service")
-            if (service["metadata"]["namespace"], service["metadata"]["name"]) == self.key
-        )
-        address = cluster.services.of(*self.key)
-        self.url = f"http://{address}:{service['spec']['ports'][0]['port']}"
+        self.url = cluster.services.url(*self.key)
         volumes = self.deployment.spec["template"]["spec"]["volumes"]
         (self.claim,) = (
             volume["persistentVolumeClaim"]["claimName"]
             for volume in volumes
             if volume["name"] == "volume"
         )
+
+    @property
+    def volume(self) -> Path:
+        """The directory behind its volume."""
+        return self.cluster.volume(self.key[0], self.claim)
 
     def scale(self, replicas: int) -> None:
         """Change the number of its pods, and wait for the end of the one that was there."""

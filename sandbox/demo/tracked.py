@@ -1,22 +1,25 @@
 """The stack's tracking server in the sandbox: its client, its state, and how it is lost."""
 
-import json
 import os
 import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 
+from holdfast.control.actionset import Action, ActionSets
+from holdfast.control.kubernetes import KubernetesAPI
+from holdfast.control.run_action import ActionFailed, run_action
 from sandbox.cluster import images, processes
 from sandbox.cluster.cluster import Cluster
 from sandbox.cluster.jobs import Job
 from sandbox.cluster.pods import Pod
+from sandbox.demo.command import Operator
 from sandbox.demo.contents import Contents, contents
 from sandbox.errors import SandboxError
 
@@ -29,10 +32,10 @@ class Tracked:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.address = cluster.services.of(NAMESPACE, NAME)
-        self.url = f"http://{self.address}:5000"
+        self.url = cluster.services.url(NAMESPACE, NAME)
         self.server = cluster.deployments[NAMESPACE, NAME]
         self.database = cluster.databases[NAMESPACE, DATABASE]
+        self.operator = Operator(cluster, cluster.cronjobs[NAMESPACE, "pipeline-backup"])
         self.password = cluster.secrets(NAMESPACE)["tracking-users"]["admin"]
         os.environ |= {
             "NO_PROXY": "*",
@@ -50,6 +53,20 @@ class Tracked:
         """All that the server holds, as its client tells it."""
         return contents(self.client())
 
+    def runs(self, name: str) -> list[Any]:
+        """The runs that MLflow has of a training."""
+        client = self.client()
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        return list(client.search_runs(experiments, f"tags.`holdfast.run` = '{name}'"))
+
+    def has_logged(self, name: str, step: int, bundle: str) -> bool:
+        """Whether all metrics of a training have come up to this step, and its newest bundle."""
+        for run in self.runs(name):
+            history = self.client().get_metric_history
+            last = [max(p.step for p in history(run.info.run_id, key)) for key in run.data.metrics]
+            return min(last, default=0) >= step and run.data.tags.get("holdfast.bundle") == bundle
+        return False
+
     def wait(self, limit: float = 400) -> float:
         """Wait until the server answers; the seconds that it took."""
         return _wait("MLflow", self._healthy, limit, self._logs)
@@ -59,63 +76,64 @@ class Tracked:
         ready = ["pg_isready", "--quiet"]
         _wait("PostgreSQL", lambda: self._run(ready).returncode == 0, limit, self._logs)
 
-    def places(self) -> tuple[Path, Path]:
+    def volumes(self) -> list[Path]:
         """The directories behind the volumes of the database and of the artifacts."""
-        volume = self.cluster.volume
-        return volume(NAMESPACE, f"{DATABASE}-pvc"), volume(NAMESPACE, "tracking-artifacts-pvc")
-
-    def trained(self, job: Job) -> Path:
-        """The directory behind a training's volume."""
-        return Path(self._of(job.namespace, job.spec, "containers")["HOLDFAST_VOLUME"])
+        claims = (f"{DATABASE}-pvc", "tracking-artifacts-pvc")
+        return [self.cluster.volume(NAMESPACE, claim) for claim in claims]
 
     def store(self) -> Path:
         """The directory of the store."""
         return Path(self._environment()["HOLDFAST_STORE"].removeprefix("file://"))
 
-    def lose(self, more: list[Path]) -> int:
-        """SIGKILL for both servers, and their volumes removed, with `more`; the bytes lost."""
-        self.server.patch({"spec": {"replicas": 0}})
-        places = [*self.places(), *more]
+    @contextmanager
+    def lost(self, more: Iterable[Job], volumes: Iterable[Path]) -> Iterator[int]:
+        """SIGKILL for the pods of both servers and of `more`, and their volumes removed.
+
+        Yields the bytes that are gone. No pod starts before the end of the block, as on a node
+        that is away.
+        """
+        jobs = [self.server, self.database, *more]
         with self.cluster.cordoned():
-            for job in (self.server, self.database):
+            for job in jobs:
                 if pod := job.active:
                     pod.kill()
+            _wait("the old pods' end", lambda: not any(j.active for j in jobs), 120, self._logs)
             size = 0
-            for place in places:
-                size += sum(f.lstat().st_size for f in place.rglob("*") if f.is_file())
-                shutil.rmtree(place, ignore_errors=True)
-            _wait("the old pods' end", lambda: self.database.active is None, 30, self._logs)
-        return size
+            for volume in [*self.volumes(), *volumes]:
+                size += sum(f.lstat().st_size for f in volume.rglob("*") if f.is_file())
+                shutil.rmtree(volume)
+            yield size
 
-    def stop(self) -> None:
-        """Scale the server to zero and wait for its end: nobody may write during a restore."""
-        self.server.patch({"spec": {"replicas": 0}})
-        _wait("MLflow's end", lambda: self.server.active is None, 90, self._logs)
-
-    def go_on(self) -> float:
-        """Scale it back to one; the seconds until it answers."""
-        self.server.patch({"spec": {"replicas": 1}})
-        return self.wait()
-
-    def holdfast(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`holdfast` in the environment of the stack's server, and of its store."""
-        return self._run(["holdfast", *arguments])
-
-    def backup(self) -> dict[str, Any]:
-        """Ask the Blueprint for a snapshot, as the stack's CronJob does; what it told."""
-        cron = self.cluster.cronjobs[NAMESPACE, "pipeline-backup"]
-        spec = cron.spec["jobTemplate"]["spec"]["template"]["spec"]
-        (asking,) = (c for c in spec["containers"] + spec.get("initContainers", [])
-                     if c["name"] == "backup")  # fmt: skip
-        environ = processes.inherited(self.cluster.project)
-        environ |= Pod("operator", NAMESPACE, spec, self.cluster).environment(asking)
-        environ |= self.cluster.extra_environment("")
-        command = [shutil.which("holdfast", path=environ["PATH"]) or "holdfast", "backup"]
-        done = subprocess.run([*command, "--output", "json"], env=environ, capture_output=True,
-                              text=True, check=False)  # fmt: skip
+    def holdfast(self, *arguments: str) -> None:
+        """`holdfast` where the store is, as a person would; its failure ends the story."""
+        done = self._run(["holdfast", *arguments])
         if done.returncode:
-            raise SandboxError(f"holdfast backup: {done.stderr.strip()}\n{self._logs()}")
-        return json.loads(done.stdout)["outputs"]
+            raise SandboxError(f"holdfast {' '.join(arguments)}: {done.stderr.strip()}")
+
+    def verify(self, snapshot: str) -> str:
+        """Ask for the Blueprint's action `verify`; "" or why it failed."""
+        told = self.operator.environment()
+        action = Action(
+            name="verify",
+            workload=told["HOLDFAST_WORKLOAD"],
+            namespace=told["HOLDFAST_NAMESPACE"],
+            configuration=told["HOLDFAST_CONFIGURATION"],
+            blueprint=told["HOLDFAST_BLUEPRINT"],
+            options={"snapshot": snapshot},
+        )
+        api = KubernetesAPI(self.cluster.url)
+        try:
+            run_action(
+                ActionSets(api, told["HOLDFAST_KANISTER_NAMESPACE"]), action, say=lambda _: None
+            )
+        except ActionFailed as error:
+            return str(error)
+        return ""
+
+    def phases(self, actionset: str) -> list[str]:
+        """The phases of an ActionSet that ran to their end."""
+        (action,) = self.cluster.actionsets[actionset].status["actions"]
+        return [each["name"] for each in action["phases"] if each["state"] == "complete"]
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         environ = self._environment()
@@ -123,15 +141,14 @@ class Tracked:
         return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
     def _environment(self) -> dict[str, str]:
-        """What a task pod beside the server has: its variables, and those that reach the store."""
+        """The server's own variables, PostgreSQL's programs, and the way to the store."""
         found = processes.inherited(self.cluster.project)
         postgres = self.database.spec["template"]["spec"]["containers"][0]["image"]
         programs = images.of(postgres, self.cluster.project).programs
         found["PATH"] = f"{programs}{os.pathsep}{found['PATH']}"
         found |= self._of(NAMESPACE, self.server.spec, "containers")
-        found["HOLDFAST_ARTIFACTS"] = found["MLFLOW_ARTIFACTS_DESTINATION"]
-        (namespace, _), job = next(iter(self.cluster.jobs.items()))
-        store = self._of(namespace, job.spec, "initContainers")
+        prune = self.operator.cron.spec["jobTemplate"]["spec"]
+        store = self._of(NAMESPACE, prune, "containers")
         return found | {key: store[key] for key in ("HOLDFAST_STORE", "HOLDFAST_OWNER")}
 
     def _of(self, namespace: str, spec: Mapping[str, Any], which: str) -> dict[str, str]:

@@ -19,4 +19,8 @@ def test_one_of_something_is_not_told_in_the_plural(count: int, nouns: str, told
 
 
 def test_a_noun_becomes_a_plural_where_there_are_several() -> None:
-    assert (plural(1, "run"), plural(2, "run")) == ("1 run", "2 runs")
+    assert (plural(1, "run"), plural(2, "run"), plural(2, "alias")) == (
+        "1 run",
+        "2 runs",
+        "2 aliases",
+    )

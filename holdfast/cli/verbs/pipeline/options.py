@@ -87,15 +87,15 @@ def chosen(
 def report(found: Examination, kanister: bool, output: options.Output) -> None:
     """Print what an examination found, in the way that was asked for; exit 1 if it is not good."""
     if kanister:
+        # Of a failed phase Kanister shows the last lines of the log.
+        for what, reason in sorted(found.problems.items())[:_IN_AN_ERROR]:
+            say(f"problem: {what} {reason}".rstrip())
         phase_output(
             snapshot=found.snapshot.id,
             ok=str(found.ok).lower(),
             problems=len(found.problems),
             checked=", ".join(counted(count, what) for what, count in found.counts.items()),
         )
-        # Of a failed phase Kanister shows the last lines of the log.
-        for what, reason in sorted(found.problems.items())[:_IN_AN_ERROR]:
-            say(f"problem: {what} {reason}".rstrip())
     if output is options.Format.JSON:
         emit(_document(found))
     elif not kanister:
