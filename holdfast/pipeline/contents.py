@@ -23,6 +23,11 @@ from holdfast.pipeline.programs import find
 DATASET_TAG = "holdfast.dataset"
 #: run tag in which MLflow notes the files that it logged as tables
 _LOGGED_TAG = "mlflow.loggedArtifacts"
+#: trace tags: where its files are, where its spans are, and where those are that were archived
+_TRACE_FILES, _TRACE_SPANS = "mlflow.artifactLocation", "mlflow.trace.spansLocation"
+_TRACE_ARCHIVE = "mlflow.trace.archiveLocation"
+_IN_DATABASE = "TRACKING_STORE"
+_ATTACHMENT = re.compile(r"mlflow-attachment://([\w-]+)\?[^\s\"\\]*?trace_id=([\w-]+)")
 _COPY = re.compile(r'COPY public\."?(\w+)"? \((.*)\) FROM stdin;')
 _DUMPED = re.compile(r"-- Dumped (from database|by pg_dump) version (\d+)")
 _ESCAPE = re.compile(r"\\(.)")
@@ -79,6 +84,30 @@ class Contents:
     datasets: dict[str, str] = field(default_factory=dict)
     #: (run, path) of files that a tag of the run names
     named_files: list[tuple[str, str]] = field(default_factory=list)
+    traces: Traces = field(default_factory=lambda: Traces())
+
+
+@dataclass
+class Traces:
+    """Traces by their IDs. Their spans are in the database, among the artifacts, or archived there;
+    attachments are always among the artifacts."""
+
+    locations: dict[str, str] = field(default_factory=dict)
+    archives: dict[str, str] = field(default_factory=dict)
+    in_database: set[str] = field(default_factory=set)
+    #: (trace, attachment)
+    attachments: list[tuple[str, str]] = field(default_factory=list)
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Each trace with the URI of a file or directory that it needs."""
+        for trace, location in self.archives.items():
+            yield trace, location
+        for trace, location in self.locations.items():
+            if trace not in self.in_database and trace not in self.archives:
+                yield trace, f"{location}/traces.json"
+        for trace, attachment in self.attachments:
+            if trace in self.locations:
+                yield trace, f"{self.locations[trace]}/attachments/{attachment}"
 
 
 Row = dict[str, str | None]
@@ -123,6 +152,21 @@ def _tag(contents: Contents, row: Row) -> None:
             contents.named_files += [(run, str(path)) for path in paths]
 
 
+def _trace_tag(contents: Contents, row: Row) -> None:
+    trace, key, value = _text(row, "request_id"), row.get("key"), _text(row, "value")
+    if key == _TRACE_FILES:
+        contents.traces.locations[trace] = value
+    elif key == _TRACE_ARCHIVE:
+        contents.traces.archives[trace] = value
+    elif key == _TRACE_SPANS and value == _IN_DATABASE:
+        contents.traces.in_database.add(trace)
+
+
+def _span(contents: Contents, row: Row) -> None:
+    found = _ATTACHMENT.findall(_text(row, "content"))
+    contents.traces.attachments += [(trace, attachment) for attachment, trace in found]
+
+
 def _schema(contents: Contents, row: Row) -> None:
     contents.schema = _text(row, "version_num")
 
@@ -148,25 +192,40 @@ _TABLES: dict[str, Callable[[Contents, Row], None]] = {
     "registered_model_aliases": _alias,
     "runs": _run,
     "secrets": _secret,
+    "spans": _span,
     "tags": _tag,
+    "trace_tags": _trace_tag,
 }
 #: the tables that are read
 TABLES = tuple(_TABLES)
-#: rows that are looked at only if they hold one of these: a run has many tags
-_WANTED = {"tags": (DATASET_TAG, _LOGGED_TAG)}
+#: rows that are looked at only if they hold one of these: runs and traces have many
+_WANTED: dict[str, tuple[bytes, ...]] = {
+    "tags": (DATASET_TAG.encode(), _LOGGED_TAG.encode()),
+    "trace_tags": (_TRACE_FILES.encode(), _TRACE_SPANS.encode(), _TRACE_ARCHIVE.encode()),
+    "spans": (b"mlflow-attachment://",),
+}
 
 
 def parse(lines: Iterable[bytes]) -> Contents:
     """Read the COPY statements in this text; all else in it is passed over."""
     contents = Contents()
-    take, columns, wanted = None, [], ()
+    take: Callable[[Contents, Row], None] | None = None
+    columns: list[str] = []
+    wanted: tuple[bytes, ...] = ()
     copying = False
     for data in lines:
+        if (
+            copying
+            and wanted
+            and not data.startswith(b"\\.")
+            and not any(w in data for w in wanted)
+        ):
+            continue
         line = data.decode(errors="replace").rstrip("\n")
         if copying:
             if line == "\\.":
                 copying = False
-            elif take is not None and (not wanted or any(word in line for word in wanted)):
+            elif take is not None:
                 take(contents, dict(zip(columns, map(_value, line.split("\t")), strict=False)))
         elif match := _COPY.fullmatch(line):
             copying, table = True, match[1]

@@ -69,6 +69,7 @@ class _Check:
             "model versions": len(contents.versions),
             "aliases": len(contents.aliases),
             "dataset references": len(contents.datasets),
+            "traces": len(contents.traces.locations),
         }
         for name, model in models.items():
             self._files(f"logged model {name}", model.location)
@@ -82,6 +83,8 @@ class _Check:
         for run, path in contents.named_files:
             if run in contents.runs and contents.runs[run].active:
                 self._files(f"run {run}, {path}", f"{contents.runs[run].location}/{path}")
+        for trace, uri in contents.traces.files():
+            self._files(f"trace {trace}, {uri.rpartition('/')[2]}", uri)
         self._check_datasets()
         return self.found
 

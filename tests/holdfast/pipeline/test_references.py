@@ -61,6 +61,40 @@ def test_a_dumps_text_is_read_with_its_escapes_and_without_what_is_not_asked_for
     assert [model.ready for model in contents.logged_models.values()] == [True, False]
 
 
+TRACES = rb"""COPY public.trace_tags (key, value, request_id) FROM stdin;
+mlflow.traceName	mlflow.artifactLocation	tr-a
+mlflow.artifactLocation	mlflow-artifacts:/1/traces/tr-a/artifacts	tr-a
+mlflow.artifactLocation	mlflow-artifacts:/1/traces/tr-b/artifacts	tr-b
+mlflow.trace.spansLocation	TRACKING_STORE	tr-b
+mlflow.artifactLocation	mlflow-artifacts:/1/traces/tr-c/artifacts	tr-c
+mlflow.trace.spansLocation	ARCHIVE_REPO	tr-c
+mlflow.trace.archiveLocation	mlflow-artifacts:/archive/tr-c	tr-c
+\.
+COPY public.spans (trace_id, content) FROM stdin;
+tr-b	{"mlflow.spanOutputs": "{\\"img\\": \\"mlflow-attachment://d5-4f?content_type=image%2Fpng&trace_id=tr-b&size=3\\"}"}
+tr-b	{"nothing": "is attached"}
+\.
+"""
+NEEDED = {
+    "1/traces/tr-a/artifacts/traces.json": "trace tr-a, traces.json",
+    "1/traces/tr-b/artifacts/attachments/d5-4f": "trace tr-b, d5-4f",
+    "archive/tr-c/traces.pb": "trace tr-c, tr-c",
+}
+
+
+def test_a_trace_needs_its_spans_where_they_are_and_its_attachments():
+    contents = from_text([TRACES])
+    found = check_references(contents, held(*NEEDED).holds, "/mnt/artifacts", None)
+    assert (found.problems, found.counts["traces"]) == ({}, 3)
+
+
+@pytest.mark.parametrize("lost", NEEDED)
+def test_what_a_trace_lacks_is_named(lost: str):
+    left = held(*(path for path in NEEDED if path != lost))
+    found = check_references(from_text([TRACES]), left.holds, "/mnt/artifacts", None)
+    assert list(found.problems) == [NEEDED[lost]]
+
+
 def test_a_text_that_ends_within_a_table_is_refused():
     with pytest.raises(Mismatch, match="middle of a table"):
         from_text([TEXT[: TEXT.index(b"churn\t2")]])
