@@ -364,6 +364,9 @@ class _Push:
             _GENERATION,
             refs,
             began=began,
-            labels=versions.labels(contents, len(self.list.missing)),
+            labels={
+                **versions.labels(contents, len(self.list.missing)),
+                "artifacts": len(self.list.entries),
+            },
             grace=self.grace,
         )

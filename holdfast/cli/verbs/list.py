@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +19,12 @@ from holdfast.cli.output import emit, result, say, table
 from holdfast.cli.progress import progress
 from holdfast.defaults import MEMORY, PIPELINE
 from holdfast.errors import Mismatch
-from holdfast.text import size, when
+from holdfast.text import plural, size, when
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from holdfast.store.documents import Snapshot
     from holdfast.store.snapshot import Catalog, PassedOver
     from holdfast.volume import Volume
 
@@ -87,12 +89,12 @@ def list_(
         of = options.required(workload, "workload")
         catalog = open_catalog(store, owner, memory, deadline)
         lost = lost_by_store(volume, catalog, of, run) if volume and run else []
-        document["snapshots"] = _snapshots(catalog, of, run, lost, of_kind)
+        document["snapshots"], held = _snapshots(catalog, of, run, lost, of_kind)
         if table_wanted:
             if on_volume:
                 result()
             title = f"Snapshots of workload {of} in {catalog.store.url}"
-            _snapshot_table(document["snapshots"], title)
+            _snapshot_table(document["snapshots"], held, title)
     if not table_wanted:
         emit(document)
 
@@ -209,13 +211,16 @@ def _snapshots(
     run: str | None,
     lost: Sequence[PassedOver],
     kind: str | None,
-) -> list[dict[str, Any]]:
-    """Rows of the store, newest first, and then what is damaged, missing or lost."""
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of the store, newest first, and then what is damaged, missing or lost; and in one line
+    what each snapshot holds, by its ID."""
     listing = catalog.listing(workload, run)
     pins, records = catalog.pins(workload), catalog.verifications(workload)
     rows: list[dict[str, Any]] = []
+    held: dict[str, str] = {}
     for snapshot in (one for one in listing.snapshots if one.has(kind)):
         record = records.get(snapshot.id)
+        held[snapshot.id] = _held(snapshot)
         rows.append(
             {
                 "snapshot": snapshot.id,
@@ -224,6 +229,7 @@ def _snapshots(
                 "created": when(snapshot.created),
                 "bundles": [ref.name for ref in snapshot.bundles],
                 "bytes": snapshot.size,
+                "labels": dict(snapshot.labels),
                 "pinned": snapshot.id in pins,
                 "verified": None
                 if record is None
@@ -231,17 +237,39 @@ def _snapshots(
                 "damaged": None,
             }
         )
-    unknown = dict.fromkeys(("run", "generation", "created", "bundles", "bytes", "verified"))
+    unknown = dict.fromkeys(
+        ("run", "generation", "created", "bundles", "bytes", "labels", "verified")
+    )
     bad = listing.damaged | {one.snapshot: one.reason for one in [*listing.missing, *lost]}
     for key, text in bad.items():
         say(f"snapshot {key} cannot be used: {text}")
-    return rows + [
+    rows += [
         {"snapshot": key, **unknown, "pinned": key in pins, "damaged": text}
         for key, text in bad.items()
     ]
+    return rows, held
 
 
-def _snapshot_table(rows: list[dict[str, Any]], title: str) -> None:
+def _held(snapshot: Snapshot) -> str:
+    """What is in a snapshot: the names of its bundles; of a pipeline's, what they are."""
+    own = [ref for ref in snapshot.bundles if ref.workload == snapshot.workload]
+    databases = [ref for ref in own if ref.kind == "database"]
+    if not databases:
+        return ", ".join(ref.name for ref in snapshot.bundles)
+    artifacts = sum(ref.size for ref in own if ref.kind == "artifacts")
+    count = snapshot.labels.get("artifacts")
+    files = f"{plural(count, 'artifact')}, " if isinstance(count, int) else "artifacts "
+    others = Counter(ref.kind for ref in snapshot.foreign)
+    return "; ".join(
+        [
+            f"database {size(sum(ref.size for ref in databases))}",
+            f"{files}{size(artifacts)}",
+            *(plural(others[kind], kind) for kind in sorted(others)),
+        ]
+    )
+
+
+def _snapshot_table(rows: list[dict[str, Any]], held: dict[str, str], title: str) -> None:
     if not rows:
         say(f"{title}: none")
         return
@@ -259,7 +287,7 @@ def _snapshot_table(rows: list[dict[str, Any]], title: str) -> None:
                 row["snapshot"],
                 row["run"],
                 row["generation"],
-                ", ".join(row["bundles"]),
+                held[row["snapshot"]],
                 size(row["bytes"]),
                 ", ".join(filter(None, ["pinned" if row["pinned"] else "", verified])),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
+from holdfast.copies.streamed import StreamedBundle
+from holdfast.copies.writing import write_snapshot, writing
+from holdfast.store import open_store
+from holdfast.store.documents import BundleRef
+from holdfast.store.snapshot import Catalog
 
 
 @pytest.fixture
@@ -143,3 +149,37 @@ def test_what_makes_no_sense_is_misuse(
     run: Callable[..., Result], words: tuple[str, ...], message: str
 ) -> None:
     assert message in run(*words, code=2).stderr
+
+
+def pipeline_snapshot(labels: dict[str, str | int]) -> list[BundleRef]:
+    """A snapshot as a pipeline's backup writes it, which names what else is in the store."""
+    catalog = Catalog(open_store(os.environ["HOLDFAST_STORE"]), "team/prod")
+    others = [ref for one in catalog.snapshots("datasets") for ref in one.bundles]
+    with writing(catalog, "pipeline"):
+        began = catalog.store.now()
+        refs = []
+        for kind, size in (("database", 2048), ("artifact-list", 100), ("artifacts", 3 << 20)):
+            made = StreamedBundle(catalog, "pipeline", "tracking", 1, kind, f"{kind}-20261126t1")
+            made.put("file", [bytes(size)])
+            refs.append(made.commit())
+        refs += others
+        write_snapshot(catalog, "pipeline", "tracking", 1, refs, began=began, labels=labels)
+    return refs
+
+
+def test_a_pipelines_snapshot_is_listed_by_what_it_holds(
+    run: Callable[..., Result], read: Callable[..., Any], folder: Callable[[str], Path]
+) -> None:
+    for text in "ab":
+        run("add", "dataset", folder(text), "--name", "reviews", "--version", text)
+    refs = pipeline_snapshot({"artifacts": 18})
+    pipeline_snapshot({})
+
+    without, line = run("list", "--kind", "pipeline").stdout.splitlines()[-2:]
+
+    assert "database 2.0 KiB; 18 artifacts, 3.0 MiB; 2 datasets" in line
+    assert "database 2.0 KiB; artifacts 3.0 MiB; 2 datasets" in without, "of an earlier version"
+    assert not any(ref.name in line for ref in refs)
+    _, row = read("list", "--kind", "pipeline")["snapshots"]
+    assert row["bundles"] == [ref.name for ref in refs]
+    assert row["labels"] == {"artifacts": 18}
