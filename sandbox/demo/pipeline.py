@@ -26,6 +26,8 @@ from sandbox.demo.tracked import Tracked
 MODEL, ALIAS = "poet", "production"
 #: of the store, and where its files come from in the checkout
 DATASET, TEXTS = "texts:1", "docs/decisions"
+#: seconds for a Job to come as far as the story needs it, on a machine that does much else
+PATIENCE = 600
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,12 @@ class PipelineDemo:
         self._chapter(f"Job {training.job.name}: backed up while it is in its save of step {last}")
         began = time.monotonic()
         training.job.start()
-        training.wait(f"the save of step {last}", flag.exists)
+        training.wait(f"the save of step {last}", flag.exists, PATIENCE)
         newest = training.newest().name
         training.wait(
             "MLflow to have every step",
             lambda: self.tracked.has_logged(training.job.name, last, newest),
+            PATIENCE,
         )
         self.story.rows.append(
             Row(f"trained {training.job.name} until its last save", time.monotonic() - began)
@@ -254,12 +257,13 @@ class PipelineDemo:
         began = time.monotonic() if started is None else started
         if started is None:
             training.job.start()
-        training.wait(f"the end of Job {training.job.name}", lambda: training.job.finished)
+        name = training.job.name
+        training.wait(f"the end of Job {name}", lambda: training.job.finished, PATIENCE)
         seconds = time.monotonic() - began
         lines = training.job.pods[-1].log("trainer").read_text().splitlines()
         logged = [line for line in lines if line.startswith("tracking: ")]
         told = logged[-1] if logged else "nothing was registered"
-        self._say(f"{training.job.name} is done after {seconds:.0f} s; {told}")
+        self._say(f"{name} is done after {seconds:.0f} s; {told}")
         return seconds
 
     def _serve(self, training: Training, version: str) -> dict[str, Any]:

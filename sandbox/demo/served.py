@@ -43,7 +43,7 @@ class Served:
         while not replicas and self.deployment.active:
             time.sleep(0.05)
 
-    def answer(self, limit: float = 240) -> dict[str, Any]:
+    def answer(self, limit: float = 400) -> dict[str, Any]:
         """What it answers to one question, and from which content, once it is up."""
         deadline = time.monotonic() + limit
         body = json.dumps(_QUESTION).encode()

@@ -15,6 +15,7 @@ import pytest
 
 from sandbox.demo import pipeline_report, screenshot
 from sandbox.demo.damage import flip
+from sandbox.demo.narrator import Narrator
 from sandbox.demo.pipeline_story import PipelineStory, Row
 from sandbox.demo.promises import Promise
 from tests.sandbox.tiny import PROJECT
@@ -75,6 +76,42 @@ def test_a_bit_that_flips_twice_is_as_before(tmp_path: Path) -> None:
 
     assert sum(byte != 0 for byte in once) == 1
     assert file.read_bytes() == bytes(100)
+
+
+@pytest.mark.pipeline
+def test_without_a_browser_the_story_goes_on_and_shows_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sandbox.demo.pipeline import PipelineDemo
+
+    monkeypatch.setattr(screenshot, "BROWSERS", ())
+    demo = PipelineDemo(tmp_path / "s", tmp_path / "r.html", "pipeline", 60, as_json=True)
+    with demo._pictured("before"):
+        pass
+
+    assert demo.story.pictures == {}
+
+
+@pytest.mark.pipeline
+def test_the_reason_of_a_refused_restore_is_told_in_the_words_of_its_task() -> None:
+    from sandbox.demo.pipeline import _reason
+
+    error = (
+        "holdfast: ActionSet r failed (pod r-examine failed: snapshot 1 has 1 problem: 1 MiB\n"
+        'problem: bundle d: has other bytes \\x23##Phase-output###: {"key": "ok"}): see `kubectl`'
+    )
+    assert _reason(error) == "bundle d: has other bytes"
+
+
+def test_what_a_demo_prints_is_left_as_json_beside_its_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrator = Narrator(True, [Promise("nothing is lost", True, "1 of 1")])
+    narrator.end(("event",), [("a",)], 1.0, {"counts": {}}, tmp_path / "r.html", tmp_path / "s")
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads((tmp_path / "r.json").read_text())
+    assert "1 promise kept, 0 broken" in printed.err
 
 
 def test_a_browser_sees_the_page_logged_in_at_an_address_without_a_password() -> None:
