@@ -37,6 +37,8 @@ KEEP = 3
 ACTION_SECONDS = 3600
 #: where Kanister's controller runs, and the Blueprint that it runs there
 KANISTER_NAMESPACE, BLUEPRINT = "kanister", "checkpoints"
+#: the Blueprint that pauses by a task of its own what Kanister's functions cannot
+TOPMOST = "topmost"
 
 
 class Select(StrEnum):

@@ -10,8 +10,11 @@ CLAIM_LABEL = "holdfast.dev/claim"
 WORKLOAD_LABEL = "holdfast.dev/workload"
 
 SYSTEM_NAMESPACE = "holdfast-system"
-#: Blueprints: of trainings, of applications, of the pipeline.
+#: Blueprints: of trainings, of applications, of the pipeline, of what is in a queue.
 BLUEPRINT, APPLICATIONS, PIPELINE_STATE = "checkpoints", "applications", "pipeline-state"
+TOPMOST = "topmost"
+#: Names the queue of Kueue that a Job waits in.
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 #: The workload of the store that holds the pipeline's snapshots.
 PIPELINE = "pipeline"
 #: Its ConfigMap, which ActionSets are about, and the account of its tasks; that of what restores.
@@ -51,6 +54,11 @@ def config_map_name(claim: str) -> str:
 def task_account(claim: str) -> str:
     """The ServiceAccount of Kanister's tasks on a claim: a Blueprint knows only the claim."""
     return f"holdfast-{claim}"
+
+
+def pause_account(claim: str) -> str:
+    """The ServiceAccount of the tasks that pause and resume what owns the pods of a claim."""
+    return f"{task_account(claim)}-pause"
 
 
 def members_service(workload: str) -> str:

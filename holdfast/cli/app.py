@@ -25,6 +25,7 @@ from holdfast.cli.verbs.doctor import doctor
 from holdfast.cli.verbs.get import get
 from holdfast.cli.verbs.latest import latest
 from holdfast.cli.verbs.list import list_
+from holdfast.cli.verbs.pause import pause, resume
 from holdfast.cli.verbs.pin import pin
 from holdfast.cli.verbs.pipeline.check import check as pipeline_check
 from holdfast.cli.verbs.pipeline.pull import pull as pipeline_pull
@@ -189,7 +190,7 @@ for _panel, _verbs in {
     "Retention": (prune, delete),
     "Ownership": (adopt,),
     "Health": (doctor,),
-    "Cluster": (backup, restore),
+    "Cluster": (backup, restore, pause, resume),
 }.items():
     for _verb in _verbs:
         app.command(_verb.__name__.rstrip("_"), cls=Verb, rich_help_panel=_panel)(_verb)

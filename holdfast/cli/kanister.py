@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.cli import options
 from holdfast.cli.output import emit, say
+from holdfast.defaults import BLUEPRINT, TOPMOST
 from holdfast.text import plural
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast.control.job import OwnerJob
     from holdfast.control.kubernetes import KubernetesAPI
     from holdfast.control.run_action import Timeouts
+    from holdfast.control.topmost import Named
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,26 @@ class Request:
     timeouts: Timeouts
     start: float
 
-    def owner(self, job: str | None, deployment: str | None) -> OwnerJob | Deployment:
-        """What a restore pauses: the named Deployment, else the named Job, else the Job that has
-        the workload's name."""
+    def owner(
+        self, job: str | None, deployment: str | None, paused: str | None = None
+    ) -> OwnerJob | Deployment | Named:
+        """What a restore pauses: what is above the object that ``paused`` names, else the named
+        Deployment, else the named Job, else the Job that has the workload's name."""
         from holdfast.control.deployment import Deployment
         from holdfast.control.job import Jobs, OwnerJob
+        from holdfast.control.topmost import Named
 
         namespace = self.action.namespace
+        if paused is not None:
+            return Named.parse(self.api, namespace, paused)
         if deployment is not None:
             return Deployment(self.api, namespace, deployment)
         return OwnerJob(Jobs(self.api, namespace), job or self.action.workload)
+
+
+def of_kind(blueprint: str, paused: str | None) -> str:
+    """The Blueprint that pauses what ``--pause`` names, unless another one is given."""
+    return TOPMOST if paused is not None and blueprint == BLUEPRINT else blueprint
 
 
 def prepare(

@@ -379,6 +379,17 @@ Deployment = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
+Paused = Annotated[
+    str | None,
+    typer.Option(
+        "--pause",
+        envvar="HOLDFAST_PAUSE",
+        help="What owns the pods: job, jobset, trainjob, deployment or statefulset, and its name. A"
+        " restore pauses that, or what is above it, by a task of its own.",
+        metavar="KIND/NAME",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 Configuration = Annotated[
     str | None,
     typer.Option(

@@ -17,6 +17,7 @@ from typing import Any
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
 from holdfast.control.owner import RESTORE_ANNOTATION, Seen
 from holdfast.control.run_action import Say, Timeouts, when_available
+from holdfast.control.topmost import KUEUE, QUEUE
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
 #: The Job controller makes these up for each Job.
@@ -82,6 +83,7 @@ class Job:
         template = spec["template"].setdefault("metadata", {})
         template.pop("creationTimestamp", None)
         template["labels"] = _own(template)
+        queued = QUEUE in (metadata.get("labels") or {})  # then its controller starts it
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -91,7 +93,7 @@ class Job:
                 "labels": _own(metadata),
                 "annotations": annotations,
             },
-            "spec": {**spec, "suspend": False},
+            "spec": {**spec, "suspend": queued},
         }
 
 
@@ -235,8 +237,13 @@ def _create_when_gone(
 
 
 def _own(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The labels that no controller made up; Kueue's own queue label stays."""
     labels = metadata.get("labels") or {}
-    return {key: value for key, value in labels.items() if key not in _GENERATED_LABELS}
+    return {
+        key: value
+        for key, value in labels.items()
+        if key not in _GENERATED_LABELS and (key == QUEUE or not key.startswith(KUEUE))
+    }
 
 
 def _map_name(job: str) -> str:

@@ -73,6 +73,10 @@ class KubernetesAPI:
         """
         return self._request("PATCH", path, body=body, query={"fieldManager": manager})
 
+    def merge(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the object by a JSON merge patch: None removes a member."""
+        return self._request("PATCH", path, body=body, kind="application/merge-patch+json")
+
     def delete(self, path: str, options: Mapping[str, Any] | None = None) -> None:
         """Delete; an object that is gone already is a success. ``options`` are DeleteOptions."""
         try:
@@ -88,14 +92,15 @@ class KubernetesAPI:
         *,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        kind: str | None = None,
     ) -> dict[str, Any]:
         url = self.url + path + ("?" + urllib.parse.urlencode(query) if query else "")
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, method=method)
         request.add_header("Accept", "application/json")
         if data is not None:
-            kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-            request.add_header("Content-Type", kind)
+            of_method = {"PATCH": "application/apply-patch+yaml"}.get(method, "application/json")
+            request.add_header("Content-Type", kind or of_method)
         try:
             with self._opener(request).open(request, timeout=REQUEST_SECONDS) as response:
                 self._note_time(response.headers.get("Date"))

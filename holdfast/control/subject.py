@@ -12,6 +12,8 @@ from typing import Any
 
 #: Kinds of objects, as Kanister and the admission policy spell them.
 CLAIM, CONFIGURATION = "pvc", "configmap"
+#: after the account of the tasks on a claim: that of the tasks that pause and resume its owner
+PAUSE_SUFFIX = "-pause"
 _CLAIM_LABEL = "holdfast.dev/claim"
 
 
@@ -43,7 +45,8 @@ class Subject:
         if self.kind == CONFIGURATION:
             return account in (self.name, f"{self.name}-restore")
         label = (pod["metadata"].get("labels") or {}).get(_CLAIM_LABEL)
-        return self.name == label or f"holdfast-{self.name}" == account
+        tasks = f"holdfast-{self.name}"
+        return self.name == label or account in (tasks, f"{tasks}{PAUSE_SUFFIX}")
 
     def __str__(self) -> str:
         word = "claim" if self.kind == CLAIM else "configuration"

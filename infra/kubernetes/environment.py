@@ -13,6 +13,7 @@ from infra.names import (
     PIPELINE_CONFIGURATION,
     PIPELINE_STATE,
     STORE_MOUNT,
+    TOPMOST,
     TRACKING,
     WORK_MOUNT,
     Project,
@@ -99,6 +100,12 @@ def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
             "HOLDFAST_KIND": "model",
             "HOLDFAST_BLUEPRINT": APPLICATIONS,
             "HOLDFAST_DEPLOYMENT": name,
+        }
+    if workload.queue is not None:
+        return {
+            "HOLDFAST_KEEP": str(workload.keep),
+            "HOLDFAST_BLUEPRINT": TOPMOST,
+            "HOLDFAST_PAUSE": f"job/{name}",
         }
     return {
         "HOLDFAST_KEEP": str(workload.keep),

@@ -16,10 +16,12 @@ from infra.names import (
     PIPELINE_CONFIGURATION,
     PIPELINE_RESTORER,
     PIPELINE_STATE,
+    TOPMOST,
+    pause_account,
     task_account,
 )
 from infra.protected import ProtectedServer
-from infra.settings import AnyWorkload, Application, KanisterSettings
+from infra.settings import AnyWorkload, Application, KanisterSettings, Workload
 
 #: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
 #: that Pulumi makes up would break every RoleBinding.
@@ -29,7 +31,7 @@ OPERATOR_ACCOUNT = f"{RELEASE}-kanister-operator"
 #: Blueprint phases that only read the store; the others write copies, records or tombstones.
 READS_ONLY = {"stage"}
 #: Blueprint phases that do not touch the store at all.
-NO_STORE = {"switch"}
+NO_STORE = {"switch", "pause", "resume", "resumeAlways", "goOn"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class Guarded:
     task: str
     """The service account of the tasks, whose pods it may delete."""
     restorer: str
-    """That of the tasks that write what a restore brings back; mostly the same."""
+    """That of other tasks of a restore: they write what it brings back, or pause; mostly the
+    same."""
     owner: str
-    """What a restore pauses, as the Blueprint's option calls it: ``job`` or ``deployment``."""
+    """What a restore pauses, as the Blueprint's option calls it: ``job`` or ``deployment``. With
+    ``topmost`` a task finds it, from the Job up, and there is no option."""
     paused: str
     """The name of what a restore pauses."""
 
@@ -55,6 +59,16 @@ def guarded(name: str, workload: AnyWorkload) -> Guarded:
     """What the backup account of a workload may ask for: actions on its own claim."""
     served = isinstance(workload, Application)
     tasks = task_account(workload.volume.claim)
+    if isinstance(workload, Workload) and workload.queue is not None:
+        return Guarded(
+            blueprint=TOPMOST,
+            kind="pvc",
+            name=workload.volume.claim,
+            task=tasks,
+            restorer=pause_account(workload.volume.claim),
+            owner="topmost",
+            paused=name,
+        )
     return Guarded(
         blueprint=APPLICATIONS if served else BLUEPRINT,
         kind="pvc",
@@ -269,7 +283,8 @@ def blueprint(
     """A Blueprint for this stack: image, user and store as data in every KubeTask."""
     document = merge(load(name, BLUEPRINTS), {"metadata": {"namespace": namespace}})
     for action in document["actions"].values():
-        for phase in action["phases"]:
+        deferred = [action["deferPhase"]] if "deferPhase" in action else []
+        for phase in [*action["phases"], *deferred]:
             if phase["func"] != "KubeTask":
                 continue
             if name == PIPELINE_STATE and tracking is not None:

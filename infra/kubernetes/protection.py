@@ -11,8 +11,14 @@ from infra.manifests import Manifest, load, load_all, merge, register
 from infra.names import backup_account, workload_labels
 from infra.settings import Schedule
 
-#: What a restore pauses: its group and resource.
-OWNERS = {"job": ("batch", "jobs"), "deployment": ("apps", "deployments")}
+#: What a restore pauses: its group and resource. In a queue the search begins at the Job.
+OWNERS = {
+    "job": ("batch", "jobs"),
+    "topmost": ("batch", "jobs"),
+    "deployment": ("apps", "deployments"),
+}
+#: Kueue's object for what it admits. It makes the names up, so rights cannot name them.
+ADMITTED = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"]}
 
 
 class Protection(pulumi.ComponentResource):
@@ -21,7 +27,8 @@ class Protection(pulumi.ComponentResource):
     Produces: ServiceAccount and CronJob ``<name>-backup``, the ServiceAccounts of Kanister's tasks;
     in Kanister's namespace a Role and RoleBinding that let the first create ActionSets, within the
     admission policy; in its own those that let it see the Job or Deployment that a restore pauses,
-    and remove pods of Kanister's tasks, within another policy.
+    and remove pods of Kanister's tasks, within another policy. For what is in a queue, the Role and
+    RoleBinding of the task that pauses it.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -92,6 +99,10 @@ class Protection(pulumi.ComponentResource):
         group, resource = OWNERS[what.owner]
         owner = {"apiGroups": [group], "resources": [resource]}
         rules = [{**owner, "resourceNames": [what.paused], "verbs": ["get"]}, task_pods]
+        before = []
+        if what.owner == "topmost":
+            rules.append({**ADMITTED, "verbs": ["list"]})
+            before = self._may_pause(name, namespace, what, rules[0], options)
         self.job_role = register(
             f"{account}-job-role",
             merge(objects["Role"], {"metadata": metadata, "rules": rules}),
@@ -108,12 +119,46 @@ class Protection(pulumi.ComponentResource):
             backup_cron_job(name, namespace, schedule, what, pods),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[self.binding, self.job_binding, *tasks],
+                depends_on=[self.binding, self.job_binding, *tasks, *before],
                 replace_with=list(claims),
             ),
         )
         self.cron_job_name = name_of(self.cron_job)
         self.register_outputs({"cron_job_name": self.cron_job_name})
+
+    def _may_pause(
+        self,
+        name: str,
+        namespace: str,
+        what: Guarded,
+        sees_owner: Manifest,
+        options: pulumi.ResourceOptions,
+    ) -> list[pulumi.Resource]:
+        """The Role of the tasks that pause and resume the topmost owner, and its binding."""
+        account = what.restorer
+        metadata = {"name": account, "namespace": namespace, "labels": workload_labels(name)}
+        objects = load_all("pause-role")
+        rules = [
+            *objects["Role"]["rules"],
+            sees_owner,
+            {**ADMITTED, "verbs": ["list", "get", "patch"]},
+        ]
+        role = register(
+            f"{name}-pause-role",
+            merge(objects["Role"], {"metadata": metadata, "rules": rules}),
+            options,
+        )
+        binding = {
+            "metadata": metadata,
+            "roleRef": {"name": account},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+        }
+        bound = register(
+            f"{name}-pause-role-binding",
+            merge(objects["RoleBinding"], binding),
+            pulumi.ResourceOptions(parent=self, depends_on=[role]),
+        )
+        return [role, bound]
 
 
 def backup_cron_job(

@@ -15,6 +15,7 @@ from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
 from infra.names import (
     CLAIM_LABEL,
+    QUEUE_LABEL,
     WORKLOAD_LABEL,
     config_map_name,
     workload_labels,
@@ -210,6 +211,10 @@ def training_job(
             },
         },
     )
+    if workload.queue is not None:
+        # Kueue starts it; without Kueue it must not start behind the queue's back.
+        queued = {"metadata": {"labels": {QUEUE_LABEL: workload.queue}}, "spec": {"suspend": True}}
+        job = merge(job, queued)
     if workload.nodes > 1:
         job = merge(job, several_nodes(name, workload))
         del job["spec"]["backoffLimit"]

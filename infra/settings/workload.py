@@ -119,6 +119,9 @@ class Workload(Protected):
     """What the trainer runs: any framework that writes bundles below HOLDFAST_VOLUME."""
     run: RunName
     """The training run. A new name is a new start from step 0, by intent."""
+    queue: Name | None = None
+    """The LocalQueue of Kueue, in the workload's namespace, that admits the Job. Kueue must be
+    installed. Default: the Job starts at once."""
     node_group: Name | None = None
     """Target eks: the training group that runs it. Default: the first that can."""
     nodes: int = Field(default=1, ge=1, le=1024)

@@ -21,6 +21,8 @@ _JOB = {"template", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes", 
         "suspend", "completionMode", "completions", "parallelism", "podReplacementPolicy",
         "successPolicy", "ttlSecondsAfterFinished", "activeDeadlineSeconds"}  # fmt: skip
 
+_QUEUE = "kueue.x-k8s.io/queue-name"
+
 
 class Clock:
     """Time that runs `speed` times as fast as real time, for schedules and back-offs."""
@@ -74,6 +76,11 @@ class Job:
         self.namespace: str = manifest["metadata"].get("namespace", "default")
         self.spec: Mapping[str, Any] = manifest["spec"]
         template = self.spec["template"]["spec"]
+        if queue := (manifest["metadata"].get("labels") or {}).get(_QUEUE):
+            raise Unsupported(
+                f"Job {self.name} waits in queue {queue!r} of Kueue, which the sandbox has not:"
+                " leave `queue` out of the stack that runs here"
+            )
         if found := problems(self.spec) + pods.problems(template, node.project):
             raise Unsupported(f"Job {self.name}: the sandbox cannot run: {'; '.join(found)}")
         self.suspended = bool(self.spec.get("suspend", False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.cli import options
-from holdfast.cli.kanister import prepare, report, run
+from holdfast.cli.kanister import of_kind, prepare, report, run
 from holdfast.cli.output import say
 from holdfast.defaults import ACTION_SECONDS, BLUEPRINT, KANISTER_NAMESPACE
 from holdfast.errors import HoldfastError
@@ -15,6 +15,7 @@ def backup(
     workload: options.Workload = None,
     job: options.Job = None,
     deployment: options.Deployment = None,
+    pause: options.Paused = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
     configuration: options.Configuration = None,
@@ -40,9 +41,9 @@ def backup(
     from holdfast.control import orphaned_restores
 
     request = prepare("backup", {}, workload, namespace, claim, configuration,
-                      kanister_namespace, blueprint, api, timeout)  # fmt: skip
+                      kanister_namespace, of_kind(blueprint, pause), api, timeout)  # fmt: skip
     resume = replace(request.action, name="resume")
-    owner = request.owner(job, deployment)
+    owner = request.owner(job, deployment, pause)
     not_cleared: HoldfastError | None = None
     try:
         orphaned_restores.clear(request.actionsets, owner, resume, request.timeouts, say)

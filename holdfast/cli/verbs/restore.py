@@ -10,7 +10,7 @@ import typer
 
 from holdfast.cli import options
 from holdfast.cli.context import is_snapshot
-from holdfast.cli.kanister import prepare, report, run
+from holdfast.cli.kanister import of_kind, prepare, report, run
 from holdfast.cli.output import say
 from holdfast.defaults import ACTION_SECONDS, BLUEPRINT, KANISTER_NAMESPACE
 from holdfast.errors import UsageError
@@ -39,6 +39,7 @@ def restore(
     workload: options.Workload = None,
     job: options.Job = None,
     deployment: options.Deployment = None,
+    pause: options.Paused = None,
     namespace: options.Namespace = None,
     claim: options.Claim = None,
     configuration: options.Configuration = None,
@@ -54,7 +55,8 @@ def restore(
     snapshot becomes the next generation, and the Job is resumed. Newer bundles stay in the
     generation before: `holdfast switch --generation N` brings them back. A Job that is finished
     is created anew from its own spec; one that does not exist is an error before anything changes.
-    An application's Deployment is scaled to zero for the switch, and then to what it was. With
+    An application's Deployment is scaled to zero for the switch, and then to what it was. What is
+    in a queue of Kueue, or belongs to a JobSet or a TrainJob, is named with --pause. With
     --configuration it is a pipeline's tracking server that is stopped, while its artifacts and its
     database are put back.
 
@@ -62,11 +64,12 @@ def restore(
     """
     from holdfast.control import job as training
     from holdfast.control.deployment import Deployment, require_deployment
+    from holdfast.control.topmost import KINDS, Named, require_nothing_above, require_topmost
 
     wanted = {"snapshot": _chosen(snapshot, before)}
     request = prepare("restore", wanted, workload, namespace, claim, configuration,
-                      kanister_namespace, blueprint, api, timeout)  # fmt: skip
-    timeouts, owner = request.timeouts, request.owner(job, deployment)
+                      kanister_namespace, of_kind(blueprint, pause), api, timeout)  # fmt: skip
+    timeouts, owner = request.timeouts, request.owner(job, deployment, pause)
     if isinstance(owner, Deployment):
         paused = dict(require_deployment(owner, timeouts))
         if configuration is not None:
@@ -75,9 +78,21 @@ def restore(
         done, removed = run(request)
         report(request, done, removed, output, deployment="resumed")
         return
+    if isinstance(owner, Named):
+        seen = require_topmost(owner, timeouts, say)
+        done, removed = run(request)
+        jobs, name = training.Jobs(request.api, owner.namespace), owner.name
+        if seen and owner.kind is KINDS["job"]:
+            recreated = training.recreate_if_finished(jobs, name, timeouts, say)
+        else:
+            recreated = False
+        report(request, done, removed, output, owner="created anew" if recreated else "resumed")
+        return
     name, jobs = owner.name, owner.jobs
     request = replace(request, action=replace(request.action, options={**wanted, "job": name}))
     seen = training.require_job(jobs, name, timeouts, say)
+    if seen:
+        require_nothing_above(Named(request.api, jobs.namespace, KINDS["job"], name), timeouts)
     done, removed = run(request)
     recreated = seen and training.recreate_if_finished(jobs, name, timeouts, say)
     report(request, done, removed, output, job="created anew" if recreated else "resumed")

@@ -90,3 +90,40 @@ def test_a_restore_passes_the_snapshot_and_the_job_to_the_blueprint(
 def test_a_restore_of_something_else_is_misuse_and_asks_nobody(api: ActionSetApi, args: list[str]):
     assert holdfast(api, "restore", *args).exit_code == 2
     assert api.requests == []
+
+
+def test_what_is_in_a_queue_is_restored_by_the_blueprint_that_finds_its_topmost_owner(
+    api: ActionSetApi,
+):
+    api.scripts = [[complete(generation="2")]]
+    result = holdfast(api, "restore", "--pause", "job/gpt")
+
+    assert result.exit_code == 0, result.stderr
+    (name,) = api.created
+    (action,) = api.objects[name]["spec"]["actions"]
+    assert action["blueprint"] == "topmost"
+    assert action["options"].keys() == {"snapshot", "until"}  # the task finds the owner
+    assert "the topmost owner of the pods of Job gpt is Job gpt" in result.stderr
+
+
+def test_a_backup_resumes_the_topmost_owner_that_a_restore_left_paused(api: ActionSetApi):
+    api.others[f"{JOBS}/gpt"] = job(restore="s-1")
+    api.scripts = [[complete()], [complete(snapshot="s-2")]]
+    result = holdfast(api, "backup", "--pause", "job/gpt")
+
+    assert result.exit_code == 0, result.stderr
+    resume, backup = (api.objects[name]["spec"]["actions"][0] for name in api.created)
+    assert (resume["name"], resume["blueprint"], resume["options"]) == ("resume", "topmost", {})
+    assert backup["name"] == "backup"
+
+
+def test_a_restore_of_a_job_that_belongs_to_a_jobset_is_refused_before_anything_changes(
+    api: ActionSetApi,
+):
+    jobset = {"kind": "Holder", "apiVersion": "x/v1", "name": "set", "controller": True}
+    api.others[f"{JOBS}/gpt"]["metadata"]["ownerReferences"] = [jobset]
+    result = holdfast(api, "restore")
+
+    assert result.exit_code == 1
+    assert "Job gpt is owned by Holder set (x/v1)" in result.stderr
+    assert api.created == []

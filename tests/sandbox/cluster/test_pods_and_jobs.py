@@ -267,3 +267,11 @@ def test_stop_leaves_no_process(make_cluster: Factory) -> None:
     cluster.stop()
     assert not psutil.pid_exists(int(log.read_text()))
     assert happened(cluster, "pod-ended")
+
+
+def test_a_job_in_a_queue_is_refused_and_does_not_wait_for_ever(make_cluster: Factory) -> None:
+    queued = job(container(shell("true")), name="gpt")
+    queued["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus"}
+
+    (refused,) = make_cluster(queued).refused
+    assert "Job gpt waits in queue 'gpus' of Kueue" in refused

@@ -1,0 +1,115 @@
+"""Pause the topmost owner of a workload's pods, wait until they are gone, and resume it.
+
+Kanister's own functions patch and scale the kinds that Kubernetes brings, and no others. So for
+what is in a queue, or belongs to a JobSet or a TrainJob, a Blueprint runs this in a pod whose
+account may see and patch that owner, and see pods.
+
+A pause that something undoes ends with an error at once, instead of a wait for pods that come
+again and again. Should one come all the same, the switch refuses (`holdfast.recovery.writers`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.control.kubernetes import KubernetesAPI
+from holdfast.control.owner import RESTORE_ANNOTATION
+from holdfast.control.run_action import Say, Timeouts, when_available
+from holdfast.control.topmost import BEFORE_ANNOTATION, Named, NoOwner, Target
+from holdfast.errors import DeadlineExceeded, HoldfastError
+
+_ENDED = ("Succeeded", "Failed")
+
+
+class PauseUndone(HoldfastError):
+    """Something made the owner go on while the restore waited for its pods to end."""
+
+
+def pause(named: Named, claim: str, snapshot: str, timeouts: Timeouts, say: Say) -> Target:
+    """Pause the topmost owner and wait until no pod can write to the claim; returns the owner.
+
+    It stays paused, also where this fails: `resume` makes it what it was before. A second call for
+    an owner that a restore has paused goes on from there.
+
+    Args:
+        claim: whose pods must be gone. Tasks of Kanister, and pods that only read, do not count.
+        snapshot: what is restored; written on the owner.
+
+    Raises:
+        NoOwner: there is nothing to pause. Nothing was changed.
+        PauseUndone: something above it, or a person, made it go on.
+        DeadlineExceeded: the pods did not end in time.
+    """
+    owner = when_available(named.topmost, timeouts)
+    if owner.deleting:
+        raise NoOwner(f"{owner.title} is being deleted, and nothing was changed: create it anew")
+    before = owner.before or json.dumps(owner.value)
+    say(f"pausing {owner.title} ({owner.kind.field}: {json.dumps(owner.kind.paused)})")
+    marks = {RESTORE_ANNOTATION: snapshot, BEFORE_ANNOTATION: before}
+    when_available(lambda: _patch(named.api, owner, owner.kind.paused, marks), timeouts)
+    end, told = time.monotonic() + timeouts.timeout, None
+    while True:
+        pods = when_available(lambda: _writers(named, claim), timeouts)
+        now = Target(
+            owner.kind, owner.namespace, when_available(lambda: _get(named, owner), timeouts)
+        )
+        if not now.is_paused:
+            raise PauseUndone(
+                f"{owner.title} was paused and goes on again: something above it undid that, or"
+                " a person; nothing was switched"
+            )
+        if not pods:
+            return now
+        if time.monotonic() > end:
+            raise DeadlineExceeded(
+                f"{owner.title} is {owner.kind.done}, and after {timeouts.timeout:.0f} s pods still"
+                f" have claim {claim}: {', '.join(pods)}; nothing was switched"
+            )
+        if pods != told:
+            say(f"waiting for {', '.join(pods)} to end")
+            told = pods
+        time.sleep(timeouts.poll)
+
+
+def resume(named: Named, timeouts: Timeouts, say: Say) -> bool:
+    """Make the topmost owner what it was before a restore paused it; whether one had."""
+    owner = when_available(named.topmost, timeouts)
+    if not owner.restoring:
+        say(f"{owner.title} was not paused by a restore: it stays as it is")
+        return False
+    value = json.loads(owner.before) if owner.before else owner.kind.running
+    marks = {RESTORE_ANNOTATION: None, BEFORE_ANNOTATION: None}
+    when_available(lambda: _patch(named.api, owner, value, marks), timeouts)
+    say(f"resumed {owner.title} ({owner.kind.field}: {json.dumps(value)})")
+    return True
+
+
+def _patch(api: KubernetesAPI, owner: Target, value: Any, marks: Mapping[str, str | None]) -> None:
+    api.merge(
+        owner.path, {"metadata": {"annotations": dict(marks)}, "spec": {owner.kind.field: value}}
+    )
+
+
+def _get(named: Named, owner: Target) -> dict[str, Any]:
+    return named.api.get(owner.path)
+
+
+def _writers(named: Named, claim: str) -> list[str]:
+    """The pods that may write to the claim, by name."""
+    listed = named.api.get(f"/api/v1/namespaces/{named.namespace}/pods").get("items") or []
+    return sorted(pod["metadata"]["name"] for pod in listed if _may_write(pod, claim))
+
+
+def _may_write(pod: Mapping[str, Any], claim: str) -> bool:
+    if (pod["metadata"].get("labels") or {}).get("createdBy") == "kanister":
+        return False
+    if (pod.get("status") or {}).get("phase") in _ENDED:
+        return False
+    sources = [
+        volume.get("persistentVolumeClaim") or {}
+        for volume in (pod.get("spec") or {}).get("volumes") or []
+    ]
+    return any(held.get("claimName") == claim and not held.get("readOnly") for held in sources)

@@ -1,0 +1,300 @@
+"""The topmost owner is found, paused, waited for, and becomes what it was before.
+
+The cluster is a test double: it keeps objects, applies merge patches, and lets something happen
+each time that somebody asks for pods.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
+from holdfast.control.pause import PauseUndone, pause, resume
+from holdfast.control.run_action import Timeouts
+from holdfast.control.topmost import KINDS, Named, NoOwner, require_nothing_above, require_topmost
+from holdfast.errors import DeadlineExceeded, UsageError
+
+QUICK = Timeouts(timeout=5, poll=0)
+PODS = "/api/v1/namespaces/training/pods"
+JOB = "/apis/batch/v1/namespaces/training/jobs/gpt"
+JOBSET = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/training/jobsets/gpt"
+TRAINJOB = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/training/trainjobs/gpt"
+STATEFULSET = "/apis/apps/v1/namespaces/training/statefulsets/gpt"
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/namespaces/training/workloads"
+ADMITTED = f"{WORKLOADS}/job-gpt-1a2b3"
+RESTORE, BEFORE = "holdfast.dev/restore", "holdfast.dev/before"
+
+
+@dataclass
+class Cluster:
+    """Objects by path; each time that somebody asks for pods, `happen` takes its next step."""
+
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    forbidden: tuple[str, ...] = ()
+    patched: list[str] = field(default_factory=list)
+    happen: list[Callable[[], object]] = field(default_factory=list)
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        if path.startswith(self.forbidden or ("-",)):
+            raise KubernetesError(f"GET {path} answered 403", 403)
+        if path == PODS:
+            found = copy.deepcopy(self.pods)
+            if self.happen:
+                self.happen.pop(0)()
+            return {"items": found}
+        if path == WORKLOADS:
+            uid = (query or {})["labelSelector"].partition("=")[2]
+            every = [o for where, o in self.objects.items() if where.startswith(WORKLOADS)]
+            found = [o for o in every if o["metadata"]["labels"]["kueue.x-k8s.io/job-uid"] == uid]
+            return {"items": copy.deepcopy(found)}
+        if path not in self.objects:
+            raise KubernetesError(f"GET {path} answered 404", 404)
+        return copy.deepcopy(self.objects[path])
+
+    def merge(self, path: str, body: Mapping[str, Any]) -> None:
+        _merge(self.objects[path], body)
+        self.patched.append(path)
+
+    def add(
+        self,
+        path: str,
+        spec: Mapping[str, Any],
+        owner: str = "",
+        uid: str = "u-1",
+        **labels: str,
+    ) -> None:
+        metadata: dict[str, Any] = {"name": path.rpartition("/")[2], "uid": uid, "labels": labels}
+        if owner:
+            kind, version = owner.split(" ")
+            reference = {"kind": kind, "apiVersion": version, "name": "gpt", "controller": True}
+            metadata["ownerReferences"] = [{"kind": "Other", "name": "x"}, reference]
+        self.objects[path] = {"metadata": metadata, "spec": dict(spec)}
+
+    def queued(self, active: bool | None = True) -> None:
+        """The Job gpt in a queue, and Kueue's Workload for it."""
+        self.add(JOB, {"suspend": False}, **{"kueue.x-k8s.io/queue-name": "gpus"})
+        spec = {} if active is None else {"active": active}
+        self.add(ADMITTED, spec, uid="w-1", **{"kueue.x-k8s.io/job-uid": "u-1"})
+
+    def pod(self, name: str, *, read_only: bool = False, phase: str = "Running", **labels: str):
+        claim = {"claimName": "checkpoints-pvc", "readOnly": read_only}
+        self.pods.append(
+            {
+                "metadata": {"name": name, "labels": labels},
+                "spec": {"volumes": [{"name": "v", "persistentVolumeClaim": claim}]},
+                "status": {"phase": phase},
+            }
+        )
+
+    def named(self, text: str = "job/gpt") -> Named:
+        return Named.parse(cast(KubernetesAPI, self), "training", text)
+
+    def marks(self, path: str) -> dict[str, str]:
+        return self.objects[path]["metadata"].get("annotations") or {}
+
+
+def _merge(into: dict[str, Any], body: Mapping[str, Any]) -> None:
+    for key, value in body.items():
+        if isinstance(value, Mapping):
+            _merge(into.setdefault(key, {}), value)
+        elif value is None:
+            into.pop(key, None)
+        else:
+            into[key] = value
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def paused(cluster: Cluster, said: list[str], text: str = "job/gpt") -> str:
+    return pause(cluster.named(text), "checkpoints-pvc", "s-1", QUICK, said.append).title
+
+
+def test_a_job_that_kueue_admits_is_paused_by_its_workload_and_never_itself(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.queued()
+
+    assert paused(cluster, said) == "Workload job-gpt-1a2b3"
+    assert cluster.patched == [ADMITTED]
+    assert cluster.objects[ADMITTED]["spec"] == {"active": False}
+    assert cluster.marks(ADMITTED) == {RESTORE: "s-1", BEFORE: "true"}
+    assert resume(cluster.named(), QUICK, said.append)
+    assert cluster.objects[ADMITTED]["spec"] == {"active": True}
+    assert cluster.marks(ADMITTED) == {}
+    assert cluster.objects[JOB]["spec"] == {"suspend": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "running", "stopped"),
+    [
+        ("job/gpt", JOB, {"suspend": False}, {"suspend": True}),
+        ("jobset/gpt", JOBSET, {"suspend": False}, {"suspend": True}),
+        ("trainjob/gpt", TRAINJOB, {"suspend": False}, {"suspend": True}),
+        ("statefulset/gpt", STATEFULSET, {"replicas": 3}, {"replicas": 0}),
+    ],
+)
+def test_each_kind_is_paused_by_its_own_field_and_resumed_to_what_it_was(
+    cluster: Cluster,
+    said: list[str],
+    text: str,
+    path: str,
+    running: dict[str, Any],
+    stopped: dict[str, Any],
+) -> None:
+    cluster.add(path, running)
+
+    paused(cluster, said, text)
+    assert cluster.objects[path]["spec"] == stopped
+    resume(cluster.named(text), QUICK, said.append)
+    assert (cluster.objects[path]["spec"], cluster.marks(path)) == (running, {})
+
+
+def test_the_job_of_a_jobset_of_a_trainjob_is_paused_at_the_trainjob(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(JOB, {"suspend": False}, owner="JobSet jobset.x-k8s.io/v1alpha2")
+    cluster.add(JOBSET, {"suspend": False}, owner="TrainJob trainer.kubeflow.org/v1alpha1")
+    cluster.add(TRAINJOB, {})
+
+    assert paused(cluster, said) == "TrainJob gpt"
+    assert cluster.patched == [TRAINJOB]
+
+
+@pytest.mark.parametrize("before", [True, False, None])
+def test_a_workload_is_left_active_or_waiting_as_it_was(
+    cluster: Cluster, said: list[str], before: bool | None
+) -> None:
+    cluster.queued(active=before)
+
+    paused(cluster, said)
+    resume(cluster.named(), QUICK, said.append)
+    assert cluster.objects[ADMITTED]["spec"]["active"] is (before is not False)
+
+
+def test_what_a_person_paused_or_nobody_stays_as_it_is(cluster: Cluster, said: list[str]) -> None:
+    cluster.add(JOB, {"suspend": True})
+
+    assert not resume(cluster.named(), QUICK, said.append)
+    assert cluster.patched == []
+    assert said == ["Job gpt was not paused by a restore: it stays as it is"]
+
+
+def test_a_restore_after_one_that_was_cut_off_remembers_what_was_before_both(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(STATEFULSET, {"replicas": 3})
+    paused(cluster, said, "statefulset/gpt")
+
+    paused(cluster, said, "statefulset/gpt")
+    resume(cluster.named("statefulset/gpt"), QUICK, said.append)
+    assert cluster.objects[STATEFULSET]["spec"] == {"replicas": 3}
+
+
+def test_it_waits_for_pods_that_may_write_and_for_no_others(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(JOB, {})
+    cluster.pod("a-reader", read_only=True)
+    cluster.pod("ended", phase="Succeeded")
+    cluster.pod("a-task", createdBy="kanister")
+    cluster.pod("gpt-x7")
+    cluster.happen = [lambda: None, lambda: cluster.pods.pop()]
+
+    paused(cluster, said)
+    assert [line for line in said if "waiting" in line] == ["waiting for gpt-x7 to end"]
+    assert not cluster.happen
+
+
+def test_a_pause_that_is_undone_ends_at_once_and_not_in_a_wait(
+    cluster: Cluster, said: list[str]
+) -> None:
+    """As a controller does that nobody knows of: the pod only restarts, and never goes."""
+    cluster.add(JOB, {"suspend": False})
+    cluster.pod("gpt-x7")
+    cluster.happen = [lambda: cluster.objects[JOB]["spec"].update(suspend=False)]
+
+    with pytest.raises(PauseUndone, match="Job gpt was paused and goes on again"):
+        paused(cluster, said)
+    resume(cluster.named(), QUICK, said.append)  # as the Blueprint does
+    assert cluster.marks(JOB) == {}
+
+
+def test_pods_that_do_not_end_are_named(cluster: Cluster, said: list[str]) -> None:
+    cluster.add(JOB, {})
+    cluster.pod("gpt-x7")
+
+    with pytest.raises(DeadlineExceeded, match="pods still have claim checkpoints-pvc: gpt-x7"):
+        pause(cluster.named(), "checkpoints-pvc", "s", Timeouts(timeout=0, poll=0), said.append)
+
+
+def test_without_its_owner_nothing_is_changed(cluster: Cluster, said: list[str]) -> None:
+    with pytest.raises(NoOwner, match="Job training/gpt does not exist"):
+        paused(cluster, said)
+    cluster.add(JOB, {})
+    cluster.objects[JOB]["metadata"]["deletionTimestamp"] = "2026-05-01T13:00:00Z"
+    with pytest.raises(NoOwner, match="is being deleted"):
+        paused(cluster, said)
+    with pytest.raises(NoOwner, match="is being deleted"):
+        require_topmost(cluster.named(), QUICK, said.append)
+    assert cluster.patched == []
+
+
+def test_an_owner_of_an_unknown_kind_is_named_and_not_paused_beneath(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(JOB, {}, owner="RayCluster ray.io/v1")
+
+    with pytest.raises(NoOwner, match=r"owned by RayCluster gpt \(ray.io/v1\)"):
+        paused(cluster, said)
+
+
+def test_a_job_in_a_queue_that_kueue_has_not_seen_is_not_paused(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(JOB, {"suspend": True}, **{"kueue.x-k8s.io/queue-name": "gpus"})
+
+    with pytest.raises(NoOwner, match="is Kueue running"):
+        paused(cluster, said)
+
+
+def test_without_a_right_on_workloads_only_what_is_in_no_queue_is_paused(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.forbidden = (WORKLOADS,)
+    cluster.add(JOB, {})
+    assert paused(cluster, said) == "Job gpt"
+    cluster.queued()
+    with pytest.raises(KubernetesError):
+        paused(cluster, said)
+
+
+def test_a_restore_of_a_job_that_is_not_topmost_says_how_to_name_it(cluster: Cluster) -> None:
+    cluster.add(JOB, {})
+    job = Named(cast(KubernetesAPI, cluster), "training", KINDS["job"], "gpt")
+    require_nothing_above(job, QUICK)
+    cluster.queued()
+
+    with pytest.raises(
+        NoOwner, match=r"Workload job-gpt-1a2b3 would undo its pause.*--pause job/g"
+    ):
+        require_nothing_above(job, QUICK)
+
+
+@pytest.mark.parametrize("text", ["gpt", "job/", "pod/gpt", ""])
+def test_an_owner_is_a_kind_and_a_name(cluster: Cluster, text: str) -> None:
+    with pytest.raises(UsageError, match="expected KIND/NAME"):
+        cluster.named(text)
