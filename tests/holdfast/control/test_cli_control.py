@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from holdfast.cli import app
 from holdfast.control import run_action
 from testkit.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
+from testkit.json_keys import documented, keys_of
 
 ENVIRONMENT = {
     "HOLDFAST_WORKLOAD": "gpt",
@@ -43,6 +44,7 @@ def test_a_backup_reports_the_snapshot_and_removes_old_actionsets(api: ActionSet
     assert result.exit_code == 0
     report = json.loads(result.stdout)
     assert report["outputs"] == {"snapshot": "s-13"}
+    assert keys_of(report) == documented()["backup"]
     assert sorted(report["deleted"]) == sorted(api.deleted) == ["old-09", "old-10", "old-11"]
     assert "backup done in" in result.stderr
     assert "snapshot s-13; deleted 3 old ActionSets" in result.stderr
@@ -69,8 +71,9 @@ def test_a_restore_passes_the_snapshot_and_the_job_to_the_blueprint(
     api: ActionSetApi, args: list[str], snapshot: str | list[str]
 ):
     api.scripts = [[complete(generation="2")]]
-    result = holdfast(api, "restore", *args)
+    result = holdfast(api, "restore", *args, "-o", "json")
     assert result.exit_code == 0
+    assert keys_of(json.loads(result.stdout)) == documented()["restore"]
     (name,) = api.created
     (action,) = api.objects[name]["spec"]["actions"]
     wanted = snapshot if isinstance(snapshot, str) else snapshot[-1]
