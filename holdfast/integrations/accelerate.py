@@ -66,6 +66,11 @@ class Training:
                     "automatic_checkpoint_naming saves where Holdfast does not look, and deletes"
                     " before it writes: leave it out"
                 )
+            if accelerator.use_stateful_dataloader:
+                raise UsageError(
+                    "use_stateful_dataloader restores where a loader was, and so does"
+                    " training.batches: together a resume goes on with other data: leave it out"
+                )
             self._run = Run(volume, run, keep, framework=f"accelerate {accelerate.__version__}")
             bundle = self._run.resume()
             if bundle:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
 
@@ -25,9 +25,13 @@ def train(
     accumulate: int = 1,
     workers: int = 0,
     epochs: int = EPOCHS,
+    stateful: bool = False,
 ) -> str:
     set_seed(1)
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    loaders = DataLoaderConfiguration(use_stateful_dataloader=stateful)
+    accelerator = Accelerator(
+        cpu=True, gradient_accumulation_steps=accumulate, dataloader_config=loaders
+    )
     model = small.model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     loader = DataLoader(small.Numbers(10), batch_size=2, shuffle=True, num_workers=workers)

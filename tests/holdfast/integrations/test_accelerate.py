@@ -1,6 +1,7 @@
 """Accelerate, real and small: what a resume gives, and what a kill leaves."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from holdfast.bundle import Bundle
 from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs, play
 from tests.holdfast.integrations.lab import Window
-from tests.holdfast.integrations.trainings import stopped_in
+from tests.holdfast.integrations.trainings import on_two_ranks, stopped_in
 
 pytestmark = needs("accelerate")
 
@@ -78,3 +79,39 @@ def test_automatic_names_are_refused(
         lab.Training(Accelerator(cpu=True, project_config=project), 2, folder / "volume", "lab")
     assert end.value.code == 2
     assert "automatic_checkpoint_naming" in capsys.readouterr().err
+
+
+def test_a_loader_with_a_state_of_its_own_is_refused(
+    lab: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shown to fail: without the refusal all resumes end with other bits."""
+    with pytest.raises(SystemExit) as end:
+        lab.train(folder, True, Window(), stateful=True)
+    assert end.value.code == 2
+    assert "use_stateful_dataloader" in capsys.readouterr().err
+
+
+RANK = """
+import sys
+from pathlib import Path
+from tests.holdfast.integrations import lab_accelerate as lab
+from tests.holdfast.integrations.lab import Window
+term = int(sys.argv[2]) or None
+print("END", lab.train(Path(sys.argv[1]), True, Window(), signal_in=term))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_ranks_saves_both_and_the_resume_is_bit_identical(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> None:
+    (other := tmp_path_factory.mktemp("undisturbed")).joinpath("volume").mkdir()
+    undisturbed = on_two_ranks(RANK, other, free_port())
+    assert [code for code, _ in undisturbed] == [0, 0], undisturbed
+
+    stopped = on_two_ranks(RANK, folder, free_port(), terminated=2)
+    assert [code for code, _ in stopped] == [75, 75], stopped
+    files = {entry.path for entry in bundles(folder)[0].manifest.files}
+    assert {"random_states_0.pkl", "random_states_1.pkl"} <= files
+
+    assert on_two_ranks(RANK, folder, free_port()) == undisturbed

@@ -186,3 +186,70 @@ def test_what_a_framework_writes_after_a_restore_it_did_not_see_becomes_no_bundl
     with pytest.raises(Superseded):
         watched.look()
     assert watched.volume.bundles() == []
+
+
+KERAS = """
+import sys
+from pathlib import Path
+import keras
+import numpy as np
+from tests.holdfast.integrations.test_watch import Watched, verify
+
+watched = Watched(Path(sys.argv[1]), "done", "epoch-*")
+x = np.arange(64, dtype="float32").reshape(16, 4) / 64
+
+def model():
+    keras.utils.set_random_seed(1)
+    made = keras.Sequential([keras.layers.Dense(8, activation="relu"), keras.layers.Dense(1)])
+    made.build((None, 4))
+    made.compile("adam", "mse")
+    return made
+
+def fit(model, epochs, first=0, callbacks=()):
+    model.fit(x, x[:, :1], batch_size=4, shuffle=False, epochs=epochs, initial_epoch=first,
+              callbacks=list(callbacks), verbose=0)
+
+def folder(epoch):
+    return watched.out / f"epoch-{epoch + 1}"
+
+def finish(epoch, logs):
+    assert watched.look() == []  # its weights are there, its last file is not
+    (folder(epoch) / "done").touch()
+    assert watched.look() == [epoch + 1]
+
+undisturbed = model()
+fit(undisturbed, 3)
+
+path = str(watched.out / "epoch-{epoch}" / "model.weights.h5")
+interrupted = model()
+fit(interrupted, 2, callbacks=[
+    keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: folder(epoch).mkdir()),
+    keras.callbacks.ModelCheckpoint(path, save_weights_only=True),
+    keras.callbacks.LambdaCallback(on_epoch_end=finish),
+])
+
+bundle = verify(watched.volume.bundles()[0].path)
+resumed = model()
+resumed.optimizer.build(resumed.trainable_variables)  # else Keras leaves its state out
+resumed.load_weights(bundle.path / "model.weights.h5")
+fit(resumed, 3, first=bundle.step)
+assert all(np.array_equal(a, b) for a, b in zip(undisturbed.get_weights(), resumed.get_weights()))
+print(keras.backend.backend(), bundle.step)
+"""
+
+
+@pytest.mark.frameworks
+@pytest.mark.slow
+@needs("keras")[1]
+def test_the_epochs_of_keras_become_bundles_and_a_fit_goes_on_from_one(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KERAS, folder],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "torch 2\n"
