@@ -168,6 +168,14 @@ class Named:
             found = self._get(kind, str(above.get("name")))
         return self._admitted(found) or found
 
+    def above(self) -> str:
+        """What the object itself says of what is above it; empty if it names nothing."""
+        manifest = self._get(self.kind, self.name).manifest
+        if (owner := _controller(manifest)) is not None:
+            return f"{owner.get('kind')} {owner.get('name')}"
+        queue = (manifest["metadata"].get("labels") or {}).get(QUEUE)
+        return f"Kueue (queue {queue})" if queue else ""
+
     def _get(self, kind: Kind, name: str) -> Target:
         try:
             manifest = self.api.get(_path(kind, self.namespace, name))
@@ -227,6 +235,8 @@ def require_topmost(named: Named, timeouts: Timeouts, say: Say) -> bool:
 def require_nothing_above(job: Named, timeouts: Timeouts) -> None:
     """Refuse a restore that would pause a Job which something above starts again.
 
+    Where what is above may not be seen, the Job itself still says that there is something.
+
     Raises:
         NoOwner: a JobSet, a TrainJob or Kueue is above it. Nothing was changed.
     """
@@ -235,10 +245,12 @@ def require_nothing_above(job: Named, timeouts: Timeouts) -> None:
     except KubernetesError as error:
         if error.status != 403:
             raise
-        return
-    if owner.kind is not job.kind:
+        above = when_available(job.above, timeouts, 10)
+    else:
+        above = "" if owner.kind is job.kind else owner.title
+    if above:
         raise NoOwner(
-            f"{job.title} is not the topmost owner of its pods: {owner.title} would undo its pause."
+            f"{job.title} is not the topmost owner of its pods: {above} would undo its pause."
             f" Nothing was changed: restore with --pause job/{job.name}"
         )
 

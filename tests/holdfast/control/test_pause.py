@@ -294,6 +294,22 @@ def test_a_restore_of_a_job_that_is_not_topmost_says_how_to_name_it(cluster: Clu
         require_nothing_above(job, QUICK)
 
 
+def test_a_job_that_says_that_something_is_above_it_is_refused_where_that_may_not_be_seen(
+    cluster: Cluster,
+) -> None:
+    cluster.forbidden = (WORKLOADS, JOBSET)
+    job = Named(cast(KubernetesAPI, cluster), "training", KINDS["job"], "gpt")
+
+    cluster.add(JOB, {}, owner="JobSet jobset.x-k8s.io/v1alpha2")
+    with pytest.raises(NoOwner, match="JobSet gpt would undo its pause"):
+        require_nothing_above(job, QUICK)
+    cluster.queued()
+    with pytest.raises(NoOwner, match=r"Kueue \(queue gpus\) would undo its pause"):
+        require_nothing_above(job, QUICK)
+    cluster.add(JOB, {})
+    require_nothing_above(job, QUICK)  # nothing says so: Kanister pauses it as ever
+
+
 @pytest.mark.parametrize("text", ["gpt", "job/", "pod/gpt", ""])
 def test_an_owner_is_a_kind_and_a_name(cluster: Cluster, text: str) -> None:
     with pytest.raises(UsageError, match="expected KIND/NAME"):
