@@ -284,6 +284,9 @@ def _kubelet() -> dict[str, object]:
         "failSwapOn": False,
         "oomScoreAdj": 0,
         "maxOpenFiles": 20000,
+        # Kubernetes waits for up to five minutes between two restarts of a container. Tests that
+        # kill one many times would wait with it; 10 s is its first pause.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
         # An image that was collected could not be pulled again: there is no registry.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,

@@ -34,7 +34,7 @@ def settings(
     }
     workload = config["holdfast:workloads"]["gpt"]
     workload |= {"ranks": 1, "interval": 10, "bundle_size": "64Mi", "schedule": "0 3 1 1 *"}
-    workload |= {"grace": 3600, "resources": {"cpu": "500m", "memory": "2Gi"}}
+    workload |= {"grace": 3600, "resources": {"cpu": "1", "memory": "2Gi"}}
     workload["volume"] |= {"size": size, "path": f"/var/lib/holdfast-node/e2e-{RUN}"}
     workload["env"] |= {"HOLDFAST_TRAINING_STEPS": str(steps)}
     config["holdfast:workloads"] |= (more or {}).get("holdfast:workloads", {})
