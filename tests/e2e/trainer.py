@@ -1,6 +1,7 @@
 """The stack's training on the cluster: backups and restores of it, what it saved, its bits."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,7 +91,7 @@ def resumed() -> int:
         return log if "saved step " in log and "resuming from step-" in log else ""
 
     log = kube.wait("a trainer that resumes and saves", both, 240)
-    return int(log.rpartition("resuming from step-")[2].split()[0])
+    return int(re.findall(r"resuming from step-(\d+)", log)[-1])
 
 
 def suspend() -> None:
@@ -142,6 +143,12 @@ def eraser() -> Callable[[], None]:
 def _suspended(value: bool) -> None:
     patch = json.dumps({"spec": {"suspend": value}})
     kube.kubectl("patch", "job", JOB, _HERE, "--type=merge", f"--patch={patch}")
+
+
+def pin(step: int) -> None:
+    """Exempt a bundle of the volume from keep-K, as the runbook says before a restore."""
+    kube.kubectl("exec", pod(), _HERE, "--container=trainer", "--", "holdfast", "pin",
+                 f"step-{step:08d}")  # fmt: skip
 
 
 def generation() -> int:

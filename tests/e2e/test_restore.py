@@ -1,0 +1,162 @@
+"""Restores on the cluster: to an earlier step and back, by time, a finished Job, a namespace."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.places import PROJECT
+from tests.e2e import kube, store, trainer
+from tests.e2e.conftest import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("training")]
+_HERE = f"--namespace={kube.NAMESPACE}"
+_NOT_RUN_YET = pytest.mark.xfail(reason="written, and not run yet: docs/cluster.md", strict=False)
+
+
+def test_a_restore_goes_back_to_an_earlier_step() -> None:
+    bits = trainer.Bits()
+    snapshot, step = _backed_up_and_left_behind(bits)
+    before = trainer.generation()
+
+    last = trainer.saved()
+    with kube.timed("a restore to an earlier step", f"{last - step} steps, on purpose"):
+        _restored(trainer.restore(f"--snapshot={snapshot}"))
+        assert trainer.resumed() == step
+    assert trainer.generation() == before + 1
+    bits.go_on("restored", step)
+
+
+@_NOT_RUN_YET
+def test_a_restore_is_undone_by_the_pod_of_the_runbook() -> None:
+    bits = trainer.Bits()
+    snapshot, _ = _backed_up_and_left_behind(bits)
+    before, last = trainer.generation(), trainer.saved()
+    trainer.pin(last)
+    _restored(trainer.restore(f"--snapshot={snapshot}"))
+    trainer.resumed()
+
+    with kube.timed("the undoing of a restore, by the runbook's pod"):
+        trainer.suspend()
+        with _pod_of_the_runbook() as holdfast:
+            listed = holdfast("list")
+            undone = holdfast("switch", f"--generation={before}")
+        assert undone.returncode == 0, undone.stderr
+        trainer.resume()
+        assert trainer.resumed() >= last
+    assert snapshot in listed.stdout, listed.stderr
+    assert trainer.generation() == before + 2
+    bits.look("undone")
+
+
+def test_a_restore_by_time_takes_the_newest_snapshot_before_it() -> None:
+    bits = trainer.Bits()
+    snapshot, step = _backed_up_and_left_behind(bits)
+    newer = trainer.backed_up()
+    (wanted,) = [each for each in store.snapshots() if each["snapshot"] == snapshot]
+    moment = datetime.fromisoformat(wanted["created"]) + timedelta(seconds=1)
+    assert newer != snapshot
+
+    last = trainer.saved()
+    with kube.timed("a restore to a time", f"{last - step} steps, on purpose"):
+        _restored(trainer.restore(f"--before={moment.isoformat()}"))
+        assert trainer.resumed() == step
+    bits.go_on("restored", step)
+
+
+@_NOT_RUN_YET
+def test_a_finished_training_is_restored_and_ends_with_the_same_bits(training: Stack) -> None:
+    end = (trainer.saved() // 10 + 8) * 10
+    trainer.suspend()
+    training.up(steps=end)
+    trainer.resumed()
+    snapshot = trainer.backed_up()
+    step = store.step_of(snapshot)
+    assert step < end
+    kube.wait("the training ends", lambda: _finished() == "Complete", 240)
+    first = store.content_of(trainer.backed_up())
+
+    with kube.timed(
+        "a finished training restored to an earlier step, until it is finished again",
+        f"{end - step} steps, on purpose",
+    ):
+        done = trainer.restore(f"--snapshot={snapshot}")
+        _restored(done, job="created anew")
+        kube.wait("the training ends again", lambda: _finished() == "Complete", 240)
+    assert store.content_of(trainer.backed_up()) == first
+
+    training.up(steps=100_000)
+    trainer.saves(1)
+
+
+def test_a_namespace_destroyed_with_its_volume_is_rebuilt_from_the_store(training: Stack) -> None:
+    bits = trainer.Bits()
+    _, step = _backed_up_and_left_behind(bits)
+    last, generation = trainer.saved(), trainer.generation()
+    erase = trainer.eraser()
+    with kube.timed(
+        "a namespace and what its volume held destroyed; `up --refresh`", f"{last - step} steps"
+    ):
+        kube.kubectl("delete", "namespace", kube.NAMESPACE)
+        erase()
+        training.engine().refresh()
+        training.up()
+        assert trainer.resumed() == step
+    assert trainer.generation() == generation
+    bits.go_on("rebuilt", step)
+    store.verify(trainer.backed_up())
+
+
+def test_a_person_deletes_a_snapshot_through_kanister_and_the_others_stay_whole() -> None:
+    first = trainer.backed_up()
+    trainer.saves(store.step_of(first) + 10)
+    second = trainer.backed_up()
+    trainer.act("delete", snapshot=first)
+    known = [each["snapshot"] for each in store.snapshots()]
+    assert first not in known
+    assert second in known
+    store.verify(second)
+
+
+def _backed_up_and_left_behind(bits: trainer.Bits) -> tuple[str, int]:
+    """A snapshot, its step, and a training that has saved more than once since."""
+    snapshot = trainer.backed_up()
+    step = store.step_of(snapshot)
+    trainer.saves(step + 20)
+    bits.look("first")
+    return snapshot, step
+
+
+def _restored(done: subprocess.CompletedProcess[str], job: str = "resumed") -> None:
+    assert done.returncode == 0, f"{done.stderr}\n{kube.explanation()}"
+    assert f"job {job}" in done.stderr
+
+
+def _finished() -> str:
+    job = kube.get("job", trainer.JOB) or {"status": {}}
+    conditions = job["status"].get("conditions", [])
+    met = [each["type"] for each in conditions if each["status"] == "True"]
+    return next((kind for kind in met if kind in ("Complete", "Failed")), "")
+
+
+@contextmanager
+def _pod_of_the_runbook() -> Iterator[Any]:
+    """The pod that docs/recover.md prints, as it says for a store that is a bucket."""
+    text = (PROJECT / "docs" / "recover.md").read_text()
+    page = text.partition("## A pod to work in")[2].partition("```yaml\n")[2].partition("```")[0]
+    pod = yaml.safe_load(page)
+    pod["metadata"]["namespace"] = kube.NAMESPACE
+    (container,) = pod["spec"]["containers"]
+    for mounts in (container["volumeMounts"], pod["spec"]["volumes"]):
+        mounts[:] = [each for each in mounts if each["name"] != "store"]
+    kube.apply(pod)
+    name = pod["metadata"]["name"]
+    try:
+        kube.kubectl("wait", "--for=condition=Ready", f"pod/{name}", _HERE, "--timeout=60s")
+        yield lambda *words: kube.attempt("exec", name, _HERE, "--", "holdfast", *words)
+    finally:
+        kube.kubectl("delete", "pod", name, _HERE, "--grace-period=1")
