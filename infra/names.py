@@ -20,6 +20,10 @@ PIPELINE = "pipeline"
 #: Its ConfigMap, which ActionSets are about, and the account of its tasks; that of what restores.
 PIPELINE_CONFIGURATION = f"holdfast-{PIPELINE}"
 PIPELINE_RESTORER = f"{PIPELINE_CONFIGURATION}-restore"
+#: Adds and promotes datasets and models: its account, and the ConfigMap that reaches the store.
+PUBLISHER = "holdfast-publisher"
+#: Removes what no version of them names any more: its CronJob and account.
+ASSETS_PRUNE = "holdfast-prune"
 #: Of training pods, where the cluster is the stack's own.
 PRIORITY_CLASS = "holdfast-training"
 

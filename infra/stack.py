@@ -1,14 +1,15 @@
 """The stack as a table of contents: settings in, outputs out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pulumi
 
 from infra.kubernetes.application import Server
+from infra.kubernetes.assets import Publisher, Sweep
 from infra.kubernetes.environment import (
     pipeline_environment,
+    publisher_environment,
     store_environment,
     workload_environment,
 )
@@ -30,6 +31,7 @@ from infra.kubernetes.tracking import TrackingServer
 from infra.kubernetes.training import Training, WorkloadNamespace
 from infra.names import PIPELINE, TRACKING_CLIENT, Project, backup_account, volume_name
 from infra.options import after
+from infra.outputs import Outputs
 from infra.platform import Platform, on_kubernetes
 from infra.protected import ProtectedServer, protected_server
 from infra.settings import (
@@ -42,35 +44,6 @@ from infra.settings import (
 )
 
 Options = pulumi.ResourceOptions
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The stack's exports: the first workload's names, and maps of all workloads' by name."""
-
-    persistent_volume_name: pulumi.Output[str] | None = None
-    persistent_volume_claim_name: pulumi.Output[str] | None = None
-    training_job_name: pulumi.Output[str] | None = None
-    application_name: pulumi.Output[str] | None = None
-    persistent_volumes: dict[str, pulumi.Output[str]] | None = None
-    persistent_volume_claims: dict[str, pulumi.Output[str]] | None = None
-    training_jobs: dict[str, pulumi.Output[str]] | None = None
-    applications: dict[str, pulumi.Output[str]] | None = None
-    services: dict[str, pulumi.Output[str]] | None = None
-    backup_schedules: dict[str, pulumi.Output[str]] | None = None
-    namespaces: dict[str, str] | None = None
-    tracking_url: str | None = None
-    tracking_service: pulumi.Output[str] | None = None
-    pipeline_namespace: str | None = None
-    """Where the pipeline's backups run."""
-    platform: dict[str, pulumi.Input[Any]] = field(default_factory=dict)
-    """What the target adds, by name: on EKS the kubeconfig, the cluster's name and more."""
-
-    def exports(self) -> dict[str, Any]:
-        """Name and value of each export; a claim that was there before has no volume of ours."""
-        named = {each.name: getattr(self, each.name) for each in fields(self)}
-        named |= named.pop("platform")
-        return {name: value for name, value in named.items() if value is not None}
 
 
 def build(settings: Settings) -> Outputs:
@@ -135,6 +108,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
     trainings: dict[str, Training] = {}
     servers: dict[str, Server] = {}
     protections: dict[str, Protection] = {}
+    publishers, sweep = _assets(settings, pods, store, stores, homes)
     pipeline = _pipeline(settings, platform, cluster, homes, prepared)
     tracking = pipeline.server if pipeline is not None else None
     for namespace, here in homes.items():
@@ -183,7 +157,11 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         protections[PIPELINE] = _pipeline_backup(
             settings, pipeline, pipeline.protected, pods, environment, kanister
         )
-    outputs = _outputs(settings, volumes, trainings, servers, protections)
+    outputs = replace(
+        _outputs(settings, volumes, trainings, servers, protections),
+        publishers={namespace: each.account_name for namespace, each in publishers.items()},
+        assets_prune_schedule=sweep.cron_job_name,
+    )
     if pipeline is not None and pipeline.protected is not None:
         outputs = replace(outputs, pipeline_namespace=pipeline.protected.namespace)
     if tracking is not None:
@@ -357,6 +335,26 @@ def _pipeline_backup(
         claims,
         after(pipeline.ready, kanister, access, configuration),
     )
+
+
+def _assets(
+    settings: Settings,
+    pods: PodSettings,
+    store: Mapping[str, str],
+    volumes: Mapping[str, list[ClaimedVolume]],
+    homes: Mapping[str, Options],
+) -> tuple[dict[str, Publisher], Sweep]:
+    """Who may add datasets and models, in each namespace of workloads, and what sweeps after them,
+    in the first one. ``volumes``: the store's, by namespace."""
+    environment = publisher_environment(store, settings.longest_grace)
+    publishers = {
+        namespace: Publisher(f"{namespace}-publisher", namespace, environment, here)
+        for namespace, here in homes.items()
+    }
+    first = next(iter(homes))
+    ready = after(homes[first], publishers[first], *volumes[first])
+    claims = [each for volume in volumes[first] for each in volume.objects]
+    return publishers, Sweep("assets-prune", first, pods, claims, ready)
 
 
 def _client(tracking: TrackingServer | None, namespace: str) -> list[pulumi.Resource]:

@@ -94,6 +94,8 @@ def problems(**changes: Any) -> list[str]:
 WITH_STORE = {
     ("Job gpt", "recover"),
     ("CronJob gpt-backup", "prune"),
+    ("CronJob holdfast-prune", "datasets"),
+    ("CronJob holdfast-prune", "models"),
     ("Blueprint checkpoints push", "container"),
     ("Blueprint checkpoints stage", "container"),
     ("Blueprint checkpoints read", "container"),

@@ -18,6 +18,7 @@ from infra.aws.nodes.karpenter import ElasticNodes, KarpenterAccess
 from infra.aws.nodes.node_groups import ManagedNodes, NodeRole
 from infra.aws.security_groups import SecurityGroups
 from infra.aws.storage.artifacts import ArtifactStore, Rights, place_of
+from infra.aws.storage.assets_access import AssetsAccess
 from infra.aws.storage.backup_store import Bucket, StoreAccess
 from infra.aws.storage.file_systems import Disk, ElasticFileSystem, Lustre
 from infra.aws.storage.pipeline_access import PipelineAccess
@@ -117,6 +118,17 @@ def build(settings: EksStack, project: Project) -> Platform:
             )
             for name, workload in settings.workloads.items()
         ]
+        ready.append(
+            AssetsAccess(
+                "assets",
+                settings.namespaces(),
+                list(settings.workloads),
+                settings.cluster.name,
+                settings.aws,
+                place,
+                after(in_aws, cluster, first),
+            )
+        )
     artifacts = _artifacts(settings, keys, after(in_aws, cluster, first))
     ready += [artifacts] if artifacts is not None else []
     protected = protected_server(settings.pipeline)

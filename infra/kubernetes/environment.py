@@ -93,6 +93,11 @@ def schedule_environment(schedule: Schedule) -> dict[str, str]:
     }
 
 
+def publisher_environment(store: Mapping[str, str], grace: int) -> dict[str, str]:
+    """The ConfigMap of publishers, and of the sweep after them; ``grace`` in seconds."""
+    return {**store, "HOLDFAST_GRACE": str(grace)}
+
+
 def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
     """What a restore pauses and by which Blueprint, and what the bundles are."""
     if isinstance(workload, Application):

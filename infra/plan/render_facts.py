@@ -261,12 +261,11 @@ def _protection(graph: Graph) -> Iterator[str]:
         spec = schedule.inputs["spec"]
         pod = spec["jobTemplate"]["spec"]["template"]["spec"]
         yield f"CronJob {schedule.object_name}: {spec['schedule']} UTC"
-        for container in [*pod.get("initContainers", []), *pod["containers"]]:
-            yield f"   {' '.join(container['command'])}"
-    accounts = graph.find("kubernetes:core/v1:ServiceAccount")
-    for account in accounts:
-        if _of_layer("protection", account):
-            yield f"ServiceAccount {account.object_name}"
+        containers = [*pod.get("initContainers", []), *pod["containers"]]
+        for command in dict.fromkeys(" ".join(each["command"]) for each in containers):
+            yield f"   {command}"
+    for layer in ("protection", "assets"):
+        yield from _environment(graph, layer)
 
 
 FACTS: dict[str, Callable[[Graph], Iterator[str]]] = {

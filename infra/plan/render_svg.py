@@ -177,6 +177,8 @@ def _layer(resource: Resource, known: dict[str, Resource]) -> str | None:
             return "storage"
         case "devices":
             return "addons"
+        case "assets":
+            return "protection"
         case "store":
             return "backups"
         case "pipeline" if resource.type.startswith("aws:"):

@@ -13,13 +13,17 @@ from infra.settings.node_groups import TrainingGroup, TrainingNodes
 from infra.settings.pipeline import Pipeline
 from infra.settings.store import BackupStore, ExistingStore
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
-from infra.settings.workload import AnyWorkload, Application, Workload
+from infra.settings.workload import DAY, AnyWorkload, Application, Workload
 
 #: Namespaces that the cluster or another layer owns.
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "holdfast-system")
 
 #: Names in the backup store that are not a workload's: datasets, models, the pipeline's state.
 RESERVED_WORKLOADS = ("datasets", "models", "pipeline")
+
+
+#: How the accounts of Kanister's tasks begin, after which comes the claim; and two that are none.
+OUR_PREFIX, RESERVED_CLAIMS = "holdfast-", ("publisher", "prune")
 
 
 class KubernetesSettings(Model):
@@ -111,6 +115,16 @@ class Settings(Model):
                 raise ValueError(
                     f"{name} is a place of its own in the backup store ({kept} are): use another "
                     "name, such as churn"
+                )
+            if name.startswith(OUR_PREFIX):
+                raise ValueError(
+                    f"{name} begins with {OUR_PREFIX}, as accounts of the stack do: use another "
+                    "name, such as churn"
+                )
+            if workload.volume.claim in RESERVED_CLAIMS:
+                raise ValueError(
+                    f"{name} has a claim called {workload.volume.claim}, and {OUR_PREFIX}"
+                    f"{workload.volume.claim} is an account of the stack's: use another claim"
                 )
             if workload.namespace in SYSTEM_NAMESPACES:
                 raise ValueError(
@@ -258,6 +272,13 @@ class Settings(Model):
     def nodes_of(self, name: str) -> TrainingNodes | None:
         """The training group that hosts a workload; None where the nodes are not the stack's."""
         return None
+
+    @property
+    def longest_grace(self) -> int:
+        """Seconds for which datasets and models must wait for deletion: whoever names them may take
+        half of its own grace period to do so."""
+        schedules = [*self.workloads.values(), self.pipeline.backup]
+        return max(DAY, *(schedule.grace for schedule in schedules))
 
     @property
     def region(self) -> str | None:

@@ -94,6 +94,25 @@ def managed(resource: Resource, _: Config) -> Iterator[str]:
 
 
 @rule(
+    "who-writes-copies-deletes-none",
+    "Let no identity both write the data of backups and delete them: what one of them does can "
+    "then be undone by another.",
+    parts=["/data/", "/manifests/"],
+)
+def copies(resource: Resource, config: Config) -> Iterator[str]:
+    by_action: dict[str, set[str]] = {"s3:PutObject": set(), "s3:DeleteObject": set()}
+    for statement in allowed(resource):
+        for action in by_action.keys() & {str(each) for each in statement.actions}:
+            by_action[action] |= {
+                str(arn)
+                for arn in statement.resources
+                if any(part in str(arn) for part in config["parts"])
+            }
+    for arn in sorted(by_action["s3:PutObject"] & by_action["s3:DeleteObject"]):
+        yield f"may write and delete {arn}: give the two to different identities"
+
+
+@rule(
     "no-access-keys",
     "Make no IAM user and no access key: pods use EKS Pod Identity, pipelines OIDC.",
 )

@@ -78,7 +78,7 @@ class Demo:
 
     def _begin(self, told: stack.Stack) -> Training:
         training = self._cluster(told, "run")
-        cron = next(iter(training.cluster.cronjobs.values()))
+        cron = training.operator.cron
         self._chapter(f"Train, with a backup every {cron.spec['schedule']} "
                       f"at {self.speed:g} times the speed")  # fmt: skip
         self._say(f"Job {training.job.name}: a save every {training.interval} of {training.steps} "

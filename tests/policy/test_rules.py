@@ -202,6 +202,22 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
         ],
         [policy(), policy(Effect="Deny", Action="*"), key(Principal=ROOT)],
     ),
+    "who-writes-copies-deletes-none": (
+        [
+            policy(
+                Action=["s3:PutObject", "s3:DeleteObject"], Resource=["arn:aws:s3:::b/p/data/gpt/*"]
+            ),
+            policy(
+                Action=["s3:DeleteObject", "s3:PutObject"],
+                Resource=["arn:aws:s3:::b/p/manifests/gpt/*"],
+            ),
+        ],
+        [
+            policy(Action="s3:PutObject", Resource="arn:aws:s3:::b/p/data/gpt/*"),
+            policy(Action="s3:DeleteObject", Resource="arn:aws:s3:::b/p/data/gpt/*"),
+            policy(Action=["s3:PutObject", "s3:DeleteObject"], Resource="arn:aws:s3:::b/files/*"),
+        ],
+    ),
     "iam-names-resources": (
         [policy(Resource="*"), policy(Resource=["*"], Action=["ec2:DescribeTags", "s3:GetObject"])],
         [

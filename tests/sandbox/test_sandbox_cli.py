@@ -108,7 +108,7 @@ def test_up_runs_the_local_stack_names_what_it_cannot_run_and_down_leaves_nothin
     ):
         assert named in told
     assert [job["name"] for job in shown["jobs"]] == ["gpt"]
-    assert [cron["name"] for cron in shown["cronjobs"]] == ["gpt-backup"]
+    assert {cron["name"] for cron in shown["cronjobs"]} == {"gpt-backup", "holdfast-prune"}
     assert shown["pods"][0]["name"] == "gpt-1"
     assert list(tmp_path.iterdir()) == []
 

@@ -9,6 +9,13 @@ Three identities for each workload, each a service account of its own, and none 
 - ``keeper``: Kanister's tasks push, verify and drop snapshots. It cannot delete data or manifests.
 - ``pruner``: the schedule's retention. It deletes what no snapshot names and cannot write data.
 
+And two for the datasets and models that a stack's workloads share:
+
+- ``publisher``: Jobs of people add versions and move aliases. They read what any training or
+  application keeps, and not the pipeline's state, which has users in it; they delete nothing. So an
+  add that has to take its own version back cannot: it fails, and a person deletes that version.
+- ``sweeper``: deletes data that no version and no snapshot names, and never a version.
+
 No identity may delete a version of an object, so whatever one of them does can be undone while
 versions are kept.
 
@@ -21,7 +28,7 @@ allow a listing without a prefix: of the whole bucket. Should S3 answer 403 all 
 plane looks whether the listing has the key before it calls itself forbidden (`holdfast.store.s3`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -120,6 +127,33 @@ DELETES: dict[Identity, tuple[str, ...]] = {
     ),
 }
 
+#: Of the publisher, beside the data of those that it may read.
+PUBLISHER_READS = (
+    "OWNER.json",
+    "CLOCK",
+    *(f"locks/{shared}.json" for shared in _SHARED),
+    *(f"references/{shared}/*" for shared in _SHARED),
+    "snapshots/*",
+    "sequences/*",
+    "manifests/*",
+    "verified/*",
+    "aliases/*",
+)
+PUBLISHER_WRITES = (
+    "OWNER.json",
+    "CLOCK",
+    "locks/{w}.json",
+    "snapshots/{w}/*",
+    "sequences/{w}/*",
+    "manifests/{w}/*",
+    "data/{w}/*",
+    "references/{w}/*",
+    "aliases/{w}/*",
+)
+#: As a pruner's, but that it drops no snapshot: each is the only one of its version.
+SWEEPER_WRITES = ("OWNER.json", "CLOCK", "locks/{w}.json", "tombstones/{w}/*")
+SWEEPER_DELETES = tuple(each for each in DELETES["pruner"] if not each.startswith("snapshots/"))
+
 #: What an application reads besides: a model of the store may be the checkpoint of any workload.
 FILES = ("data/*",)
 #: What the pipeline's backup reads of all workloads: documents, and no data.
@@ -155,6 +189,58 @@ def identity_policy(
 ) -> dict[str, Any]:
     """What one identity of one workload may do; ``serves``: it is given a model of the store."""
     reads = READS[identity] + (FILES if serves and identity != "pruner" else ())
+    return _document(
+        place,
+        reads=place.arns(reads, workload),
+        writes=place.arns(WRITES[identity], workload),
+        uploads=place.arns(("data/{w}/*",), workload) if identity == "keeper" else [],
+        deletes=place.arns(DELETES[identity], workload),
+    )
+
+
+def publisher_policy(workloads: Iterable[str], place: Place) -> dict[str, Any]:
+    """What Jobs that add and promote datasets and models may do.
+
+    Args:
+        workloads: trainings and applications, from whose bundles models are made.
+    """
+    data = [f"data/{workload}/*" for workload in (*workloads, *_SHARED)]
+    return _document(
+        place,
+        reads=place.arns((*PUBLISHER_READS, *data)),
+        writes=_of_shared(place, PUBLISHER_WRITES),
+        uploads=_of_shared(place, ("data/{w}/*",)),
+        deletes=[],
+    )
+
+
+def sweeper_policy(place: Place) -> dict[str, Any]:
+    """What removes data of datasets and models that nothing names any more."""
+    return _document(
+        place,
+        reads=_of_shared(place, (each for each in READS["pruner"] if "dropped" not in each)),
+        writes=_of_shared(place, SWEEPER_WRITES),
+        uploads=[],
+        deletes=_of_shared(place, SWEEPER_DELETES),
+    )
+
+
+def _of_shared(place: Place, patterns: Iterable[str]) -> list[str]:
+    """Object ARNs of these patterns for datasets and for models."""
+    patterns = [*patterns]
+    found = [arn for workload in _SHARED for arn in place.arns(patterns, workload)]
+    return list(dict.fromkeys(found))
+
+
+def _document(
+    place: Place,
+    *,
+    reads: Sequence[str],
+    writes: Sequence[str],
+    uploads: Sequence[str],
+    deletes: Sequence[str],
+) -> dict[str, Any]:
+    """List below the prefix, and what is named; ``uploads``: large files that may be given up."""
     statements: list[Statement] = [
         {
             "Sid": "List",
@@ -163,42 +249,19 @@ def identity_policy(
             "Resource": place.bucket_arn,
             "Condition": {"StringLike": {"s3:prefix": f"{place.prefix}/*"}},
         },
-        {
-            "Sid": "Read",
-            "Effect": "Allow",
-            "Action": "s3:GetObject",
-            "Resource": place.arns(reads, workload),
-        },
     ]
-    if WRITES[identity]:
-        statements.append(
-            {
-                "Sid": "Write",
-                "Effect": "Allow",
-                "Action": "s3:PutObject",
-                "Resource": place.arns(WRITES[identity], workload),
-            }
-        )
-    if identity == "keeper":
-        statements.append(
-            {
-                "Sid": "GiveUpAnUpload",
-                "Effect": "Allow",
-                "Action": "s3:AbortMultipartUpload",
-                "Resource": place.arns(("data/{w}/*",), workload),
-            }
-        )
-    if DELETES[identity]:
-        statements.append(
-            {
-                "Sid": "Delete",
-                "Effect": "Allow",
-                "Action": "s3:DeleteObject",
-                "Resource": place.arns(DELETES[identity], workload),
-            }
-        )
+    for sid, action, resources in (
+        ("Read", "s3:GetObject", reads),
+        ("Write", "s3:PutObject", writes),
+        ("GiveUpAnUpload", "s3:AbortMultipartUpload", uploads),
+        ("Delete", "s3:DeleteObject", deletes),
+    ):
+        if resources:
+            statements.append(
+                {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": [*resources]}
+            )
     if place.key_arn is not None:
-        actions = ["kms:Decrypt", *(["kms:GenerateDataKey"] if WRITES[identity] else [])]
+        actions = ["kms:Decrypt", *(["kms:GenerateDataKey"] if writes else [])]
         statements.append(
             {
                 "Sid": "Key",

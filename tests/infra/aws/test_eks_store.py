@@ -14,6 +14,7 @@ from holdfast.assets.promote import promote
 from holdfast.assets.versions import resolve
 from holdfast.bundle import BundleWriter
 from holdfast.copies.prune import delete_snapshot, prune
+from holdfast.copies.pull import pull
 from holdfast.copies.push import push
 from holdfast.copies.verify_store import verify_snapshot
 from holdfast.copies.writing import write_snapshot, writing
@@ -28,7 +29,14 @@ from holdfast.store.directory import DirectoryStore
 from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
-from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
+from infra.aws.storage.store_policy import (
+    Identity,
+    Place,
+    bucket_policy,
+    identity_policy,
+    publisher_policy,
+    sweeper_policy,
+)
 from infra.plan.graph import Graph
 from testkit.eks_factories import allows, denies, graph, policy_of, role
 from testkit.factories import WITH_STORE, containers, environment, pod_specs
@@ -144,6 +152,67 @@ def calls_of(identity: Identity, tmp_path: Path) -> list[tuple[str, str, dict[st
     return store.calls
 
 
+def calls_of_publisher(tmp_path: Path) -> list[tuple[str, str, dict[str, str]]]:
+    """Pull a checkpoint, add it as a model and a dataset, promote both, for real."""
+    root = tmp_path / "store"
+    root.mkdir()
+    plain, store = Catalog(DirectoryStore(root), OWNER), Recorded(root)
+    store.calls = []
+    mine = Catalog(store, OWNER)
+    volume = Volume(tmp_path / "volume", "run")
+    bundle(volume, 1)
+    push(volume, plain, "gpt")
+    for kind, workload in SHARED.items():
+        (root / "OWNER.json").unlink()  # it may be the first that uses the store
+        plain.claim_sequence(workload, "reviews")
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / "rows").write_bytes(kind.encode())
+        added = add(mine, kind, folder, "reviews", "1").version
+        promote(mine, added, "production")
+        add(mine, kind, folder, "reviews", "2")
+        (store_file,) = (root / added.ref.data).iterdir()
+        store_file.write_bytes(b"x" * store_file.stat().st_size)
+        verify_snapshot(plain, added.snapshot)
+        add(mine, kind, folder, "reviews", "3")  # not by naming what is damaged
+        promote(mine, resolve(mine, "reviews:3", kind), "production")
+        get(mine, resolve(mine, "reviews@production", kind), tmp_path / "got" / kind)
+    pull(mine.snapshots("gpt")[0], mine, tmp_path / "pulled")
+    for kind in SHARED:  # which names the checkpoint's files instead of copying them
+        add(mine, kind, tmp_path / "pulled/step-00000001", "reviews", "4")
+    return store.calls
+
+
+def calls_of_sweeper(tmp_path: Path) -> list[tuple[str, str, dict[str, str]]]:
+    """Prune datasets and models of which versions were deleted, and one was never finished."""
+    root = tmp_path / "store"
+    root.mkdir()
+    plain, store = Catalog(DirectoryStore(root), OWNER), Recorded(root)
+    store.calls = []
+    mine = Catalog(store, OWNER)
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for kind, workload in SHARED.items():
+        for version in ("1", "2"):
+            (folder / "rows").write_bytes(version.encode() + kind.encode())
+            added = add(plain, kind, folder, "reviews", version).version.snapshot
+            verify_snapshot(plain, added)
+            if version == "1":
+                delete_snapshot(plain, workload, added.id)
+                plain.store.put_small(f"verified/{workload}/{added.id}.json", b"{}")
+                left = f"references/{workload}/{added.id}/{added.bundles[0].path}.json"
+                plain.store.put_small(left, b"{}")  # by an add that was killed
+    for _ in range(5):
+        age(root, 3 * GRACE)
+        (root / "OWNER.json").unlink(missing_ok=True)
+        for workload in SHARED.values():
+            prune(mine, workload, Policy(), grace=GRACE)
+    for kind in SHARED:
+        assert resolve(plain, "reviews:2", kind)
+    assert not list(root.glob("tombstones/**/*.json")), "all that was deleted is forgotten"
+    return store.calls
+
+
 def bundle(volume: Volume, step: int) -> None:
     folder = volume.generation_path(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,6 +297,66 @@ def test_no_identity_may_do_more_than_its_verbs_do(identity: Identity, tmp_path:
         for pattern in statement["Resource"]:
             used = [k for a, k in made if a == statement["Action"] and fnmatchcase(arn(k), pattern)]
             assert used, (identity, statement["Action"], pattern)
+
+
+SHARED_POLICIES = {
+    "publisher": (publisher_policy(["gpt"], PLACE), calls_of_publisher),
+    "sweeper": (sweeper_policy(PLACE), calls_of_sweeper),
+}
+
+
+@pytest.mark.parametrize("who", SHARED_POLICIES)
+def test_publisher_and_sweeper_may_do_what_their_verbs_do_and_no_more(who: str, tmp_path: Path):
+    policy, do = SHARED_POLICIES[who]
+    made, bucket = do(tmp_path), bucket_policy(PLACE)
+
+    refused = {
+        (action, key)
+        for action, key, context in made
+        if not allows(policy, action, arn(key), **context)
+        or denies(bucket, action, arn(key), **CONNECTION, **context)
+    }
+    assert refused == set()
+    used = {(action, arn(key)) for action, key, _ in made}
+    for statement in policy["Statement"]:
+        if statement["Sid"] not in ("List", "Key"):
+            for pattern in statement["Resource"]:
+                keys = [k for action, k in used if action == statement["Action"]]
+                assert any(fnmatchcase(k, pattern) for k in keys), (statement["Sid"], pattern)
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "key"),
+    [
+        ("publisher", "s3:DeleteObject", "snapshots/models/1.json"),
+        ("publisher", "s3:DeleteObject", "data/models/content/x"),
+        ("publisher", "s3:PutObject", "snapshots/gpt/1.json"),
+        ("publisher", "s3:PutObject", "data/pipeline/tracking/x"),
+        ("publisher", "s3:PutObject", "tombstones/models/x.json"),
+        ("publisher", "s3:GetObject", "data/pipeline/tracking/gen-0001/database-1/x/database.dump"),
+        ("sweeper", "s3:DeleteObject", "snapshots/models/1.json"),
+        ("sweeper", "s3:DeleteObject", "aliases/models/churn/production/0000000001.json"),
+        ("sweeper", "s3:DeleteObject", "data/gpt/run/x"),
+        ("sweeper", "s3:PutObject", "data/models/content/x"),
+        ("sweeper", "s3:GetObject", "data/models/content/x"),
+    ],
+)
+def test_a_publisher_deletes_nothing_and_a_sweeper_no_version(who: str, action: str, key: str):
+    assert not allows(SHARED_POLICIES[who][0], action, arn(key))
+
+
+def test_publisher_and_sweeper_have_their_roles_in_the_cluster(dev: Graph):
+    place = Place("aws", "us-east-1", "holdfast-dev-backups-123456789012", "holdfast/dev",
+                  "arn:aws:kms:us-east-1:123456789012:key/keys-store")  # fmt: skip
+    wanted = {
+        "training-publisher": ("holdfast-publisher", publisher_policy(["gpt"], place)),
+        "assets-sweeper": ("holdfast-prune", sweeper_policy(place)),
+    }
+    for name, (account, policy) in wanted.items():
+        (found,) = dev.find("aws:eks/podIdentityAssociation:PodIdentityAssociation", name)
+        assert (found.inputs["namespace"], found.inputs["serviceAccount"]) == ("training", account)
+        assert dev.find("ServiceAccount", account)
+        assert policy_of(role(name, dev), dev) == policy
 
 
 @pytest.mark.parametrize(

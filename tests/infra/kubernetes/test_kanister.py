@@ -225,6 +225,6 @@ def test_the_schedule_backs_up_and_then_prunes_one_at_a_time(local: Graph):
 
 
 def test_the_schedules_deadline_leaves_time_for_a_backup_that_is_issued_twice():
-    (cron_job,) = graph(workloads__gpt__backup_timeout=900).find("CronJob")
+    (cron_job,) = graph(workloads__gpt__backup_timeout=900).find("CronJob", "gpt-backup")
 
     assert cron_job.inputs["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 2700

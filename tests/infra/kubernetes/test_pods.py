@@ -196,6 +196,8 @@ def test_a_stores_volume_is_writable_only_where_the_store_is_written(local: Grap
     assert mounts == {
         ("Job gpt", "recover"): True,
         ("CronJob gpt-backup", "prune"): False,
+        ("CronJob holdfast-prune", "datasets"): False,
+        ("CronJob holdfast-prune", "models"): False,
         ("Blueprint checkpoints push", "container"): False,
         ("Blueprint checkpoints stage", "container"): True,
         ("Blueprint checkpoints read", "container"): False,

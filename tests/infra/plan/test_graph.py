@@ -187,6 +187,8 @@ def test_the_exports_name_the_first_workload_and_map_all():
         "services": {"gpt": "gpt", "bert": "bert"},
         "backup_schedules": {"gpt": "gpt-backup", "bert": "bert-backup"},
         "namespaces": {"gpt": "training", "bert": "team-b"},
+        "publishers": {"training": "holdfast-publisher", "team-b": "holdfast-publisher"},
+        "assets_prune_schedule": "holdfast-prune",
     }
 
 
