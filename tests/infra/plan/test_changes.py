@@ -90,6 +90,8 @@ CHANGES = [
     Change("workloads.*.{port, save_seconds, upload_seconds, termination_grace_seconds}",
            {W + "port": 9000, W + "termination_grace_seconds": 600}, STOPS),
     Change("workloads.*.{backoff_limit}", {W + "backoff_limit": 7}),
+    Change("workloads.*.queue", {W + "queue": "gpus"},
+           "Kueue refuses it while the Job runs: suspend the Job first; it goes on once admitted"),
     Change("workloads.*.{pinned, bundle_size}", {W + "pinned": 1, W + "bundle_size": "1Gi"},
            "only the space rule uses them"),
     Change("workloads.*.rollout", {W + "rollout": "manual"},
