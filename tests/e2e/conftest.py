@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -18,10 +18,18 @@ CHART = os.environ.get("E2E_KANISTER_CHART") or str(STAND_IN)
 
 
 def settings(
-    steps: int = 100_000, size: str = "1Gi", more: dict[str, Any] | None = None
+    size: str = "1Gi",
+    workload: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The stack `local` with a small volume, backups in the cluster's S3 server, and no schedule
-    that would come between; ``more`` are further settings."""
+    that would come between.
+
+    Args:
+        size: of the volume.
+        workload: settings of the training `gpt`; its `env` is added to.
+        more: further settings, also further workloads.
+    """
     config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]
     config["holdfast:kanister"] = {} if CHART == "upstream" else {"chart": CHART}
     config["holdfast:backup_store"] = {
@@ -32,15 +40,24 @@ def settings(
             "credentials_secret": "store",
         }
     }
-    workload = config["holdfast:workloads"]["gpt"]
-    workload |= {"ranks": 1, "interval": 10, "bundle_size": "64Mi", "schedule": "0 3 1 1 *"}
-    workload |= {"grace": 3600, "resources": {"cpu": "1", "memory": "2Gi"}}
-    workload["volume"] |= {"size": size, "path": f"/var/lib/holdfast-node/e2e-{RUN}"}
-    workload["env"] |= {"HOLDFAST_TRAINING_STEPS": str(steps)}
+    gpt = config["holdfast:workloads"]["gpt"]
+    gpt["volume"] |= {"size": size, "path": f"/var/lib/holdfast-node/e2e-{RUN}"}
+    gpt["env"] |= {"HOLDFAST_TRAINING_STEPS": "100000"}
+    changed = {**SMALL, **(workload or {})}
+    gpt |= {**changed, "env": gpt["env"] | changed.pop("env", {})}
     config["holdfast:workloads"] |= (more or {}).get("holdfast:workloads", {})
     return {**(more or {}), **config}
 
 
+#: What every training of the tests is.
+SMALL = {
+    "ranks": 1,
+    "interval": 10,
+    "bundle_size": "64Mi",
+    "schedule": "0 3 1 1 *",
+    "grace": 3600,
+    "resources": {"cpu": "1", "memory": "2Gi"},
+}
 #: Each run has a store and a directory of its own.
 RUN = str(int(time.time()))
 

@@ -1,11 +1,21 @@
-"""The node as a machine, where it is this one: its kubelet dies, its containers are killed."""
+"""The node as a machine, where it is this one: its kubelet dies, its power is cut, it boots."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from cluster import node, processes
 from tests.e2e import kube
+
+#: What pods of other tests need.
+_DEPLOYMENTS = (
+    ("kube-system", "coredns"),
+    ("local-path-storage", "local-path-provisioner"),
+    ("holdfast-s3", "s3"),
+    (kube.KANISTER, "kanister-kanister-operator"),
+)
 
 
 def is_ours() -> bool:
@@ -35,6 +45,13 @@ def kill_kubelet() -> None:
     processes.stop("kubelet", kill=True)
 
 
+def cut_power() -> None:
+    """Every process of the node at once, without notice. The control plane is elsewhere."""
+    kill_kubelet()
+    node.kill_containers()
+    processes.stop("containerd", kill=True)
+
+
 def boot() -> None:
     """Start what does not run, until the node is Ready."""
     node.start_runtime()
@@ -46,3 +63,29 @@ def ready() -> str:
     """What the node's condition Ready is: True, False or Unknown."""
     states = kube.get("node", node.NODE)["status"]["conditions"]
     return next(each["status"] for each in states if each["type"] == "Ready")
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """The power is cut, and comes back at the end. What other tests need runs again then."""
+    cut_power()
+    try:
+        yield
+    finally:
+        boot()
+        untaint()
+        for namespace, deployment in _DEPLOYMENTS:
+            kube.kubectl("rollout", "status", f"deployment/{deployment}",
+                         f"--namespace={namespace}", "--timeout=180s")  # fmt: skip
+
+
+def taint() -> None:
+    """Say that the node is off, as docs/recover.md does."""
+    kube.kubectl("taint", "nodes", node.NODE, f"{_OFF}=nodeshutdown:NoExecute")
+
+
+def untaint() -> None:
+    kube.attempt("taint", "nodes", node.NODE, f"{_OFF}-")
+
+
+_OFF = "node.kubernetes.io/out-of-service"
