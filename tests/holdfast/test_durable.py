@@ -1,7 +1,7 @@
 import errno
 import hashlib
 import os
-import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -162,7 +162,7 @@ def test_only_regular_files_are_hashed_and_a_pipe_does_not_block(tmp_path, make)
     elif make == "directory":
         path.mkdir()
     else:
-        socket.socket(socket.AF_UNIX).bind(str(path))
+        os.mknod(path, stat.S_IFSOCK | 0o600)
     with pytest.raises(OSError):
         durable.hash_file(path)
 
