@@ -150,20 +150,20 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
                 store_objects,
                 after(ready, kanister, access),
             )
-    if pipeline is not None and pipeline.protected is not None:
+    protected = pipeline.protected if pipeline is not None else None
+    if pipeline is not None and protected is not None:
         environment = pipeline_environment(
-            settings.pipeline.backup, pipeline.protected, store, settings.kanister.namespace
+            settings.pipeline.backup, protected, store, settings.kanister.namespace
         )
         protections[PIPELINE] = _pipeline_backup(
-            settings, pipeline, pipeline.protected, pods, environment, kanister
+            settings, pipeline, protected, pods, environment, kanister
         )
     outputs = replace(
         _outputs(settings, volumes, trainings, servers, protections),
         publishers={namespace: each.account_name for namespace, each in publishers.items()},
         assets_prune_schedule=sweep.cron_job_name,
+        pipeline_namespace=protected.namespace if protected is not None else None,
     )
-    if pipeline is not None and pipeline.protected is not None:
-        outputs = replace(outputs, pipeline_namespace=pipeline.protected.namespace)
     if tracking is not None:
         outputs = replace(
             outputs, tracking_url=tracking.url, tracking_service=tracking.service_name

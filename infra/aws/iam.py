@@ -121,6 +121,49 @@ class Role(pulumi.ComponentResource):
         self.register_outputs({"arn": self.arn})
 
 
+def give_pods_role(
+    name: str,
+    cluster: str,
+    namespace: str,
+    account: str,
+    cloud: AwsSettings,
+    parent: pulumi.Resource,
+    *,
+    description: str,
+    inline: pulumi.Input[Document],
+) -> None:
+    """Let the pods of one service account do what a policy says, by EKS Pod Identity.
+
+    Produces: a Role, and the PodIdentityAssociation that gives it to the account.
+
+    Args:
+        name: the Pulumi name of both.
+        cluster: the cluster's name.
+        namespace: of the account.
+        account: the service account.
+        cloud: the account in AWS, and the region.
+        parent: the component that both belong to.
+        description: what the role is for, after the cluster's name.
+        inline: the policy.
+    """
+    role = Role(
+        name,
+        pod_trust(cloud.cluster_arn(cluster), namespace, account),
+        cloud,
+        pulumi.ResourceOptions(parent=parent),
+        description=f"{cluster}: {description}",
+        inline=inline,
+    )
+    aws.eks.PodIdentityAssociation(
+        name,
+        cluster_name=cluster,
+        namespace=namespace,
+        service_account=account,
+        role_arn=role.arn,
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=[role]),
+    )
+
+
 # Keys ---------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 
 from infra import versions
-from infra.aws.iam import Role, json_of, pod_trust
+from infra.aws.iam import give_pods_role, json_of
 from infra.aws.network import NodeNetwork
 from infra.aws.nodes.karpenter_rights import karpenter_rights, queue_policy
 from infra.aws.nodes.node_groups import NodeRole, placement_group, user_data
@@ -102,21 +102,8 @@ class KarpenterAccess(pulumi.ComponentResource):
         rights = pulumi.Output.all(queue.arn, nodes.arn, key.arn).apply(
             lambda arns: karpenter_rights(cluster, cloud, *arns)
         )
-        role = Role(
-            name,
-            pod_trust(cloud.cluster_arn(cluster), NAMESPACE, ACCOUNT),
-            cloud,
-            own,
-            description=f"{cluster}: Karpenter",
-            inline=rights,
-        )
-        aws.eks.PodIdentityAssociation(
-            name,
-            cluster_name=cluster,
-            namespace=NAMESPACE,
-            service_account=ACCOUNT,
-            role_arn=role.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
+        give_pods_role(
+            name, cluster, NAMESPACE, ACCOUNT, cloud, self, description="Karpenter", inline=rights
         )
         self.placement = {
             each: together

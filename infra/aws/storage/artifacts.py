@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.iam import Role, document, pod_trust
+from infra.aws.iam import document, give_pods_role
 from infra.aws.storage.backup_store import Bucket
 from infra.aws.storage.store_policy import Place, Statement, private_bucket_policy
 from infra.names import TRACKING
@@ -115,23 +115,15 @@ class ArtifactStore(pulumi.ComponentResource):
         else:
             assert existing is not None
             place = pulumi.Output.from_input(place_of(existing, cloud))
-        role = Role(
-            f"{name}-access",
-            pod_trust(cloud.cluster_arn(cluster), tracking.namespace, TRACKING),
-            cloud,
-            own,
-            description=f"{cluster}: artifacts of the experiment tracking",
-            inline=place.apply(
-                lambda known: document(*Rights(known, shared=made is None).statements(write=True))
-            ),
-        )
         self.rights = place.apply(lambda known: Rights(known, shared=made is None))
-        aws.eks.PodIdentityAssociation(
+        give_pods_role(
             f"{name}-access",
-            cluster_name=cluster,
-            namespace=tracking.namespace,
-            service_account=TRACKING,
-            role_arn=role.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
+            cluster,
+            tracking.namespace,
+            TRACKING,
+            cloud,
+            self,
+            description="artifacts of the experiment tracking",
+            inline=self.rights.apply(lambda known: document(*known.statements(write=True))),
         )
         self.register_outputs({})

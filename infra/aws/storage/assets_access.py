@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 
 import pulumi
-import pulumi_aws as aws
 
-from infra.aws.iam import Document, Role, pod_trust
+from infra.aws.iam import give_pods_role
 from infra.aws.storage.store_policy import Place, publisher_policy, sweeper_policy
 from infra.names import ASSETS_PRUNE, PUBLISHER
 from infra.settings.eks import AwsSettings
@@ -40,32 +39,24 @@ class AssetsAccess(pulumi.ComponentResource):
             opts: the provider, and the cluster.
         """
         super().__init__("holdfast:store:AssetsAccess", name, {}, opts)
-        self._cluster, self._cloud = cluster, cloud
         known = pulumi.Output.from_input(place)
         published = known.apply(partial(publisher_policy, list(workloads)))
-        for namespace in namespaces:
-            self._grant(f"{namespace}-publisher", namespace, PUBLISHER, published)
+        grants = [
+            (f"{namespace}-publisher", namespace, PUBLISHER, published) for namespace in namespaces
+        ]
         swept = known.apply(sweeper_policy)
-        self._grant(f"{name}-sweeper", namespaces[0], ASSETS_PRUNE, swept)
+        for role, namespace, account, policy in (
+            *grants,
+            (f"{name}-sweeper", namespaces[0], ASSETS_PRUNE, swept),
+        ):
+            give_pods_role(
+                role,
+                cluster,
+                namespace,
+                account,
+                cloud,
+                self,
+                description=f"{account} of datasets and models",
+                inline=policy,
+            )
         self.register_outputs({})
-
-    def _grant(
-        self, name: str, namespace: str, account: str, policy: pulumi.Input[Document]
-    ) -> None:
-        own = pulumi.ResourceOptions(parent=self)
-        role = Role(
-            name,
-            pod_trust(self._cloud.cluster_arn(self._cluster), namespace, account),
-            self._cloud,
-            own,
-            description=f"{self._cluster}: {account} of datasets and models",
-            inline=policy,
-        )
-        aws.eks.PodIdentityAssociation(
-            name,
-            cluster_name=self._cluster,
-            namespace=namespace,
-            service_account=account,
-            role_arn=role.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
-        )

@@ -6,7 +6,7 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.iam import Document, Role, json_of, pod_trust
+from infra.aws.iam import Document, give_pods_role, json_of
 from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.names import backup_account, task_account
 from infra.settings import AnyWorkload, Application
@@ -251,22 +251,16 @@ class StoreAccess(pulumi.ComponentResource):
         }
         serves = isinstance(workload, Application) and workload.model is not None
         for identity, account in accounts.items():
-            role = Role(
+            give_pods_role(
                 f"{name}-{identity}",
-                pod_trust(cloud.cluster_arn(cluster), workload.namespace, account),
+                cluster,
+                workload.namespace,
+                account,
                 cloud,
-                pulumi.ResourceOptions(parent=self),
-                description=f"{cluster}: {identity} of {name}'s backups",
+                self,
+                description=f"{identity} of {name}'s backups",
                 inline=pulumi.Output.from_input(place).apply(
                     partial(identity_policy, identity, name, serves=serves)
                 ),
-            )
-            aws.eks.PodIdentityAssociation(
-                f"{name}-{identity}",
-                cluster_name=cluster,
-                namespace=workload.namespace,
-                service_account=account,
-                role_arn=role.arn,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
             )
         self.register_outputs({})

@@ -5,9 +5,8 @@ from functools import partial
 from typing import Any
 
 import pulumi
-import pulumi_aws as aws
 
-from infra.aws.iam import Document, Role, document, pod_trust
+from infra.aws.iam import Document, document, give_pods_role
 from infra.aws.storage.artifacts import Rights
 from infra.aws.storage.store_policy import Identity, Place, pipeline_policy
 from infra.names import PIPELINE, PIPELINE_CONFIGURATION, PIPELINE_RESTORER, backup_account
@@ -52,26 +51,19 @@ class PipelineAccess(pulumi.ComponentResource):
             opts: the provider, and the cluster.
         """
         super().__init__("holdfast:pipeline:PipelineAccess", name, {}, opts)
-        own = pulumi.ResourceOptions(parent=self)
         for account, (identity, writes) in ACCOUNTS.items():
             if place is None and (artifacts is None or writes is None):
                 continue
             policy = pulumi.Output.all(place, artifacts).apply(partial(_policy, identity, writes))
-            role = Role(
+            give_pods_role(
                 f"{name}-{identity}",
-                pod_trust(cloud.cluster_arn(cluster), namespace, account),
+                cluster,
+                namespace,
+                account,
                 cloud,
-                own,
-                description=f"{cluster}: {identity} of the pipeline's backups",
+                self,
+                description=f"{identity} of the pipeline's backups",
                 inline=policy,
-            )
-            aws.eks.PodIdentityAssociation(
-                f"{name}-{identity}",
-                cluster_name=cluster,
-                namespace=namespace,
-                service_account=account,
-                role_arn=role.arn,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[role]),
             )
         self.register_outputs({})
 
