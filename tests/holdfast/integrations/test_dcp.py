@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from holdfast.bundle import Bundle, verify
-from holdfast.volume import Volume
+from holdfast.bundle import verify
 from tests.holdfast.integrations.kills import play
 from tests.holdfast.integrations.lab import Window
-from tests.holdfast.integrations.trainings import on_two_ranks, stopped_in
+from tests.holdfast.integrations.trainings import (
+    bundles,
+    stopped_in,
+    stops_on_two_ranks_and_resumes,
+)
 
 pytestmark = [
     pytest.mark.torch,
@@ -29,10 +32,6 @@ def lab() -> Any:
 @pytest.fixture(scope="module")
 def undisturbed(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     return lab.train(tmp_path_factory.mktemp("undisturbed"), False, Window())
-
-
-def bundles(folder: Path) -> list[Bundle]:
-    return Volume(folder / "volume", "lab").bundles()
 
 
 @pytest.mark.frameworks
@@ -166,13 +165,6 @@ print("END", lab.train(Path(sys.argv[1]), True, Window(), signal_in=term))
 def test_sigterm_to_one_of_two_ranks_saves_both_and_the_resume_is_bit_identical(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> None:
-    (other := tmp_path_factory.mktemp("undisturbed")).joinpath("volume").mkdir()
-    undisturbed = on_two_ranks(RANK, other, free_port())
-    assert [code for code, _ in undisturbed] == [0, 0], undisturbed
-
-    stopped = on_two_ranks(RANK, folder, free_port(), terminated=3)
-    assert [code for code, _ in stopped] == [75, 75], stopped
-    files = [entry.path for entry in bundles(folder)[0].manifest.files]
+    other = tmp_path_factory.mktemp("undisturbed")
+    files = stops_on_two_ranks_and_resumes(RANK, folder, other, free_port, terminated=3)
     assert files == [".metadata", "__0_0.distcp", "__1_0.distcp"]
-
-    assert on_two_ranks(RANK, folder, free_port()) == undisturbed

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.bundle import Bundle
-from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs, play
 from tests.holdfast.integrations.lab import Window
-from tests.holdfast.integrations.trainings import on_two_ranks, stopped_in
+from tests.holdfast.integrations.trainings import bundles, on_two_ranks, stopped_in
 
 pytestmark = needs("lightning")
 
@@ -29,10 +27,6 @@ def undisturbed(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         return lab.train(tmp_path_factory.mktemp("undisturbed"), False, Window(), **settings)
 
     return train
-
-
-def bundles(folder: Path) -> list[Bundle]:
-    return Volume(folder / "volume", "lab").bundles()
 
 
 @pytest.mark.slow

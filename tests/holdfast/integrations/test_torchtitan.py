@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.bundle import Bundle
-from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs
+from tests.holdfast.integrations.trainings import bundles
 
 pytestmark = needs("torchtitan")
 
@@ -96,10 +95,6 @@ def train(signal_in: int | None = None, **settings: Any) -> str:
         manager.save(state.value, last_step=state.value == STEPS)
     manager.close()
     return small.digest(model)
-
-
-def bundles(folder: Path) -> list[Bundle]:
-    return Volume(folder / "volume", "lab").bundles()
 
 
 def test_a_stop_saves_the_step_and_the_resume_is_bit_identical(

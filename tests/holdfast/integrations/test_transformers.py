@@ -10,7 +10,7 @@ from holdfast.bundle import verify
 from holdfast.volume import Volume
 from tests.holdfast.integrations.kills import needs, play
 from tests.holdfast.integrations.lab import Window
-from tests.holdfast.integrations.trainings import on_two_ranks, stopped_in
+from tests.holdfast.integrations.trainings import bundles, on_two_ranks, stopped_in
 
 pytestmark = needs("transformers")
 
@@ -79,10 +79,6 @@ def test_a_complete_training_that_starts_again_trains_no_step_more(
     assert output.global_step == 4
     assert steps(folder) == [4, 2]
     assert bundles(folder)[0].manifest.digest == first
-
-
-def bundles(folder: Path) -> list[Any]:
-    return Volume(folder / "volume", "lab").bundles()
 
 
 def test_save_total_limit_and_keep_do_not_fight(lab: Any, folder: Path) -> None:

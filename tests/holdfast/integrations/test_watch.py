@@ -134,6 +134,21 @@ def test_at_sigterm_the_command_looks_once_more(folder: Path) -> None:
     assert watched.volume.bundles()[0].step == 2
 
 
+def in_a_process(script: str, folder: Path, **environment: str) -> str:
+    """What the script prints: JAX has threads, which forks of other tests would not survive."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 ORBAX = """
 import sys
 from pathlib import Path
@@ -160,17 +175,7 @@ print(ocp.StandardCheckpointer().restore(bundle.path / "default")["weights"].tol
 @pytest.mark.slow
 @needs("orbax")[1]
 def test_the_steps_of_orbax_become_bundles_that_it_restores(folder: Path) -> None:
-    done = subprocess.run(  # JAX has threads, which forks of other tests would not survive
-        [sys.executable, "-c", ORBAX, folder],
-        cwd=Path(__file__).parents[3],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[0.0, 1.0, 2.0, 3.0]\n"
+    assert in_a_process(ORBAX, folder, JAX_PLATFORMS="cpu") == "[0.0, 1.0, 2.0, 3.0]\n"
 
 
 def test_what_a_framework_writes_after_a_restore_it_did_not_see_becomes_no_bundle(
@@ -242,14 +247,4 @@ print(keras.backend.backend(), bundle.step)
 @pytest.mark.slow
 @needs("keras")[1]
 def test_the_epochs_of_keras_become_bundles_and_a_fit_goes_on_from_one(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KERAS, folder],
-        cwd=Path(__file__).parents[3],
-        env=os.environ | {"KERAS_BACKEND": "torch"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "torch 2\n"
+    assert in_a_process(KERAS, folder, KERAS_BACKEND="torch") == "torch 2\n"

@@ -3,12 +3,20 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.bundle import Bundle
+from holdfast.volume import Volume
 from tests.holdfast.integrations.lab import Window
+
+
+def bundles(folder: Path) -> list[Bundle]:
+    """What a lab has saved, newest first."""
+    return Volume(folder / "volume", "lab").bundles()
 
 
 def stopped_in(lab: Any, folder: Path, step: int, **settings: Any) -> None:
@@ -16,6 +24,29 @@ def stopped_in(lab: Any, folder: Path, step: int, **settings: Any) -> None:
     with pytest.raises(SystemExit) as end:
         lab.train(folder, True, Window(), signal_in=step, **settings)
     assert end.value.code == 75
+
+
+def stops_on_two_ranks_and_resumes(
+    script: str, folder: Path, other: Path, port: Callable[[], int], terminated: int
+) -> list[str]:
+    """SIGTERM to one of two ranks saves both, and the next start ends as an undisturbed training.
+
+    Args:
+        other: an empty directory, for the undisturbed one.
+        port: gives a free one for each training.
+
+    Returns the paths of the files of the bundle that the stop left.
+    """
+    (other / "volume").mkdir()
+    undisturbed = on_two_ranks(script, other, port())
+    assert [code for code, _ in undisturbed] == [0, 0], undisturbed
+
+    stopped = on_two_ranks(script, folder, port(), terminated=terminated)
+    assert [code for code, _ in stopped] == [75, 75], stopped
+    files = [entry.path for entry in bundles(folder)[0].manifest.files]
+
+    assert on_two_ranks(script, folder, port()) == undisturbed
+    return files
 
 
 def on_two_ranks(
