@@ -12,6 +12,7 @@ from cluster import s3
 from cluster.engine import STAND_IN, Engine
 from cluster.places import PROJECT
 from tests.e2e import kube, recovery
+from tests.e2e.runs import Runs, instead_of
 
 #: Kanister's chart: a folder; ``upstream``: its own repository's; by default the stand-in for it.
 CHART = os.environ.get("E2E_KANISTER_CHART") or str(STAND_IN)
@@ -108,6 +109,14 @@ def training(stack: Stack) -> Stack:
     """The stack with a trainer that has saved a bundle."""
     kube.wait("a trainer that saves", lambda: "saved step" in kube.training_log(), 180)
     return stack
+
+
+@pytest.fixture(scope="module")
+def runs(stack: Stack) -> Iterator[Runs]:
+    """Short trainings in the place of the stack's own, and one that nobody disturbs."""
+    with instead_of() as runs:
+        runs.calm()
+        yield runs
 
 
 def pytest_report_header() -> str:

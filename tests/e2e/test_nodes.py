@@ -3,25 +3,16 @@
 One node is all nodes here: that a pod moves to another one is not shown.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.volume import Volume
 from tests.e2e import kube, machine
-from tests.e2e.conftest import Stack
-from tests.e2e.runs import HELD, INTERVAL, STEPS, Runs, instead_of
+from tests.e2e.runs import HELD, INTERVAL, STEPS, Runs
 
 pytestmark = [pytest.mark.e2e, machine.needs_node]
 SAVED = (HELD - 1) * INTERVAL
-
-
-@pytest.fixture(scope="module")
-def runs(stack: Stack) -> Iterator[Runs]:
-    with instead_of() as runs:
-        runs.calm()
-        yield runs
 
 
 def test_a_training_saves_on_while_the_kubelet_is_dead(runs: Runs) -> None:

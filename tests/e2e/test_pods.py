@@ -1,23 +1,13 @@
 """A pod that is deleted, killed or stopped: the training ends as if nobody had touched it."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.e2e import kube, machine
-from tests.e2e.conftest import Stack
-from tests.e2e.runs import HELD, INTERVAL, JOB, Runs, instead_of
+from tests.e2e.runs import HELD, INTERVAL, JOB, Runs
 
 pytestmark = pytest.mark.e2e
 _HERE = f"--namespace={kube.NAMESPACE}"
 SAVED = (HELD - 1) * INTERVAL
-
-
-@pytest.fixture(scope="module")
-def runs(stack: Stack) -> Iterator[Runs]:
-    with instead_of() as runs:
-        runs.calm()
-        yield runs
 
 
 def test_a_pod_deleted_in_the_middle_of_a_save_completes_it_and_the_next_goes_on(
