@@ -8,6 +8,8 @@ import sys
 def main() -> None:
     """Run the command. Until it is imported, Ctrl-C ends the process without a traceback."""
     _use_utf8()
+    # No plugin of pydantic's is ours; to look for one reads the metadata of every package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -133,6 +133,7 @@ class App(typer.Typer):
         """
         output.open_streams()
         catch_stray_messages()
+        self._leave_out_what_is_not_asked_for(sys.argv[1:2])
         try:
             super().__call__(*args, **options)
         except SystemExit as end:
@@ -142,6 +143,15 @@ class App(typer.Typer):
             with suppress(OSError):
                 sys.stderr.flush()
             os._exit(code)
+
+    def _leave_out_what_is_not_asked_for(self, words: Sequence[str]) -> None:
+        """Typer makes the options of every verb before it looks for the one that was typed, which
+        takes a fifth of a short command. Whatever is not a verb's name finds all of them: help,
+        completion, a mistyped verb."""
+        verbs = [one for one in self.registered_commands if one.name in words]
+        groups = [one for one in self.registered_groups if one.name in words]
+        if verbs or groups:
+            self.registered_commands, self.registered_groups = verbs, groups
 
 
 app = App(

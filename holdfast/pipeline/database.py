@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,6 +31,9 @@ CONNECT_SECONDS = "15"
 #: a dump waits this long for a table that a migration holds
 LOCK_WAIT = "60s"
 
+#: A restore's connection may stand still while artifacts are copied: what lies between must not
+#: forget it (such as a NAT gateway, after 350 s).
+_KEEP_ALIVE = "keepalives_idle=60 keepalives_interval=15"
 _SEPARATOR = "\x1f"
 #: tables into which a server writes rows when it starts for the first time, and who may log in;
 #: users and their rights are made again at each start, experiment 0 is everybody's
@@ -52,12 +56,13 @@ class State:
     """What a database is before a restore.
 
     ``tables`` are those of the schema public; ``fresh``: with nothing in them but what a server
-    makes when it starts for the first time.
+    makes when it starts for the first time. ``kept`` are the schemas that earlier restores left.
     """
 
     major: int
     tables: tuple[str, ...]
     fresh: bool
+    kept: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -101,11 +106,17 @@ class Database:
     def state(self) -> State:
         """What is in it, at the cost of one small query, or two."""
         rows = self.query(
-            "SELECT current_setting('server_version_num'), tablename FROM (SELECT) AS server"
-            " LEFT JOIN pg_catalog.pg_tables ON schemaname = 'public' ORDER BY tablename"
+            "SELECT 'version', current_setting('server_version_num') UNION ALL"
+            " SELECT 'table', tablename FROM pg_catalog.pg_tables WHERE schemaname = 'public'"
+            " UNION ALL SELECT 'kept', nspname FROM pg_catalog.pg_namespace"
+            f" WHERE starts_with(nspname, '{BEFORE}') ORDER BY 2"
         )
-        tables = tuple(table for _, table in rows if table)
-        return State(int(rows[0][0]) // 10000, tables, self._fresh(tables))
+        found: dict[str, list[str]] = {"version": [], "table": [], "kept": []}
+        for what, name in rows:
+            found[what].append(name)
+        tables = tuple(found["table"])
+        major = int(found["version"][0]) // 10000
+        return State(major, tables, self._fresh(tables), tuple(found["kept"]))
 
     def _fresh(self, tables: Sequence[str]) -> bool:
         if not tables:
@@ -131,14 +142,6 @@ class Database:
             " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
         return [" ".join(filter(None, row)) for row in rows]
-
-    def kept(self) -> list[str]:
-        """The schemas that earlier restores left, oldest first."""
-        rows = self.query(
-            "SELECT nspname FROM pg_catalog.pg_namespace"
-            f" WHERE starts_with(nspname, '{BEFORE}') ORDER BY nspname"
-        )
-        return [row[0] for row in rows]
 
     def dump(self, major: int = 0) -> Iterator[bytes]:
         """The bytes of a dump (`pg_dump -Fc`) of the schema public, consistent within itself.
@@ -173,19 +176,20 @@ class Database:
                     yield chunk
                 self._finish(process, errors, "pg_dump")
 
-    def restore(
+    @contextmanager
+    def restoring(
         self,
         chunks: Iterable[bytes | memoryview],
         *,
         major: int = 0,
         aside: str = "",
         drop: Sequence[str] = (),
-    ) -> None:
-        """Restore a dump, in one transaction: whole, or nothing is changed.
+    ) -> Iterator[Restoring]:
+        """Begin to restore a dump, in a transaction that only `Restoring.commit` ends well.
 
-        COMMIT is written only after the iterator has ended without an error and `pg_restore` has
-        taken all of it. Whatever else ends this process ends the connection, and with it the
-        transaction.
+        A thread feeds the dump while the caller does something else. COMMIT is written only after
+        the iterator has ended without an error and `pg_restore` has taken all of it. Whatever else
+        ends this block, or this process, ends the connection, and with it the transaction.
 
         Args:
             chunks: the dump. An exception from it, also after the last piece, changes nothing.
@@ -194,62 +198,20 @@ class Database:
             drop: schemas of earlier restores to remove.
         """
         reading, writing = os.pipe()
-        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as restoring:
+        command = [find("psql", major), "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull]
+        command += ["-d", _KEEP_ALIVE, "-f", "-"]
+        with ExitStack() as ending:
+            script = ending.enter_context(os.fdopen(writing, "wb", buffering=0))
+            errors = ending.enter_context(tempfile.TemporaryFile())
             try:
-                command = [find("psql", major), "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull]
-                psql = self._start([*command, "-f", "-"], errors, stdin=reading)
+                psql = self._start(command, errors, stdin=reading)
             finally:
                 os.close(reading)
-            with os.fdopen(writing, "wb", buffering=0) as script, self._watched(psql):
-                self._write(psql, errors, script, _begin(aside, drop))
-                self._feed(psql, errors, restoring, script, chunks, major)
-                failpoint("pipeline.before-commit")
-                self._write(psql, errors, script, "COMMIT;\n")
-                script.close()
-                self._finish(psql, errors, "psql")
-        failpoint("pipeline.after-commit")
-
-    def _feed(
-        self,
-        psql: subprocess.Popen[bytes],
-        errors: IO[bytes],
-        restoring: IO[bytes],
-        script: IO[bytes],
-        chunks: Iterable[bytes | memoryview],
-        major: int,
-    ) -> None:
-        """Let `pg_restore` write the dump into psql's script; this end of the pipe stays open."""
-        command = [find("pg_restore", major), "-f", "-", "--no-owner", "--no-acl"]
-        command.append("--schema=public")
-        process = self._start(command, restoring, stdin=subprocess.PIPE, stdout=script)
-        with self._watched(process):
-            assert process.stdin is not None
-            try:
-                for chunk in chunks:
-                    self._check()
-                    process.stdin.write(chunk)
-                process.stdin.close()
-            except BrokenPipeError:
-                if psql.poll() is not None:
-                    self._finish(psql, errors, "psql")
-                self._finish(process, restoring, "pg_restore")
-                raise DatabaseError("pg_restore stopped before the end of the dump") from None
-            process.wait()  # ends early if psql does: nobody reads what it writes then
-            self._check()
-            if process.returncode:  # psql may be why: it is about to end then
-                with suppress(subprocess.TimeoutExpired):
-                    psql.wait(2)
-                    self._finish(psql, errors, "psql")
-            self._finish(process, restoring, "pg_restore")
-
-    def _write(
-        self, psql: subprocess.Popen[bytes], errors: IO[bytes], script: IO[bytes], text: str
-    ) -> None:
-        try:
-            script.write(text.encode())
-        except BrokenPipeError:
-            self._finish(psql, errors, "psql")
-            raise
+            ending.enter_context(self._watched(psql))
+            thread = ending.enter_context(ThreadPoolExecutor(1))
+            restoring = ending.enter_context(Restoring(self, psql, errors, script))
+            restoring.feed(thread, chunks, _begin(aside, drop), major)
+            yield restoring
 
     def _start(
         self,
@@ -315,8 +277,104 @@ class Database:
             raise DeadlineExceeded(f"database {self.name}: not done within the deadline")
 
 
+class Restoring:
+    """A dump on its way into a database; `Database.restoring` makes it.
+
+    It reads the dump no faster than the server takes it. ``bytes`` have been read so far.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        psql: subprocess.Popen[bytes],
+        errors: IO[bytes],
+        script: IO[bytes],
+    ) -> None:
+        self.bytes = 0
+        self._ended = False
+        self._database, self._psql, self._errors, self._script = database, psql, errors, script
+        self._fed: Future[None] | None = None
+
+    def __enter__(self) -> Restoring:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Roll back what was not committed, so that the thread ends too."""
+        self._ended = True
+        if self._psql.poll() is None:
+            self._psql.kill()
+
+    def feed(
+        self,
+        pool: ThreadPoolExecutor,
+        chunks: Iterable[bytes | memoryview],
+        begin: str,
+        major: int,
+    ) -> None:
+        """Begin the transaction, and let a thread put the dump into it."""
+        self._write(begin)
+        self._fed = pool.submit(self._feed, chunks, major)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether all of the dump is in the transaction, after so many seconds at most.
+
+        Raises DatabaseError, or what the dump's iterator raised, if it failed.
+        """
+        assert self._fed is not None
+        with suppress(TimeoutError):
+            self._fed.result(seconds)
+        return self._fed.done()
+
+    def commit(self) -> None:
+        """End the transaction once all of the dump is in it."""
+        self.wait()
+        failpoint("pipeline.before-commit")
+        self._write("COMMIT;\n")
+        self._script.close()
+        self._database._finish(self._psql, self._errors, "psql")
+        failpoint("pipeline.after-commit")
+
+    def _feed(self, chunks: Iterable[bytes | memoryview], major: int) -> None:
+        """Let `pg_restore` write the dump into psql's script; this end of the pipe stays open."""
+        command = [find("pg_restore", major), "-f", "-", "--no-owner", "--no-acl"]
+        command.append("--schema=public")
+        database, psql = self._database, self._psql
+        with tempfile.TemporaryFile() as errors:
+            process = database._start(command, errors, stdin=subprocess.PIPE, stdout=self._script)
+            with database._watched(process):
+                assert process.stdin is not None
+                try:
+                    for chunk in chunks:
+                        database._check()
+                        if self._ended:
+                            return
+                        process.stdin.write(chunk)
+                        self.bytes += len(chunk)
+                    process.stdin.close()
+                except BrokenPipeError:
+                    if psql.poll() is not None:
+                        database._finish(psql, self._errors, "psql")
+                    database._finish(process, errors, "pg_restore")
+                    raise DatabaseError("pg_restore stopped before the end of the dump") from None
+                process.wait()  # ends early if psql does: nobody reads what it writes then
+                database._check()
+                if process.returncode:  # psql may be why: it is about to end then
+                    with suppress(subprocess.TimeoutExpired):
+                        psql.wait(2)
+                        database._finish(psql, self._errors, "psql")
+                database._finish(process, errors, "pg_restore")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._script.write(text.encode())
+        except BrokenPipeError:
+            self._database._finish(self._psql, self._errors, "psql")
+            raise
+
+
 def _begin(aside: str, drop: Sequence[str]) -> str:
     lines = ["BEGIN;", "SET LOCAL client_min_messages = warning;"]
+    lines.append("SET LOCAL idle_in_transaction_session_timeout = 0;")  # artifacts may take hours
     lines += [f'DROP SCHEMA "{name}" CASCADE;' for name in drop]
     if aside:
         lines.append(f'ALTER SCHEMA public RENAME TO "{aside}";')

@@ -2,14 +2,17 @@
 
 Nothing changes before everything is verified and fits. The database changes last, as a whole or not
 at all: until then whoever uses it sees what was there, and nothing that it mentions has been lost.
-What is replaced is kept: the schema under another name, files below ``.holdfast-before-<ID>/``.
+Its transaction begins while the snapshot is verified, since putting the rows in takes longest, and
+is committed when the artifacts are there. What is replaced is kept: the schema under another name,
+files below ``.holdfast-before-<ID>/``.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from holdfast.copies.transfer import each_file
@@ -18,9 +21,9 @@ from holdfast.failpoint import failpoint
 from holdfast.pipeline import versions
 from holdfast.pipeline.artifact_list import Entry
 from holdfast.pipeline.artifacts import Artifacts, DirectoryArtifacts
-from holdfast.pipeline.database import BEFORE, Database
+from holdfast.pipeline.database import BEFORE, Database, Restoring
 from holdfast.pipeline.database import State as DatabaseState
-from holdfast.pipeline.state import State
+from holdfast.pipeline.state import DUMP, State
 from holdfast.pipeline.verify import Examination, problem_of, verify
 from holdfast.progress import SILENT, Progress
 from holdfast.store.documents import Snapshot
@@ -28,6 +31,8 @@ from holdfast.store.snapshot import Catalog
 from holdfast.text import plural
 
 _SHOWN = 5
+#: seconds between two reports of how much of the dump the database has taken
+_TELL_SECONDS = 0.5
 
 
 class PullRefused(HoldfastError):
@@ -95,13 +100,15 @@ class _Pull:
         there = self.database.state()
         self._check_fit(there, accept)
         self._wait_alone(patience)
-        self._verify()
-        missing, different = self._compare()
-        self._check_replaceable(different)
-        failpoint("pipeline.verified")
-        self._restore_artifacts(missing, different)
-        failpoint("pipeline.artifacts-restored")
-        self._restore_database(there)
+        with self._restoring(there) as restoring:
+            self._verify()
+            restoring.wait(0)
+            missing, different = self._compare()
+            self._check_replaceable(different)
+            failpoint("pipeline.verified")
+            self._restore_artifacts(missing, different)
+            failpoint("pipeline.artifacts-restored")
+            self._commit(restoring)
         return self.report
 
     def _check_fit(self, there: DatabaseState, accept: Collection[str]) -> None:
@@ -212,17 +219,31 @@ class _Pull:
         if aside:
             self.report.kept_files = f".holdfast-before-{self.snapshot.id}"
 
-    def _restore_database(self, there: DatabaseState) -> None:
-        self.progress.start("restore the database", 1, self.state.database.size)
-        aside = "" if there.empty else self._schema_name()
-        self.database.restore(
-            self.state.dump(self.catalog, self.progress),
+    def _restoring(self, there: DatabaseState) -> AbstractContextManager[Restoring]:
+        """The dump on its way into a transaction, which ends with this block."""
+        self.report.kept_schema = "" if there.empty else self._schema_name()
+        return self.database.restoring(
+            self._dump(),
             major=self.state.client,
-            aside=aside,
-            drop=self.database.kept(),
+            aside=self.report.kept_schema,
+            drop=there.kept,
         )
-        self.report.bytes += self.state.database.size
-        self.report.kept_schema = aside
+
+    def _dump(self) -> Iterator[bytes | memoryview]:
+        """Nothing is asked of the store before the first piece: `_verify` says what is damaged."""
+        yield from self.state.dump(self.catalog)
+
+    def _commit(self, restoring: Restoring) -> None:
+        size = self.state.database.size
+        self.progress.start("restore the database", 1, size)
+        told = 0
+        while not restoring.wait(_TELL_SECONDS):
+            self.progress.advance(restoring.bytes - told)
+            told = restoring.bytes
+        restoring.commit()
+        self.progress.advance(size - told)
+        self.progress.file(DUMP)
+        self.report.bytes += size
 
     def _schema_name(self) -> str:
         """A name that the database does not have yet, at most 63 bytes."""

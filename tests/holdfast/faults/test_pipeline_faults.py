@@ -201,21 +201,19 @@ def test_a_database_that_dies_during_a_restore_is_as_it_was(
         report = push(live, artifacts, catalog, "tracking")
         tracking.log({"b": b"2"})
         rows = tracking.rows()
-        dump = State.dump
 
-        def lost(self, *words):
-            yield from dump(self, *words)
+        def lost(dump):
+            yield from dump
             server.kill()
 
-        restore = Database.restore
+        restoring = Database.restoring
 
-        def restoring(self, chunks, **words):
-            with monkeypatch.context() as patched:
-                patched.setattr(State, "dump", lost)
-                return restore(self, State.of(report.snapshot).dump(catalog), **words)
+        def lost_at_the_end(self, chunks, **words):
+            dump = State.of(report.snapshot).dump(catalog)
+            return restoring(self, lost(dump), **words)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Database, "restore", restoring)
+            patched.setattr(Database, "restoring", lost_at_the_end)
             with pytest.raises(DatabaseError, match="psql failed"):
                 pull(live, artifacts, catalog, report.snapshot, replace=True)
         server.start()
@@ -237,10 +235,13 @@ def test_a_dump_that_turns_out_wrong_at_its_last_byte_changes_nothing(
         yield from State.of(report.snapshot).dump(catalog)
         raise Mismatch("has other bytes than its SHA-256 says")
 
-    with pytest.raises(Mismatch):
-        live.restore(wrong(), aside="holdfast_before_test")
+    with (
+        pytest.raises(Mismatch),
+        live.restoring(wrong(), aside="holdfast_before_test") as restoring,
+    ):
+        restoring.commit()
     assert tracking.rows() == rows
-    assert live.kept() == []
+    assert live.state().kept == ()
 
 
 # Damaged --------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_a_database_with_runs_is_replaced_only_when_told_and_is_kept(
     assert tracking.files()[f"0/{new}/artifacts/b"] == b"2"
     # the next restore keeps one state before, not all of them
     again = pull(live, artifacts, catalog, report.snapshot, replace=True)
-    assert live.kept() == [again.kept_schema]
+    assert live.state().kept == (again.kept_schema,)
 
 
 def test_a_database_in_which_nothing_was_logged_counts_as_empty(
