@@ -125,10 +125,10 @@ def _with_schema(source: Path) -> Path:
     """The provider's main beside the files that it embeds, which only its module has."""
     work = BUILT / "build" / "provider"
     shutil.copytree(source, work, dirs_exist_ok=True)
-    for module in json.loads(f"[{_go(['list', '-m', '-json', _PROVIDER_MODULE], work)}]"):
-        schema = Path(module["Dir"]) / "cmd" / "pulumi-resource-kubernetes"
-        for name in ("schema.json", "terraform-mapping.json"):
-            (work / name).write_bytes((schema / name).read_bytes())
+    module = json.loads(_go(["mod", "download", "-json", _PROVIDER_MODULE], work))
+    schema = Path(module["Dir"]) / "cmd" / "pulumi-resource-kubernetes"
+    for name in ("schema.json", "terraform-mapping.json"):
+        (work / name).write_bytes((schema / name).read_bytes())
     return work
 
 
