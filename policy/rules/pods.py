@@ -98,15 +98,27 @@ def _missing(of_pod: Any, container: Any) -> Iterator[str]:
 
 @rule(
     "user-code-has-no-token",
-    "Mount no API token in pods that run user code or Kanister's tasks: neither calls the API.",
+    "Mount no API token in pods that run user code or Kanister's tasks: neither calls the API. A "
+    "task that pauses what owns a workload's pods does, and mounts no volume but scratch space.",
     components=["trainer", "application", "task", "rendezvous"],
 )
 def token(resource: Resource, config: Config) -> Iterator[str]:
     for pod in pods(resource):
         mounts = at(pod.spec, "automountServiceAccountToken") not in (False, UNKNOWN)
-        if mounts and at(pod.labels, COMPONENT) in config["components"]:
+        component = at(pod.labels, COMPONENT)
+        if component == "task" and _has_scratch_alone(pod.spec):
+            continue
+        if mounts and component in config["components"]:
             what = f"{pod.what} has a token of the API".strip()
             yield f"{what}: set automountServiceAccountToken to false"
+
+
+def _has_scratch_alone(spec: Any) -> bool:
+    """Whether a pod has volumes, and none that anything is kept on."""
+    volumes = at(spec, "volumes")
+    if volumes is UNKNOWN:
+        return True
+    return bool(volumes) and all(at(each, "emptyDir") is not None for each in items(volumes))
 
 
 @stack_rule(

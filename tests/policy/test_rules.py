@@ -52,6 +52,9 @@ from tests.policy.scenes import (
     without,
 )
 
+CLAIM = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
+SCRATCH = {"name": "tmp", "emptyDir": {}}
+
 load_rules()
 NAMED = {rule.name: rule for rule in RULES}
 
@@ -464,8 +467,14 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
             job(automountServiceAccountToken=True),
             job(component="rendezvous", automountServiceAccountToken=None),
             blueprint(podOverride={"containers": [container()]}),
+            blueprint(podOverride={"containers": [container()], "volumes": [CLAIM, SCRATCH]}),
         ],
-        [job(), job(component="protection", automountServiceAccountToken=True), blueprint()],
+        [
+            job(),
+            job(component="protection", automountServiceAccountToken=True),
+            blueprint(),
+            blueprint(podOverride={"containers": [container()], "volumes": [SCRATCH]}),
+        ],
     ),
     "no-disruption-budget-on-jobs": (
         [

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from infra.plan.graph import Graph
+from policy.check import violations
 from testkit.factories import containers, graph
 
 QUEUED = {"workloads__gpt__queue": "gpus"}
@@ -105,6 +106,10 @@ def test_the_policy_lets_the_schedule_resume_without_options(queued: Graph):
 
     assert held["owner"] == "topmost"
     assert held["restorer"] == "holdfast-checkpoints-pvc-pause"  # whose leftover pods it may delete
+
+
+def test_every_policy_holds(queued: Graph):
+    assert not violations(queued)
 
 
 def test_the_trainer_has_no_part_in_it(queued: Graph):
