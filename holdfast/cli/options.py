@@ -384,9 +384,10 @@ Paused = Annotated[
     typer.Option(
         "--pause",
         envvar="HOLDFAST_PAUSE",
-        help="What owns the pods: job, jobset, trainjob, deployment or statefulset, and its name. A"
-        " restore pauses that, or what is above it, by a task of its own.",
-        metavar="KIND/NAME",
+        help="What owns the pods: job, jobset, trainjob, deployment or statefulset, and its name,"
+        " or a label that one alone has which has not ended. A restore pauses that, or what is"
+        " above it, by a task of its own.",
+        metavar="KIND/NAME|LABEL=VALUE",
         rich_help_panel=_CLUSTER,
     ),
 ]

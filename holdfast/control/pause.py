@@ -76,15 +76,19 @@ def pause(named: Named, claim: str, snapshot: str, timeouts: Timeouts, say: Say)
 
 def resume(named: Named, timeouts: Timeouts, say: Say) -> bool:
     """Make the topmost owner what it was before a restore paused it; whether one had."""
-    owner = when_available(named.topmost, timeouts)
-    if not owner.restoring:
-        say(f"{owner.title} was not paused by a restore: it stays as it is")
-        return False
+    owners = when_available(named.to_resume, timeouts)
+    if not owners:
+        say(f"{named.title} was not paused by a restore: it stays as it is")
+    for owner in owners:
+        _resume(named.api, owner, timeouts, say)
+    return bool(owners)
+
+
+def _resume(api: KubernetesAPI, owner: Target, timeouts: Timeouts, say: Say) -> None:
     value = json.loads(owner.before) if owner.before else owner.kind.running
     marks = {RESTORE_ANNOTATION: None, BEFORE_ANNOTATION: None}
-    when_available(lambda: _patch(named.api, owner, value, marks), timeouts)
+    when_available(lambda: _patch(api, owner, value, marks), timeouts)
     say(f"resumed {owner.title} ({owner.kind.field}: {json.dumps(value)})")
-    return True
 
 
 def _patch(api: KubernetesAPI, owner: Target, value: Any, marks: Mapping[str, str | None]) -> None:

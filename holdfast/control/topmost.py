@@ -2,13 +2,19 @@
 
 A controller keeps what it owns as it wants it. It undoes the pause of anything beneath it within
 milliseconds: Kueue that of a Job that it admitted, Kubeflow's Trainer that of the JobSet of a
-TrainJob. So the search begins at the object that was named and goes up: by owner references, then
-to the Workload of Kueue that admits the object, if there is one.
+TrainJob. So the search begins at the object that was named, by its name or by a label, and goes up:
+by owner references, then to the Workload of Kueue that admits the object, if there is one.
+
+A label is looked up anew each time. Of all that have it one alone may not have ended: with two, or
+none, nothing is paused. What a restore has paused is known by its mark, not by being the only one,
+so that it goes on also if another was started meanwhile.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +67,11 @@ KINDS = {
 WORKLOAD = Kind(
     "Workload", "kueue.x-k8s.io/v1beta2", "workloads", "active", False, True, "deactivated"
 )
+#: Conditions of a Job, a JobSet or a TrainJob that has ended.
+_ENDED = ("Complete", "Completed", "Failed")
+_LABEL = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9][\w.-]*=[A-Za-z0-9][\w.-]*")
+#: The field of what Kueue admits as a whole.
+_ADMITTED = "suspend"
 _BY_TITLE = {kind.title: kind for kind in KINDS.values()}
 
 
@@ -106,6 +117,14 @@ class Target:
         return self._annotations.get(BEFORE_ANNOTATION, "") if self.restoring else ""
 
     @property
+    def ended(self) -> bool:
+        """Whether its pods are gone for good."""
+        conditions = (self.manifest.get("status") or {}).get("conditions") or []
+        return any(
+            each.get("type") in _ENDED and each.get("status") == "True" for each in conditions
+        )
+
+    @property
     def deleting(self) -> bool:
         return bool(self.manifest["metadata"].get("deletionTimestamp"))
 
@@ -122,19 +141,31 @@ class Named:
     namespace: str
     kind: Kind
     name: str
+    """Or a label that it has, ``KEY=VALUE``."""
 
     @classmethod
     def parse(cls, api: KubernetesAPI, namespace: str, text: str) -> Named:
-        """From ``KIND/NAME``. Raises UsageError for another form, or an unknown kind."""
+        """From ``KIND/NAME`` or ``KIND/LABEL=VALUE``. Raises UsageError for another form, or an
+        unknown kind."""
         kind, slash, name = text.partition("/")
         if not slash or not name or kind.lower() not in KINDS:
             known = ", ".join(KINDS)
-            raise UsageError(f"invalid owner '{text}': expected KIND/NAME, KIND one of {known}")
+            raise UsageError(
+                f"invalid owner '{text}': expected KIND/NAME or KIND/LABEL=VALUE, KIND one of"
+                f" {known}"
+            )
+        if "=" in name and _LABEL.fullmatch(name) is None:
+            raise UsageError(f"invalid label '{name}': expected KEY=VALUE, such as team/run=gpt")
         return cls(api, namespace, KINDS[kind.lower()], name)
 
     @property
+    def by_label(self) -> bool:
+        return "=" in self.name
+
+    @property
     def title(self) -> str:
-        return f"{self.kind.title} {self.name}"
+        word = "with label " if self.by_label else ""
+        return f"{self.kind.title} {word}{self.name}"
 
     @property
     def paused(self) -> str:
@@ -144,19 +175,59 @@ class Named:
         """For a resume: see `holdfast.control.owner.Owner`. The Blueprint's action needs no
         options."""
         try:
-            found = self.topmost()
+            found = self.to_resume() if self.by_label else [self.topmost()]
         except NoOwner:
             return None
-        return Seen(found.restoring, found.deleting, {})
+        return next((Seen(each.restoring, each.deleting, {}) for each in found), None)
 
     def topmost(self) -> Target:
         """The topmost owner.
 
         Raises:
-            NoOwner: the named object is not there, or something of an unknown kind owns it.
+            NoOwner: the named object is not there, or not the only one that has the label, or
+                something of an unknown kind owns it.
             KubernetesError: an object on the way up may not be seen (403).
         """
-        found = self._get(self.kind, self.name)
+        return self._above(self._only() if self.by_label else self._get(self.kind, self.name))
+
+    def to_resume(self) -> list[Target]:
+        """The topmost owners that a restore has paused, of all that are named.
+
+        Raises:
+            NoOwner: what is named by its name is not there, or is owned by something unknown.
+        """
+        if not self.by_label:
+            return [owner for owner in [self.topmost()] if owner.restoring]
+        found = []
+        for each in self._labelled():
+            with suppress(NoOwner):  # Kueue forgets what has ended
+                found.append(self._above(each))
+        return [owner for owner in found if owner.restoring]
+
+    def _only(self) -> Target:
+        """The one object with the label that has not ended."""
+        every = self._labelled()
+        found = [each for each in every if not (each.ended or each.deleting)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(each.name for each in found))
+            raise NoOwner(
+                f"{len(found)} objects of kind {self.kind.title} have label {self.name} and have"
+                f" not ended: {names}; nothing was changed: leave the label on one of them"
+            )
+        ended = f" ({len(every)} have ended)" if every else ""
+        raise NoOwner(
+            f"no {self.kind.title} in {self.namespace} has label {self.name}{ended}, and nothing"
+            " was changed: give the label to the one whose pods have the claim"
+        )
+
+    def _labelled(self) -> list[Target]:
+        listed = self.api.get(_path(self.kind, self.namespace), {"labelSelector": self.name})
+        return [Target(self.kind, self.namespace, each) for each in listed.get("items") or []]
+
+    def _above(self, found: Target) -> Target:
+        """The topmost owner of an object."""
         while (above := _controller(found.manifest)) is not None:
             kind = _BY_TITLE.get(str(above.get("kind")))
             if kind is None or not str(above.get("apiVersion")).startswith(kind.api.split("/")[0]):
@@ -189,7 +260,10 @@ class Named:
         return Target(kind, self.namespace, manifest)
 
     def _admitted(self, found: Target) -> Target | None:
-        """The Workload of Kueue for this object; None where Kueue has nothing to do with it."""
+        """The Workload of Kueue for this object; None where Kueue has nothing to do with it, or
+        only with its pods, as with those of a Deployment."""
+        if found.kind.field != _ADMITTED:
+            return None
         queued = QUEUE in (found.manifest["metadata"].get("labels") or {})
         try:
             listed = self.api.get(

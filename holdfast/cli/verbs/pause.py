@@ -17,9 +17,10 @@ def pause(
 ) -> None:
     """Pause the topmost owner of a workload's pods, and wait until they are gone.
 
-    The search begins at --pause KIND/NAME and goes up: a Job of a JobSet, the JobSet of a TrainJob,
-    then the Workload of Kueue that admits it. That one is suspended (scaled to zero, deactivated),
-    and its annotations say so, and what it was before. Fails at once where something undoes it.
+    The search begins at --pause KIND/NAME or KIND/LABEL=VALUE and goes up: a Job of a JobSet, the
+    JobSet of a TrainJob, then the Workload of Kueue that admits it. That one is suspended (scaled
+    to zero, deactivated), and its annotations say so, and what it was before. Fails at once where
+    something undoes it.
 
     Example: holdfast pause --pause job/gpt --namespace training --claim checkpoints-pvc
     """

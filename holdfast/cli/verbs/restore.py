@@ -82,7 +82,7 @@ def restore(
         seen = require_topmost(owner, timeouts, say)
         done, removed = run(request)
         jobs, name = training.Jobs(request.api, owner.namespace), owner.name
-        if seen and owner.kind is KINDS["job"]:
+        if seen and owner.kind is KINDS["job"] and not owner.by_label:
             recreated = training.recreate_if_finished(jobs, name, timeouts, say)
         else:
             recreated = False

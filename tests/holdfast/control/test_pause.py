@@ -21,7 +21,9 @@ from holdfast.errors import DeadlineExceeded, UsageError
 
 QUICK = Timeouts(timeout=5, poll=0)
 PODS = "/api/v1/namespaces/training/pods"
-JOB = "/apis/batch/v1/namespaces/training/jobs/gpt"
+JOBS = "/apis/batch/v1/namespaces/training/jobs"
+JOB = f"{JOBS}/gpt"
+LABELLED = "job/team/run=gpt"
 JOBSET = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/training/jobsets/gpt"
 TRAINJOB = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/training/trainjobs/gpt"
 STATEFULSET = "/apis/apps/v1/namespaces/training/statefulsets/gpt"
@@ -52,6 +54,11 @@ class Cluster:
             uid = (query or {})["labelSelector"].partition("=")[2]
             every = [o for where, o in self.objects.items() if where.startswith(WORKLOADS)]
             found = [o for o in every if o["metadata"]["labels"]["kueue.x-k8s.io/job-uid"] == uid]
+            return {"items": copy.deepcopy(found)}
+        if query is not None:
+            key, _, value = query["labelSelector"].partition("=")
+            every = [o for where, o in self.objects.items() if where.startswith(f"{path}/")]
+            found = [o for o in every if o["metadata"]["labels"].get(key) == value]
             return {"items": copy.deepcopy(found)}
         if path not in self.objects:
             raise KubernetesError(f"GET {path} answered 404", 404)
@@ -91,6 +98,18 @@ class Cluster:
                 "status": {"phase": phase},
             }
         )
+
+    def labelled(self, name: str, ended: str = "", **spec: Any) -> str:
+        """A Job that has the label team/run=gpt."""
+        path = f"{JOBS}/{name}"
+        self.add(path, {"suspend": False, **spec}, uid=name, **{"team/run": "gpt"})
+        if ended:
+            conditions = [
+                {"type": "Suspended", "status": "False"},
+                {"type": ended, "status": "True"},
+            ]
+            self.objects[path]["status"] = {"conditions": conditions}
+        return path
 
     def named(self, text: str = "job/gpt") -> Named:
         return Named.parse(cast(KubernetesAPI, self), "training", text)
@@ -310,7 +329,84 @@ def test_a_job_that_says_that_something_is_above_it_is_refused_where_that_may_no
     require_nothing_above(job, QUICK)  # nothing says so: Kanister pauses it as ever
 
 
+@pytest.mark.parametrize("ended", ["Complete", "Completed", "Failed"])
+def test_by_a_label_the_one_that_has_not_ended_is_paused(
+    cluster: Cluster, said: list[str], ended: str
+) -> None:
+    running = cluster.labelled("gpt-2")
+    cluster.labelled("gpt-1", ended)
+    cluster.add(JOB, {}, **{"team/run": "other"})
+
+    assert paused(cluster, said, LABELLED) == "Job gpt-2"
+    assert cluster.patched == [running]
+    assert resume(cluster.named(LABELLED), QUICK, said.append)
+    assert (cluster.objects[running]["spec"], cluster.marks(running)) == ({"suspend": False}, {})
+
+
+def test_by_a_label_what_is_above_is_paused_too(cluster: Cluster, said: list[str]) -> None:
+    cluster.labelled("gpt-2")
+    cluster.objects[f"{JOBS}/gpt-2"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    cluster.add(ADMITTED, {"active": True}, **{"kueue.x-k8s.io/job-uid": "gpt-2"})
+
+    assert paused(cluster, said, LABELLED) == "Workload job-gpt-1a2b3"
+
+
+def test_of_two_that_have_the_label_none_is_paused(cluster: Cluster, said: list[str]) -> None:
+    cluster.labelled("gpt-1")
+    cluster.labelled("gpt-2")
+
+    with pytest.raises(
+        NoOwner, match=r"2 objects of kind Job .* gpt-1, gpt-2; nothing was changed"
+    ):
+        paused(cluster, said, LABELLED)
+    with pytest.raises(NoOwner, match="leave the label on one"):
+        require_topmost(cluster.named(LABELLED), QUICK, said.append)
+    assert cluster.patched == []
+
+
+def test_where_none_has_the_label_or_all_have_ended_nothing_is_paused(
+    cluster: Cluster, said: list[str]
+) -> None:
+    with pytest.raises(NoOwner, match=r"no Job in training has label team/run=gpt, and nothing"):
+        paused(cluster, said, LABELLED)
+    cluster.labelled("gpt-1", "Failed")
+    with pytest.raises(NoOwner, match=r"has label team/run=gpt \(1 have ended\)"):
+        paused(cluster, said, LABELLED)
+    assert cluster.patched == []
+
+
+def test_what_a_restore_paused_goes_on_also_if_another_got_the_label_meanwhile(
+    cluster: Cluster, said: list[str]
+) -> None:
+    first = cluster.labelled("gpt-1")
+    paused(cluster, said, LABELLED)
+    cluster.labelled("gpt-2", suspend=True)
+
+    seen = cluster.named(LABELLED).look()
+    assert seen is not None
+    assert seen.restoring == "s-1"
+    assert resume(cluster.named(LABELLED), QUICK, said.append)
+    assert cluster.objects[first]["spec"] == {"suspend": False}
+    assert cluster.objects[f"{JOBS}/gpt-2"]["spec"] == {"suspend": True}
+    assert cluster.named(LABELLED).look() is None
+
+
+def test_what_only_has_pods_in_a_queue_is_scaled_and_needs_no_right_on_workloads(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.forbidden = (WORKLOADS,)
+    cluster.add(STATEFULSET, {"replicas": 3}, **{"kueue.x-k8s.io/queue-name": "gpus"})
+
+    assert paused(cluster, said, "statefulset/gpt") == "StatefulSet gpt"
+
+
+@pytest.mark.parametrize("text", ["job/team=", "job/=gpt", "job/a=b,c=d", "job/a!=b", "job/a=b c"])
+def test_a_label_is_one_key_and_its_value(cluster: Cluster, text: str) -> None:
+    with pytest.raises(UsageError, match="expected KEY=VALUE"):
+        cluster.named(text)
+
+
 @pytest.mark.parametrize("text", ["gpt", "job/", "pod/gpt", ""])
 def test_an_owner_is_a_kind_and_a_name(cluster: Cluster, text: str) -> None:
-    with pytest.raises(UsageError, match="expected KIND/NAME"):
+    with pytest.raises(UsageError, match="expected KIND/NAME or KIND/LABEL=VALUE"):
         cluster.named(text)
