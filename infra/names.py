@@ -10,7 +10,7 @@ CLAIM_LABEL = "holdfast.dev/claim"
 WORKLOAD_LABEL = "holdfast.dev/workload"
 
 SYSTEM_NAMESPACE = "holdfast-system"
-#: Blueprints: of trainings, of applications, of the pipeline, of what is in a queue.
+#: Blueprints: of trainings, of applications, of the pipeline, of what is in a queue or another's.
 BLUEPRINT, APPLICATIONS, PIPELINE_STATE = "checkpoints", "applications", "pipeline-state"
 TOPMOST = "topmost"
 #: Names the queue of Kueue that a Job waits in.

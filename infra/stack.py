@@ -13,6 +13,7 @@ from infra.kubernetes.environment import (
     store_environment,
     workload_environment,
 )
+from infra.kubernetes.foreign import ClosedTasks, Foreign
 from infra.kubernetes.kanister import (
     Guarded,
     Kanister,
@@ -37,10 +38,12 @@ from infra.protected import ProtectedServer, protected_server
 from infra.settings import (
     Application,
     EksStack,
+    ForeignPods,
     FsxLustreVolume,
     HostPathVolume,
     KubernetesStack,
     Settings,
+    Workload,
 )
 
 Options = pulumi.ResourceOptions
@@ -70,7 +73,11 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         "kanister",
         settings.kanister,
         pods,
-        task_placement(settings.trainings.values(), settings.training_groups().values()),
+        task_placement(
+            settings.trainings.values(),
+            settings.training_groups().values(),
+            foreign=bool(settings.foreign),
+        ),
         accounts,
         stack,
         tracking=protected_server(settings.pipeline),
@@ -85,7 +92,9 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
             cluster,
             prepared,
             source=platform.sources.get(workload.volume.claim),
-            grace_seconds=workload.termination_grace_seconds,
+            grace_seconds=0
+            if isinstance(workload, ForeignPods)
+            else workload.termination_grace_seconds,
         )
         for name, workload in settings.workloads.items()
     }
@@ -126,7 +135,9 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
             ready = after(here, volumes[name], *stores[namespace], *_client(tracking, namespace))
             environment = workload_environment(name, workload, store, settings.kanister.namespace)
             claims = [*volumes[name].objects, *store_objects]
-            if isinstance(workload, Application):
+            if isinstance(workload, ForeignPods):
+                ready = after(ready, Foreign(name, workload, pods, environment, ready))
+            elif isinstance(workload, Application):
                 servers[name] = Server(name, workload, pods, environment, claims, ready)
             else:
                 trainings[name] = Training(
@@ -149,7 +160,10 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
                 settings.kanister.namespace,
                 store_objects,
                 after(ready, kanister, access),
+                queued=isinstance(workload, Workload) and workload.queue is not None,
             )
+        if any(each.namespace == namespace for each in settings.foreign.values()):
+            ClosedTasks(f"{namespace}-tasks", namespace, here)
     protected = pipeline.protected if pipeline is not None else None
     if pipeline is not None and protected is not None:
         environment = pipeline_environment(
@@ -239,11 +253,6 @@ def _store_volume(
     volume = settings.backup_store.volume
     if volume is None:
         return []
-    graces = [
-        workload.termination_grace_seconds
-        for workload in settings.workloads.values()
-        if workload.namespace == namespace
-    ]
     return [
         ClaimedVolume(
             f"{namespace}-store",
@@ -252,8 +261,7 @@ def _store_volume(
             cluster,
             opts,
             volume_name=volume_name(volume.name, namespace),
-            # The tracking server's namespace has no workload.
-            grace_seconds=max(graces, default=0),
+            grace_seconds=settings.longest_grace_of_pods(namespace),
         )
     ]
 
@@ -385,7 +393,7 @@ def _outputs(
         persistent_volume_claims={name: volumes[name].claim_name for name in names},
         training_jobs=jobs or None,
         applications=deployments or None,
-        services={name: running[name].service_name for name in names},
+        services={name: each.service_name for name, each in running.items()} or None,
         backup_schedules={name: each.cron_job_name for name, each in protections.items()},
         namespaces={name: settings.workloads[name].namespace for name in names},
     )

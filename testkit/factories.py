@@ -29,6 +29,13 @@ APPLICATION: dict[str, Any] = {
     "model": "churn@production",
     "volume": {**HOST_PATH, "name": "models", "path": "/data/models"},
 }
+FOREIGN: dict[str, Any] = {
+    "kind": "protected",
+    "namespace": "team-a",
+    "volume": {"kind": "existing-claim", "name": "llama-checkpoints", "size": "1Ti"},
+    "owner": {"kind": "trainjob"},
+    "run": "llama-7b",
+}
 VALID: dict[str, Any] = {
     "target": "kubernetes",
     "cluster_identifier": "test",

@@ -194,9 +194,7 @@ def build(settings: EksStack, project: Project) -> Platform:
             in_cluster,
             replicas=min(2, settings.node_groups.system.scaling.min),
             isolated=settings.network.closed,
-            longest_grace=max(
-                workload.termination_grace_seconds for workload in settings.workloads.values()
-            ),
+            longest_grace=settings.longest_grace_of_pods(),
         )
     Classes("classes", keys.data.arn, in_cluster)
     return Platform(provider, sources, exports)

@@ -16,6 +16,7 @@ from infra.names import (
     TOPMOST,
     TRACKING,
     WORK_MOUNT,
+    WORKLOAD_LABEL,
     Project,
 )
 from infra.protected import ProtectedServer
@@ -23,6 +24,7 @@ from infra.settings import (
     AnyWorkload,
     Application,
     BackupStore,
+    ForeignPods,
     Schedule,
     Workload,
 )
@@ -98,6 +100,17 @@ def publisher_environment(store: Mapping[str, str], grace: int) -> dict[str, str
     return {**store, "HOLDFAST_GRACE": str(grace)}
 
 
+def paused_by_task(name: str, workload: AnyWorkload) -> str | None:
+    """Where the search for the topmost owner begins, as `--pause` has it: ``KIND/NAME`` or
+    ``KIND/LABEL=VALUE``. None for what Kanister pauses itself."""
+    if isinstance(workload, ForeignPods):
+        owner = workload.owner
+        return f"{owner.kind}/{owner.name or owner.label or f'{WORKLOAD_LABEL}={name}'}"
+    if isinstance(workload, Workload) and workload.queue is not None:
+        return f"job/{name}"
+    return None
+
+
 def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
     """What a restore pauses and by which Blueprint, and what the bundles are."""
     if isinstance(workload, Application):
@@ -106,11 +119,11 @@ def _of_kind(name: str, workload: AnyWorkload) -> dict[str, str]:
             "HOLDFAST_BLUEPRINT": APPLICATIONS,
             "HOLDFAST_DEPLOYMENT": name,
         }
-    if workload.queue is not None:
+    if (owner := paused_by_task(name, workload)) is not None:
         return {
             "HOLDFAST_KEEP": str(workload.keep),
             "HOLDFAST_BLUEPRINT": TOPMOST,
-            "HOLDFAST_PAUSE": f"job/{name}",
+            "HOLDFAST_PAUSE": owner,
         }
     return {
         "HOLDFAST_KEEP": str(workload.keep),

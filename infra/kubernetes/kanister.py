@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
+from infra.kubernetes.environment import paused_by_task
 from infra.kubernetes.pipeline import pipeline_task
 from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.manifests import BLUEPRINTS, Manifest, load, load_all, merge, register
@@ -21,7 +22,7 @@ from infra.names import (
     task_account,
 )
 from infra.protected import ProtectedServer
-from infra.settings import AnyWorkload, Application, KanisterSettings, Workload
+from infra.settings import AnyWorkload, Application, KanisterSettings
 
 #: The Helm release's name. The chart's ServiceAccount is ``<release>-kanister-operator``, so a name
 #: that Pulumi makes up would break every RoleBinding.
@@ -50,16 +51,17 @@ class Guarded:
     same."""
     owner: str
     """What a restore pauses, as the Blueprint's option calls it: ``job`` or ``deployment``. With
-    ``topmost`` a task finds it, from the Job up, and there is no option."""
+    ``topmost`` a task finds it, and there is no option."""
     paused: str
-    """The name of what a restore pauses."""
+    """The name of what a restore pauses; with ``topmost`` where the search for it begins, as
+    `--pause` has it."""
 
 
 def guarded(name: str, workload: AnyWorkload) -> Guarded:
     """What the backup account of a workload may ask for: actions on its own claim."""
     served = isinstance(workload, Application)
     tasks = task_account(workload.volume.claim)
-    if isinstance(workload, Workload) and workload.queue is not None:
+    if (search := paused_by_task(name, workload)) is not None:
         return Guarded(
             blueprint=TOPMOST,
             kind="pvc",
@@ -67,7 +69,7 @@ def guarded(name: str, workload: AnyWorkload) -> Guarded:
             task=tasks,
             restorer=pause_account(workload.volume.claim),
             owner="topmost",
-            paused=name,
+            paused=search,
         )
     return Guarded(
         blueprint=APPLICATIONS if served else BLUEPRINT,

@@ -26,16 +26,19 @@ def training_placement(workload: Workload, nodes: TrainingNodes | None) -> Manif
     }
 
 
-def task_placement(workloads: Iterable[Workload], groups: Iterable[TrainingGroup]) -> Manifest:
+def task_placement(
+    workloads: Iterable[Workload], groups: Iterable[TrainingGroup], *, foreign: bool = False
+) -> Manifest:
     """What Kanister's tasks tolerate: they run beside a trainer, and do not choose its node.
 
     Args:
         workloads: all of the stack's.
         groups: the stack's training groups; none where the nodes are not its own.
+        foreign: whether there are pods of others too, which may have GPUs.
     """
     if taints := dict.fromkeys(taint for group in groups for taint in group.taints()):
         return {"tolerations": [_tolerates(key, value) for key, value in taints]}
-    if any(workload.gpus_per_node for workload in workloads):
+    if foreign or any(workload.gpus_per_node for workload in workloads):
         return {"tolerations": [_tolerates(GPU)]}
     return {}
 

@@ -61,6 +61,7 @@ def check(settings: Settings, cluster: Kubectl) -> None:
         *_namespaces(settings, cluster),
         *_bucket(settings, cluster),
         *_existing_server(settings, cluster),
+        *_foreign(settings, cluster),
         *_let_go(settings, wanted, volumes),
     ]
     for each in wanted:
@@ -283,6 +284,21 @@ def _existing_server(settings: Settings, cluster: Kubectl) -> Iterator[str]:
     for key, (kind, name) in wanted.items():
         if name is not None and f"{kind.lower()}/{name}" not in there:
             yield f"{where}.{key}: there is no {kind} {name} in {place}: correct it, or make it"
+
+
+def _foreign(settings: Settings, cluster: Kubectl) -> Iterator[str]:
+    """Whether the claims of others are there."""
+    for name, workload in settings.foreign.items():
+        place, claim = workload.namespace, workload.volume.name
+        if not cluster.objects("namespace", names=[place]):
+            yield (
+                f"workloads.{name}.namespace: there is no namespace {place}: correct it, or make it"
+            )
+        elif not cluster.objects("persistentvolumeclaim", names=[claim], namespace=place):
+            yield (
+                f"workloads.{name}.volume.name: there is no PersistentVolumeClaim {claim} in "
+                f"{place}: correct it, or make it"
+            )
 
 
 def _without_group(name: str) -> str:

@@ -11,13 +11,17 @@ from infra.manifests import Manifest, load, load_all, merge, register
 from infra.names import backup_account, workload_labels
 from infra.settings import Schedule
 
-#: What a restore pauses: its group and resource. In a queue the search begins at the Job.
+#: What a restore pauses: its group and resource.
 OWNERS = {
     "job": ("batch", "jobs"),
-    "topmost": ("batch", "jobs"),
+    "jobset": ("jobset.x-k8s.io", "jobsets"),
+    "trainjob": ("trainer.kubeflow.org", "trainjobs"),
     "deployment": ("apps", "deployments"),
+    "statefulset": ("apps", "statefulsets"),
 }
-#: Kueue's object for what it admits. It makes the names up, so rights cannot name them.
+#: Those of them that Kueue admits as a whole, by its own object. It makes the names up, so rights
+#: cannot name them.
+QUEUED = ("job", "jobset", "trainjob")
 ADMITTED = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"]}
 
 
@@ -26,9 +30,9 @@ class Protection(pulumi.ComponentResource):
 
     Produces: ServiceAccount and CronJob ``<name>-backup``, the ServiceAccounts of Kanister's tasks;
     in Kanister's namespace a Role and RoleBinding that let the first create ActionSets, within the
-    admission policy; in its own those that let it see the Job or Deployment that a restore pauses,
-    and remove pods of Kanister's tasks, within another policy. For what is in a queue, the Role and
-    RoleBinding of the task that pauses it.
+    admission policy; in its own those that let it see what a restore pauses, and remove pods of
+    Kanister's tasks, within another policy. For what a task pauses, as what is in a queue or is
+    someone else's, the Role and RoleBinding of that task.
     """
 
     cron_job_name: pulumi.Output[str]
@@ -44,6 +48,8 @@ class Protection(pulumi.ComponentResource):
         kanister_namespace: str,
         claims: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions,
+        *,
+        queued: bool = False,
     ) -> None:
         """
         Args:
@@ -55,6 +61,7 @@ class Protection(pulumi.ComponentResource):
             kanister_namespace: where ActionSets are made.
             claims: what its pods hold, finished ones too.
             opts: the parent, and what must exist first.
+            queued: whether it is Kueue that starts it, so that Kueue's object is what is paused.
         """
         super().__init__("holdfast:protection:Protection", f"{name}-protection", {}, opts)
         account = backup_account(name)
@@ -96,13 +103,12 @@ class Protection(pulumi.ComponentResource):
         )
         objects = load_all("backup-job-role")
         (task_pods,) = objects["Role"]["rules"]
-        group, resource = OWNERS[what.owner]
-        owner = {"apiGroups": [group], "resources": [resource]}
-        rules = [{**owner, "resourceNames": [what.paused], "verbs": ["get"]}, task_pods]
         before = []
         if what.owner == "topmost":
-            rules.append({**ADMITTED, "verbs": ["list"]})
-            before = self._may_pause(name, namespace, what, rules[0], options)
+            rules = [*rights_on_owner(what.paused), task_pods]
+            before = self._may_pause(name, namespace, what, options, queued)
+        else:
+            rules = [_sees(what.owner, what.paused), task_pods]
         self.job_role = register(
             f"{account}-job-role",
             merge(objects["Role"], {"metadata": metadata, "rules": rules}),
@@ -131,18 +137,15 @@ class Protection(pulumi.ComponentResource):
         name: str,
         namespace: str,
         what: Guarded,
-        sees_owner: Manifest,
         options: pulumi.ResourceOptions,
+        queued: bool,
     ) -> list[pulumi.Resource]:
         """The Role of the tasks that pause and resume the topmost owner, and its binding."""
         account = what.restorer
         metadata = {"name": account, "namespace": namespace, "labels": workload_labels(name)}
         objects = load_all("pause-role")
-        rules = [
-            *objects["Role"]["rules"],
-            sees_owner,
-            {**ADMITTED, "verbs": ["list", "get", "patch"]},
-        ]
+        changes = rights_on_owner(what.paused, patch_it=not queued, patch_admitted=True)
+        rules = [*objects["Role"]["rules"], *changes]
         role = register(
             f"{name}-pause-role",
             merge(objects["Role"], {"metadata": metadata, "rules": rules}),
@@ -159,6 +162,35 @@ class Protection(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=[role]),
         )
         return [role, bound]
+
+
+def rights_on_owner(
+    paused: str, *, patch_it: bool = False, patch_admitted: bool = False
+) -> list[Manifest]:
+    """What the search for the topmost owner needs, and the pause of what it finds.
+
+    Args:
+        paused: where the search begins. RBAC can name an object, and no label: what is found by one
+            is seen, and may be patched, among all of its kind in the namespace.
+        patch_it: whether that object may be paused.
+        patch_admitted: whether Kueue's object for it may be.
+    """
+    kind, _, which = paused.partition("/")
+    found = _sees(kind, which)
+    if patch_it:
+        found["verbs"].append("patch")
+    if kind not in QUEUED:
+        return [found]
+    return [found, {**ADMITTED, "verbs": ["list", *(["get", "patch"] if patch_admitted else [])]}]
+
+
+def _sees(kind: str, which: str) -> Manifest:
+    """The right to see one object by its name, or all of its kind to find one by a label."""
+    group, resource = OWNERS[kind]
+    kind_of = {"apiGroups": [group], "resources": [resource]}
+    if "=" in which:
+        return {**kind_of, "verbs": ["list", "get"]}
+    return {**kind_of, "resourceNames": [which], "verbs": ["get"]}
 
 
 def backup_cron_job(

@@ -210,9 +210,14 @@ def _pipeline(graph: Graph) -> Iterator[str]:
     for job in graph.find("kubernetes:batch/v1:CronJob"):
         if _of_layer("pipeline", job):
             yield f"CronJob {job.object_name}: {job.inputs['spec']['schedule']} UTC"
-    for policy in graph.find("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
-        yield f"NetworkPolicy {policy.object_name}"
+    yield from _network_policies(graph, "pipeline")
     yield from _environment(graph, "pipeline")
+
+
+def _network_policies(graph: Graph, layer: str) -> Iterator[str]:
+    for policy in graph.find("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
+        if _of_layer(layer, policy):
+            yield f"NetworkPolicy {policy.object_name}"
 
 
 def _environment(graph: Graph, layer: str) -> Iterator[str]:
@@ -264,6 +269,7 @@ def _protection(graph: Graph) -> Iterator[str]:
         containers = [*pod.get("initContainers", []), *pod["containers"]]
         for command in dict.fromkeys(" ".join(each["command"]) for each in containers):
             yield f"   {command}"
+    yield from _network_policies(graph, "protection")
     for layer in ("protection", "assets"):
         yield from _environment(graph, layer)
 

@@ -16,6 +16,7 @@ from pulumi.runtime import config as runtime_config
 from pydantic import ValidationError
 
 from infra.settings.eks import EksStack
+from infra.settings.foreign import ForeignPods, Owner
 from infra.settings.network_volumes import (
     EbsVolume,
     EfsVolume,
@@ -25,6 +26,7 @@ from infra.settings.network_volumes import (
 )
 from infra.settings.pipeline import ExistingServer, Pipeline, PipelineBackup, Tracking
 from infra.settings.problems import SettingsError, explain
+from infra.settings.protection import Schedule
 from infra.settings.stack import (
     EksAccess,
     Images,
@@ -35,7 +37,7 @@ from infra.settings.stack import (
 )
 from infra.settings.store import BackupStore, ExistingStore, Retention
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
-from infra.settings.workload import AnyWorkload, Application, Resources, Schedule, Workload
+from infra.settings.workload import AnyWorkload, Application, Resources, Workload
 
 __all__ = [
     "AnyWorkload",
@@ -48,6 +50,7 @@ __all__ = [
     "ExistingClaim",
     "ExistingServer",
     "ExistingStore",
+    "ForeignPods",
     "FsxLustreVolume",
     "HostPathVolume",
     "Images",
@@ -56,6 +59,7 @@ __all__ = [
     "KubernetesSettings",
     "KubernetesStack",
     "NfsVolume",
+    "Owner",
     "Pipeline",
     "PipelineBackup",
     "Resources",

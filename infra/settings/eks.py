@@ -16,6 +16,7 @@ from infra.settings.fields import (
     partition_of,
 )
 from infra.settings.fit import ADDRESSES_OF_A_NODE, fits, most_nodes, why_not
+from infra.settings.foreign import without_a_reader
 from infra.settings.network import TWO_ZONES, ZONES, NetworkSettings, zone_prefix
 from infra.settings.network_volumes import (
     EbsVolume,
@@ -139,7 +140,8 @@ class EksStack(Settings):
 
     @model_validator(mode="after")
     def _images_never_change(self) -> "EksStack":
-        used = {f"workloads.{name}.image": w.image for name, w in self.workloads.items()}
+        own = {**self.trainings, **self.applications}
+        used = {f"workloads.{name}.image": w.image for name, w in own.items()}
         if self.deploys:
             used |= {"images.tools": self.images.tools, "images.training": self.images.training}
         used |= self.pipeline.images()
@@ -332,6 +334,14 @@ class EksStack(Settings):
                         f"workloads.{name}.volume.export: {bucket} is the backup store: "
                         "use another bucket, so that no export writes over backups"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _foreign_pods_reach_the_store(self) -> "EksStack":
+        existing = self.backup_store.existing
+        if existing is None or not (existing.endpoint or existing.credentials_secret):
+            for problem in without_a_reader(self.foreign, {**self.trainings, **self.applications}):
+                raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,12 @@ UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 
 _SIZE = re.compile(r"(-?\d+)(Ki|Mi|Gi|Ti|Pi|)")
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+#: Names of objects that others made: Kubernetes' own rule.
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_LABEL = re.compile(
+    r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?"
+    r"=[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?"
+)
 _MODEL = re.compile(r"[A-Za-z0-9][\w.-]{0,62}([@:][A-Za-z0-9][\w.-]{0,62})?")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -151,6 +157,21 @@ def _name(value: str) -> str:
     return value
 
 
+def _object(value: str) -> str:
+    if len(value) > 253 or _OBJECT.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not an object's name: use lower-case letters, digits, '-' and '.', "
+            "a letter or digit first and last"
+        )
+    return value
+
+
+def _label(value: str) -> str:
+    if _LABEL.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is not a label: write KEY=VALUE, such as team/run=llama")
+    return value
+
+
 def _run(value: str) -> str:
     if len(value) > 63 or _RUN.fullmatch(value) is None:
         raise ValueError(
@@ -222,6 +243,8 @@ def _cron(value: str) -> str:
 
 Size = Annotated[str, AfterValidator(_size)]
 Name = Annotated[str, AfterValidator(_name)]
+ObjectName = Annotated[str, AfterValidator(_object)]
+Label = Annotated[str, AfterValidator(_label)]
 RunName = Annotated[str, AfterValidator(_run)]
 ModelName = Annotated[str, AfterValidator(_model)]
 EnvName = Annotated[str, AfterValidator(_env_name)]

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from infra.settings.bucket import CreatedStore
 from infra.settings.fields import AbsolutePath, Cpu, Cron, Image, Model, Name, Size
+from infra.settings.protection import RESERVED_PATHS, Schedule
 from infra.settings.store import ExistingStore
 from infra.settings.volumes import Volume
-from infra.settings.workload import RESERVED_PATHS, Schedule
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 

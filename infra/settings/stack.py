@@ -8,12 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from infra import versions
 from infra.settings.fields import Image, Model, Name
+from infra.settings.foreign import ForeignPods
 from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume
 from infra.settings.node_groups import TrainingGroup, TrainingNodes
 from infra.settings.pipeline import Pipeline
+from infra.settings.protection import DAY
 from infra.settings.store import BackupStore, ExistingStore
 from infra.settings.volumes import ExistingClaim, HostPathVolume, Volume
-from infra.settings.workload import DAY, AnyWorkload, Application, Workload
+from infra.settings.workload import AnyWorkload, Application, Workload
 
 #: Namespaces that the cluster or another layer owns.
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "holdfast-system")
@@ -100,7 +102,8 @@ class Settings(Model):
     backup_store: BackupStore
     """Where backups live."""
     workloads: dict[Name, AnyWorkload] = Field(min_length=1)
-    """Trainings and applications by name. The first one's names are the stack's plain exports."""
+    """Trainings, applications and pods of others by name. The first one's names are the stack's
+    plain exports."""
     pipeline: Pipeline = Pipeline()
     """Experiment tracking."""
 
@@ -126,7 +129,8 @@ class Settings(Model):
                     f"{name} has a claim called {workload.volume.claim}, and {OUR_PREFIX}"
                     f"{workload.volume.claim} is an account of the stack's: use another claim"
                 )
-            if workload.namespace in SYSTEM_NAMESPACES:
+            foreign = isinstance(workload, ForeignPods) and workload.namespace == "default"
+            if workload.namespace in SYSTEM_NAMESPACES and not foreign:
                 raise ValueError(
                     f"{name} is in namespace {workload.namespace}, which belongs to the "
                     "cluster or to Holdfast: use another, such as training"
@@ -264,6 +268,22 @@ class Settings(Model):
     def applications(self) -> dict[str, Application]:
         """The Deployments by name."""
         return {n: w for n, w in self.workloads.items() if isinstance(w, Application)}
+
+    @property
+    def foreign(self) -> dict[str, ForeignPods]:
+        """What someone else runs, by name."""
+        return {n: w for n, w in self.workloads.items() if isinstance(w, ForeignPods)}
+
+    def longest_grace_of_pods(self, namespace: str | None = None) -> int:
+        """Seconds that pods of the stack's own may take to end, in one namespace or in all."""
+        return max(
+            (
+                each.termination_grace_seconds
+                for each in (*self.trainings.values(), *self.applications.values())
+                if namespace in (None, each.namespace)
+            ),
+            default=0,
+        )
 
     def training_groups(self) -> dict[str, TrainingGroup]:
         """The training groups by name; none where the nodes are not the stack's own."""

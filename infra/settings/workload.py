@@ -1,6 +1,7 @@
 """One workload: what runs on a volume, its schedule and what protects it.
 
-A workload is a training (kind ``training``, the default) or an application (kind ``deployment``).
+A workload is a training (kind ``training``, the default), an application (kind ``deployment``), or
+pods of someone else's (kind ``protected``).
 """
 
 from typing import Annotated, Any, Literal
@@ -8,9 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from infra.settings.fields import (
-    AbsolutePath,
     Cpu,
-    Cron,
     EnvName,
     Image,
     Model,
@@ -19,20 +18,10 @@ from infra.settings.fields import (
     RunName,
     Size,
     size_bytes,
-    size_text,
 )
-from infra.settings.store import Retention
+from infra.settings.foreign import ForeignPods
+from infra.settings.protection import HOUR, MINUTE, Protected, room
 from infra.settings.volumes import SHAREABLE, Volume
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
-
-Start = Literal["auto", "fresh", "require"]
-
-#: A Kanister phase must stay under four hours, where the kubelet cuts its log stream.
-LONGEST_BACKUP = 3 * HOUR
-
-#: Paths in the trainer's container that are ours.
-RESERVED_PATHS = ("/tmp", "/dev/shm", "/var/lib/holdfast", "/var/run/secrets")
 
 
 class Resources(Model):
@@ -44,62 +33,18 @@ class Resources(Model):
     """Memory; also the limit, shared memory included."""
 
 
-class Schedule(Model):
-    """When something is backed up, and which of its snapshots stay."""
+class OwnPods(Protected):
+    """What a workload has whose pods the stack makes."""
 
-    schedule: Cron = "*/15 * * * *"
-    """When to back up, in UTC."""
-    backup_timeout: int = Field(default=HOUR, ge=MINUTE, le=LONGEST_BACKUP)
-    """Seconds that one backup, restore or verification may take."""
-    retention: Retention = Retention()
-    """Which snapshots stay in the store."""
-    grace: int = Field(default=DAY, ge=0)
-    """Seconds between marking data in the store for deletion and deleting it."""
-
-    @model_validator(mode="after")
-    def _grace_outlives_a_backup(self) -> "Schedule":
-        if self.grace < 2 * self.backup_timeout:
-            raise ValueError(
-                f"grace {self.grace} would delete what a backup of {self.backup_timeout} s still "
-                f"names: use at least twice backup_timeout, {2 * self.backup_timeout}"
-            )
-        return self
-
-
-class Protected(Schedule):
-    """What every workload has: a volume, a schedule of backups, a way back."""
-
-    namespace: Name = "training"
-    """The namespace of its objects; made by the stack, Pod Security ``restricted``, unless a claim
-    of kind ``existing-claim`` is in it."""
     volume: Volume
     """Where it keeps its bundles."""
-    mount_path: AbsolutePath = "/var/ml_model"
-    """Where the volume appears in its container."""
-    start: Start = "auto"
-    """With nothing on the volume and nothing in the store: ``auto`` and ``fresh`` start anew,
-    ``require`` stops."""
-    push: Literal["newest", "all"] = "newest"
-    """Which bundles a backup copies."""
     env: dict[EnvName, str] = Field(default_factory=dict)
     """Further environment of its container. No secrets: they would be readable in the object."""
     resources: Resources = Resources()
     """CPU and memory of its container."""
 
     @model_validator(mode="after")
-    def _mount_path_is_free(self) -> "Protected":
-        for path in RESERVED_PATHS:
-            if f"{self.mount_path}/".startswith(f"{path}/") or path.startswith(
-                f"{self.mount_path}/"
-            ):
-                raise ValueError(
-                    f"mount_path {self.mount_path} overlaps {path}, which Holdfast uses: "
-                    "use another, such as /var/ml_model"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _env_is_the_users(self) -> "Protected":
+    def _env_is_the_users(self) -> "OwnPods":
         for name in self.env:
             if name.startswith("HOLDFAST_") and not name.startswith("HOLDFAST_TRAINING_"):
                 raise ValueError(
@@ -108,7 +53,7 @@ class Protected(Schedule):
         return self
 
 
-class Workload(Protected):
+class Workload(OwnPods):
     """A training job and how it is protected."""
 
     kind: Literal["training"] = "training"
@@ -204,17 +149,7 @@ class Workload(Protected):
 
     @model_validator(mode="after")
     def _space_suffices(self) -> "Workload":
-        """K kept, the pinned ones, one being saved and one staged by a restore."""
-        if self.bundle_size is None:
-            return self
-        count = self.keep + self.pinned + 1 + 1
-        needed = count * size_bytes(self.bundle_size)
-        if size_bytes(self.volume.size) < needed:
-            raise ValueError(
-                f"volume of {self.volume.size} cannot hold {count} bundles of {self.bundle_size} "
-                f"(keep {self.keep}, pinned {self.pinned}, one saving, one staged): "
-                f"use at least {size_text(needed)}, or keep fewer"
-            )
+        room(self.volume, self.keep, self.pinned, self.bundle_size)
         return self
 
     @model_validator(mode="after")
@@ -227,7 +162,7 @@ class Workload(Protected):
         return self
 
 
-class Application(Protected):
+class Application(OwnPods):
     """A server that answers from what is on its volume, and how it is protected."""
 
     kind: Literal["deployment"]
@@ -257,6 +192,8 @@ def _kind(value: Any) -> str:
 
 
 AnyWorkload = Annotated[
-    Annotated[Workload, Tag("training")] | Annotated[Application, Tag("deployment")],
+    Annotated[Workload, Tag("training")]
+    | Annotated[Application, Tag("deployment")]
+    | Annotated[ForeignPods, Tag("protected")],
     Discriminator(_kind),
 ]

@@ -9,7 +9,7 @@ import yaml
 from holdfast.control.deployment import REPLICAS_ANNOTATION
 from holdfast.control.owner import RESTORE_ANNOTATION
 from infra.manifests import BLUEPRINTS
-from infra.settings.workload import LONGEST_BACKUP
+from infra.settings.protection import LONGEST_BACKUP
 from sandbox.cluster.templates import BLUEPRINT_FUNCTIONS, Template, render, strings
 from testkit.factories import tasks
 from tests.infra.kubernetes.test_pods import restricted_violations

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 from infra.aws.iam import Document, give_pods_role, json_of
 from infra.aws.storage.store_policy import Identity, Place, bucket_policy, identity_policy
 from infra.names import backup_account, task_account
-from infra.settings import AnyWorkload, Application
+from infra.settings import AnyWorkload, Application, ForeignPods
 from infra.settings.bucket import LOGS_SUFFIX, CreatedStore
 from infra.settings.eks import AwsSettings
 
@@ -244,8 +244,9 @@ class StoreAccess(pulumi.ComponentResource):
             opts: the provider, and the cluster.
         """
         super().__init__("holdfast:store:StoreAccess", f"{name}-store", {}, opts)
+        reader = workload.service_account if isinstance(workload, ForeignPods) else None
         accounts: dict[Identity, str] = {
-            "reader": name,
+            "reader": reader or name,
             "keeper": task_account(workload.volume.claim),
             "pruner": backup_account(name),
         }

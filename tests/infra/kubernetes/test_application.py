@@ -167,7 +167,8 @@ def test_the_backup_account_sees_its_own_deployment_and_changes_none(served: Gra
     [
         (
             {"kind": "cronjob"},
-            "workloads.predictor.kind: 'cronjob' is not known: use one of training, deployment",
+            "workloads.predictor.kind: 'cronjob' is not known: use one of training, deployment, "
+            "protected",
         ),
         (
             {"model": "churn@"},

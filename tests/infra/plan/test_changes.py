@@ -16,7 +16,9 @@ from infra.settings import (
     PROJECT_DIRECTORY,
     Application,
     EksStack,
+    ForeignPods,
     KubernetesStack,
+    Settings,
     Workload,
     parse,
 )
@@ -104,6 +106,11 @@ CHANGES = [
            {"workloads.predictor.model": "churn@canary"},
            "a new pod starts when the old one is gone; no training stops",
            before={"workloads.predictor": factories.APPLICATION}),
+    Change("workloads.*.{owner, service_account, keep, run} of kind protected",
+           {"workloads.llama.owner": {"kind": "job", "name": "llama"},
+            "workloads.llama.run": "next"},
+           "whose pods they are is for the next restore; the pod template is yours to change",
+           before={"workloads.llama": factories.FOREIGN}),
     Change("volume.size, larger", {V + "size": "20Gi"},
            "the run stops, the claim is made anew with the same volume behind it"),
     Change("volume.size, smaller", {V + "size": "5Gi"}, "a volume never shrinks"),
@@ -198,11 +205,17 @@ CHANGES = [
 
 
 class Running(Kubectl):
-    """The cluster as the graph's `up` left it."""
+    """The cluster as the graph's `up` left it, and what others have in it."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, settings: Settings) -> None:
         self.absent: set[str] = set()
         self._objects = [_bound(manifest) for manifest in graph.kubernetes()]
+        for pods in settings.foreign.values():
+            claim = {"name": pods.volume.name, "namespace": pods.namespace}
+            self._objects += [
+                {"kind": "Namespace", "metadata": {"name": pods.namespace}},
+                {"kind": "PersistentVolumeClaim", "metadata": claim},
+            ]
 
     def reach(self) -> list[str]:
         return []
@@ -213,11 +226,13 @@ class Running(Kubectl):
 
     def objects(self, kind: str, *options: str, names=(), namespace=None) -> list[Manifest]:
         theirs = any("!=" in option for option in options)
+        ours = any(option.startswith("--selector=") for option in options)
         return [
             m
             for m in self._objects
             if m["kind"].lower() == kind.removesuffix("s")
             and not theirs
+            and (not ours or "labels" in m["metadata"])
             and (not names or m["metadata"]["name"] in names)
             and namespace in (None, m["metadata"].get("namespace"))
         ]
@@ -242,7 +257,7 @@ def outcome(change: Change) -> str:
     data = {**change.before, **change.example}
     settings = parse(factory.valid(**data))
     try:
-        check(settings, Running(before))
+        check(settings, Running(before, settings))
     except ClusterError:
         return REFUSED
     after = factory.graph(**data)
@@ -306,7 +321,7 @@ def test_the_page_has_a_row_for_each_setting_of_a_workload_and_of_the_stack():
     said = " ".join(change.settings for change in CHANGES) + PAGE.read_text(encoding="utf-8")
     known = {
         *KubernetesStack.model_fields, *EksStack.model_fields,
-        *Workload.model_fields, *Application.model_fields,
+        *Workload.model_fields, *Application.model_fields, *ForeignPods.model_fields,
     }  # fmt: skip
 
     assert {name for name in known if name not in said} == set()

@@ -69,8 +69,24 @@ def workloads(draw: st.DrawFn, kinds: tuple[str, ...], zone: str, groups: Docume
     names = NAMES[: draw(st.integers(1, 3))]
     chosen = draw(st.permutations(kinds))
     return {
-        name: _workload(draw, name, draw(volumes(kind, name, zone)), groups)
+        name: _foreign(draw, name, draw(volumes(kind, name, zone)))
+        if kind == "existing-claim" and draw(st.booleans())
+        else _workload(draw, name, draw(volumes(kind, name, zone)), groups)
         for name, kind in zip(names, chosen, strict=False)
+    }
+
+
+def _foreign(draw: st.DrawFn, name: str, volume: Document) -> Document:
+    """Someone else's pods on a claim of theirs."""
+    found = [{}, {"name": "their.job-1"}, {"label": "team/run=x.1"}]
+    kinds = ["job", "jobset", "trainjob", "deployment", "statefulset"]
+    return {
+        "kind": "protected",
+        "namespace": draw(st.sampled_from(["training", "team-b", "default"])),
+        "volume": volume,
+        "owner": {"kind": draw(st.sampled_from(kinds)), **draw(st.sampled_from(found))},
+        "run": "demo",
+        "service_account": f"{name}-theirs",
     }
 
 
@@ -242,8 +258,9 @@ WRONG: dict[str, tuple[Any, ...]] = {
 }
 #: What cannot be left out, wherever it is.
 NEEDED = ("account", "api_access", "aws", "backup_store", "cluster", "cluster_identifier",
-          "instance_types", "iqn", "kind", "node", "node_groups", "path", "portal", "principal",
-          "run", "server", "target", "training", "url", "volume", "workloads")  # fmt: skip
+          "instance_types", "iqn", "kind", "node", "node_groups", "owner", "path", "portal",
+          "principal", "run", "server", "target", "training", "url", "volume",
+          "workloads")  # fmt: skip
 #: Mappings whose keys are the user's own.
 FREE = [(key,) for key in ("env", "values", "tags", "workloads", "training", "access", "addons")]
 
@@ -268,6 +285,9 @@ def mistakes(document: Document) -> Iterator[Mistake]:
 
 def _wrong_values(path: tuple[str, ...], value: Any) -> Iterator[Any]:
     if not path:
+        return
+    if path[0] == "workloads" and path[2:] == ("kind",):
+        yield "cephfs"  # without a kind it is a training, whose keys are others
         return
     yield from WRONG.get(path[-1], ())
     yield from WRONG.get(".".join(path[-2:]), ())

@@ -115,7 +115,8 @@ W = "workloads__gpt__"
          "use at least 1"),
         ({"run_as": 0}, "run_as: 0 is too small: use at least 1"),
         ({"workloads": {}},
-         "workloads: is empty: give workloads (trainings and applications by name)"),
+         "workloads: is empty: give workloads (trainings, applications and pods of others by "
+         "name)"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(changes, line):

@@ -89,6 +89,8 @@ def _heading(name: str) -> str:
         "TrackingResources": "pipeline.tracking.….resources",
         "Workload": "workloads.<name>",
         "Application": "workloads.<name> of kind deployment",
+        "ForeignPods": "workloads.<name> of kind protected",
+        "Owner": "workloads.<name>.owner, of kind protected",
         "Retention": "workloads.<name>.retention, pipeline.backup.retention",
         "Resources": "workloads.<name>.resources",
     }[name]
