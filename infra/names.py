@@ -13,6 +13,8 @@ SYSTEM_NAMESPACE = "holdfast-system"
 #: Blueprints: of trainings, of applications, of the pipeline, of what is in a queue or another's.
 BLUEPRINT, APPLICATIONS, PIPELINE_STATE = "checkpoints", "applications", "pipeline-state"
 TOPMOST = "topmost"
+#: Owners whose pods end: Kueue admits them as a whole, and they are started by no one again.
+OF_JOBS = ("job", "jobset", "trainjob")
 #: Names the queue of Kueue that a Job waits in.
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 #: The workload of the store that holds the pipeline's snapshots.
@@ -43,6 +45,8 @@ def workload_labels(workload: str) -> dict[str, str]:
 #: On a PersistentVolume: the zone of what is behind it, and whether the stack made that.
 ZONE_ANNOTATION = "holdfast.dev/zone"
 MADE_BY_STACK_ANNOTATION = "holdfast.dev/made-by-stack"
+#: On the ConfigMap of a workload of someone else's: what its pod template gets, as JSON.
+POD_ANNOTATION = "holdfast.dev/pod"
 
 
 def volume_name(volume: str, namespace: str | None = None) -> str:

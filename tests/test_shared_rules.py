@@ -15,6 +15,7 @@ from holdfast.recovery.recover import Start
 from infra import versions
 from infra.settings.stack import RESERVED_WORKLOADS
 from infra.settings.workload import Workload
+from testkit.factories import of_stack
 
 ROOT = Path(__file__).parents[1]
 JOB: dict[str, Any] = yaml.safe_load((ROOT / "manifests/training-job.yaml").read_text())
@@ -62,7 +63,8 @@ def test_the_job_gives_up_where_no_retry_helps_and_counts_no_orderly_stop() -> N
 def test_a_container_is_restarted_in_place_unless_its_end_is_final(
     containers: str, ends: list[ExitCode]
 ) -> None:
-    (container,) = JOB["spec"]["template"]["spec"][containers]
+    job = of_stack("local").find("kubernetes:batch/v1:Job", "gpt-job")
+    (container,) = job[0].inputs["spec"]["template"]["spec"][containers]
 
     (rule,) = container["restartPolicyRules"]
 

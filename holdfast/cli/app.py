@@ -23,6 +23,7 @@ from holdfast.cli.verbs.delete import delete
 from holdfast.cli.verbs.diff import diff
 from holdfast.cli.verbs.doctor import doctor
 from holdfast.cli.verbs.get import get
+from holdfast.cli.verbs.init_container import init_container
 from holdfast.cli.verbs.latest import latest
 from holdfast.cli.verbs.list import list_
 from holdfast.cli.verbs.pause import pause, resume
@@ -200,10 +201,11 @@ for _panel, _verbs in {
     "Retention": (prune, delete),
     "Ownership": (adopt,),
     "Health": (doctor,),
-    "Cluster": (backup, restore, pause, resume),
+    "Cluster": (backup, restore, pause, resume, init_container),
 }.items():
     for _verb in _verbs:
-        app.command(_verb.__name__.rstrip("_"), cls=Verb, rich_help_panel=_panel)(_verb)
+        _name = _verb.__name__.rstrip("_").replace("_", "-")
+        app.command(_name, cls=Verb, rich_help_panel=_panel)(_verb)
 
 _group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 for _verb in (pipeline_push, pipeline_verify, pipeline_pull, pipeline_check):

@@ -54,6 +54,14 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(("owner", "workload", "memory", "max_age"), "without --store", _is("store", None)),
         Rule(("run", "keep", "kind"), "without --volume", _is("volume", None)),
     ),
+    "init-container": (
+        Rule(
+            ("volume", "run", "store", "owner", "workload", "pause", "secret", "run_as"),
+            "without --image: the stack's ConfigMap says it",
+            _is("image", None),
+        ),
+        Rule(("namespace", "api"), "with --image, which asks no cluster", _given("image")),
+    ),
     "latest": (Rule(("path",), "with --output json", _is("output", Format.JSON)),),
     "list": (
         Rule(("name",), "without --kind dataset or model", lambda v: v["kind"] not in KINDS),

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pulumi
 
-from infra.kubernetes.environment import application_environment, recover_environment
+from infra.kubernetes.environment import application_environment
 from infra.kubernetes.pods import PodSettings, env, environment_map, user, with_store
+from infra.kubernetes.recover import recover_container
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
 from infra.names import CLAIM_LABEL, WORKLOAD_LABEL, config_map_name, workload_labels
@@ -105,13 +106,7 @@ def application_objects(
 def _pod(name: str, application: Application, pods: PodSettings) -> Manifest:
     source = [{"configMapRef": {"name": config_map_name(application.volume.claim)}}]
     mounts = [{"name": "volume", "mountPath": application.mount_path}]
-    recover = {
-        "name": "recover",
-        "image": pods.images.tools,
-        "envFrom": source,
-        "env": env(recover_environment(application)),
-        "volumeMounts": mounts,
-    }
+    recover = recover_container(application, pods, of_a_job=False)
     amount = {"cpu": application.resources.cpu, "memory": application.resources.memory}
     probe = {"httpGet": {"path": application.health_path}}
     server = {
@@ -141,13 +136,9 @@ def _pod(name: str, application: Application, pods: PodSettings) -> Manifest:
 
 def _model(recover: Manifest, model: str) -> Manifest:
     """The container that puts the model of the settings on the volume, after `recover`."""
-    (base,) = load_all("application")["Deployment"]["spec"]["template"]["spec"]["initContainers"]
-    return merge(
-        base,
-        {
-            **recover,
-            "name": "model",
-            "command": ["holdfast", "get", "--on-volume"],
-            "env": [*recover["env"], *env({"HOLDFAST_MODEL": model})],
-        },
-    )
+    return {
+        **recover,
+        "name": "model",
+        "command": ["holdfast", "get", "--on-volume"],
+        "env": [*recover["env"], *env({"HOLDFAST_MODEL": model})],
+    }

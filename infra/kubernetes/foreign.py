@@ -1,19 +1,22 @@
 """Pods of someone else's: what they, and the tasks on their claim, read."""
 
+import json
 from collections.abc import Mapping
 
 import pulumi
 
 from infra.kubernetes.pods import PodSettings, environment_map
+from infra.kubernetes.recover import pod_of_others
 from infra.manifests import load, merge, register
-from infra.names import PART_OF, workload_labels
+from infra.names import PART_OF, POD_ANNOTATION, workload_labels
 from infra.settings import ForeignPods
 
 
 class Foreign(pulumi.ComponentResource):
     """A workload that the stack protects and does not run.
 
-    Produces: ConfigMap ``holdfast-<claim>``. No claim, no pods, nothing that owns any.
+    Produces: ConfigMap ``holdfast-<claim>``, which also says what a pod template gets. No claim, no
+    pods, nothing that owns any.
     """
 
     def __init__(
@@ -33,7 +36,11 @@ class Foreign(pulumi.ComponentResource):
             opts: the parent, and what must exist first.
         """
         super().__init__("holdfast:protection:Foreign", name, {}, opts)
-        metadata = {"namespace": workload.namespace, "labels": workload_labels(name)}
+        metadata = {
+            "namespace": workload.namespace,
+            "labels": workload_labels(name),
+            "annotations": {POD_ANNOTATION: json.dumps(pod_of_others(workload, pods))},
+        }
         self.config_map = register(
             f"{name}-environment",
             environment_map(workload.volume.claim, metadata, pods.store, environment),

@@ -35,7 +35,7 @@ def environment_map(
     """The ConfigMap ``holdfast-<claim>`` with the environment of all pods of a workload. Beside the
     store's address stands whether the stack made it, for the next change of the settings."""
     mark = {"annotations": {MADE_BY_STACK_ANNOTATION: "true"}} if store.create else {}
-    about = {**metadata, "name": config_map_name(claim), **mark}
+    about = merge({**metadata, "name": config_map_name(claim)}, mark)
     return merge(load("config-map"), {"metadata": about, "data": dict(environment)})
 
 

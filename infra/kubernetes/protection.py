@@ -8,7 +8,7 @@ from infra.kubernetes.kanister import Guarded
 from infra.kubernetes.pods import PodSettings, user, with_store
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, load_all, merge, register
-from infra.names import backup_account, workload_labels
+from infra.names import OF_JOBS, backup_account, workload_labels
 from infra.settings import Schedule
 
 #: What a restore pauses: its group and resource.
@@ -19,9 +19,7 @@ OWNERS = {
     "deployment": ("apps", "deployments"),
     "statefulset": ("apps", "statefulsets"),
 }
-#: Those of them that Kueue admits as a whole, by its own object. It makes the names up, so rights
-#: cannot name them.
-QUEUED = ("job", "jobset", "trainjob")
+#: What Kueue admits Jobs by. It makes the names up, so rights cannot name them.
 ADMITTED = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"]}
 
 
@@ -179,7 +177,7 @@ def rights_on_owner(
     found = _sees(kind, which)
     if patch_it:
         found["verbs"].append("patch")
-    if kind not in QUEUED:
+    if kind not in OF_JOBS:
         return [found]
     return [found, {**ADMITTED, "verbs": ["list", *(["get", "patch"] if patch_admitted else [])]}]
 

@@ -6,11 +6,12 @@ from typing import Any
 import pulumi
 
 from infra.kubernetes.distributed import devices, members, rendezvous_objects, several_nodes
-from infra.kubernetes.environment import recover_environment, trainer_environment
+from infra.kubernetes.environment import trainer_environment
 from infra.kubernetes.hooks import job_is_gone
 from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.placement import protection_from_consolidation, training_placement
 from infra.kubernetes.pods import PodSettings, env, environment_map, user, with_store
+from infra.kubernetes.recover import recover_container
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
 from infra.names import (
@@ -168,13 +169,6 @@ def training_job(
     labels = {**workload_labels(name), CLAIM_LABEL: workload.volume.claim}
     source = [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}]
     mounts = [{"name": "volume", "mountPath": workload.mount_path}]
-    recover = {
-        "name": "recover",
-        "image": pods.images.tools,
-        "envFrom": source,
-        "env": env(recover_environment(workload)),
-        "volumeMounts": mounts,
-    }
     image = workload.image or pods.images.training
     trainer = {
         "name": "trainer",
@@ -191,7 +185,7 @@ def training_job(
         **training_placement(workload, nodes),
         "serviceAccountName": name,
         "terminationGracePeriodSeconds": workload.termination_grace_seconds,
-        "initContainers": [recover],
+        "initContainers": [recover_container(workload, pods)],
         "containers": [trainer],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": workload.volume.claim}},

@@ -16,8 +16,15 @@ from typer.testing import CliRunner
 from holdfast.cli import app
 from testkit.json_keys import documented, keys_of
 
-#: where another test prints it: a cluster's API and a tracking server's database are needed
-ELSEWHERE = {"backup", "restore", "pipeline push", "pipeline verify, check", "pipeline pull"}
+#: where another test prints it: a cluster's API or a tracking server's database is needed
+ELSEWHERE = {
+    "backup",
+    "restore",
+    "init-container",
+    "pipeline push",
+    "pipeline verify, check",
+    "pipeline pull",
+}
 
 
 def ran(environment: dict[str, str], *words: object, code: int = 0) -> dict:

@@ -8,7 +8,8 @@ import pytest
 from holdfast.control.topmost import KINDS
 from infra.kubernetes.kubectl import ClusterError, Kubectl
 from infra.kubernetes.preflight import check
-from infra.kubernetes.protection import OWNERS, QUEUED
+from infra.kubernetes.protection import OWNERS
+from infra.names import OF_JOBS
 from infra.plan.graph import Graph
 from infra.settings import parse
 from policy.check import violations
@@ -109,7 +110,7 @@ def test_by_its_name_that_one_object_may_be_paused(kind: str):
     found = owned(kind=kind, **NAME)
     group, resource = OWNERS[kind]
     named = {"apiGroups": [group], "resources": [resource], "resourceNames": ["llama"]}
-    queued = kind in QUEUED
+    queued = kind in OF_JOBS
 
     assert rules(found, "holdfast-llama-checkpoints-pause") == [
         {**PODS, "verbs": ["list"]},
@@ -141,7 +142,7 @@ def test_the_stack_and_the_command_know_the_same_owners():
     known = {kind: (group, resource) for kind, (group, resource) in OWNERS.items()}
 
     assert known == {k: (each.api.split("/")[0], each.resource) for k, each in KINDS.items()}
-    assert {k for k, each in KINDS.items() if each.field == "suspend"} == set(QUEUED)
+    assert {k for k, each in KINDS.items() if each.field == "suspend"} == set(OF_JOBS)
 
 
 def test_kanister_gets_no_right_on_what_others_run(declared: Graph):
