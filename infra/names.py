@@ -69,6 +69,11 @@ def pause_account(claim: str) -> str:
     return f"{task_account(claim)}-pause"
 
 
+def training_runtime_name(namespace: str, workload: str) -> str:
+    """The ClusterTrainingRuntime of a workload; it is in no namespace, so its name says whose."""
+    return f"holdfast-{namespace}-{workload}"
+
+
 def members_service(workload: str) -> str:
     """The headless Service in front of the pods of a training over several nodes."""
     return f"{workload}-members"

@@ -18,6 +18,8 @@ class Outputs:
     persistent_volume_claims: dict[str, pulumi.Output[str]] | None = None
     training_jobs: dict[str, pulumi.Output[str]] | None = None
     applications: dict[str, pulumi.Output[str]] | None = None
+    training_runtimes: dict[str, str] | None = None
+    """What the TrainJobs of someone else's name."""
     services: dict[str, pulumi.Output[str]] | None = None
     backup_schedules: dict[str, pulumi.Output[str]] | None = None
     namespaces: dict[str, str] | None = None

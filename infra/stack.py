@@ -92,9 +92,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
             cluster,
             prepared,
             source=platform.sources.get(workload.volume.claim),
-            grace_seconds=0
-            if isinstance(workload, ForeignPods)
-            else workload.termination_grace_seconds,
+            grace_seconds=getattr(workload, "termination_grace_seconds", 0),
         )
         for name, workload in settings.workloads.items()
     }
@@ -116,6 +114,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
     }
     trainings: dict[str, Training] = {}
     servers: dict[str, Server] = {}
+    foreign: dict[str, Foreign] = {}
     protections: dict[str, Protection] = {}
     publishers, sweep = _assets(settings, pods, store, stores, homes)
     pipeline = _pipeline(settings, platform, cluster, homes, prepared)
@@ -136,7 +135,8 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
             environment = workload_environment(name, workload, store, settings.kanister.namespace)
             claims = [*volumes[name].objects, *store_objects]
             if isinstance(workload, ForeignPods):
-                ready = after(ready, Foreign(name, workload, pods, environment, ready))
+                foreign[name] = Foreign(name, workload, pods, environment, ready)
+                ready = after(ready, foreign[name])
             elif isinstance(workload, Application):
                 servers[name] = Server(name, workload, pods, environment, claims, ready)
             else:
@@ -177,6 +177,7 @@ def declare(settings: Settings, cluster: Kubectl | None = None) -> Outputs:
         publishers={namespace: each.account_name for namespace, each in publishers.items()},
         assets_prune_schedule=sweep.cron_job_name,
         pipeline_namespace=protected.namespace if protected is not None else None,
+        training_runtimes={n: f.runtime_name for n, f in foreign.items() if f.runtime_name} or None,
     )
     if tracking is not None:
         outputs = replace(

@@ -18,6 +18,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "ReplicationController": ("spec", "template"),
 }
 
+#: What a TrainJob of Kubeflow Trainer runs on: one pod template for each of its Jobs.
+RUNTIMES = ("ClusterTrainingRuntime", "TrainingRuntime")
+
 #: The label that says what a pod of ours is for.
 COMPONENT = "app.kubernetes.io/component"
 
@@ -33,10 +36,16 @@ class Pod:
 
 
 def pods(resource: Resource) -> Iterator[Pod]:
-    """Every pod that a Kubernetes object makes: a workload's one, a Blueprint's one per task."""
+    """Every pod that a Kubernetes object makes: a workload's one, a Blueprint's one per task, a
+    runtime's one per Job."""
     kind = resource.kind
     if kind == "Blueprint":
         yield from _tasks(resource)
+    elif kind in RUNTIMES:
+        for job in items(at(resource.inputs, "spec", "template", "spec", "replicatedJobs")):
+            template = at(job, "template", "spec", "template")
+            labels = at(template, "metadata", "labels")
+            yield Pod(f"{at(job, 'name')}", resource.namespace, labels, at(template, "spec"))
     elif kind in TEMPLATES:
         template = at(resource.inputs, *TEMPLATES[kind])
         labels = at(template, "metadata", "labels")

@@ -5,19 +5,30 @@ from collections.abc import Mapping
 
 import pulumi
 
-from infra.kubernetes.pods import PodSettings, environment_map
+from infra.kubernetes.environment import recover_environment
+from infra.kubernetes.pods import PodSettings, env, environment_map
 from infra.kubernetes.recover import pod_of_others
-from infra.manifests import load, merge, register
-from infra.names import PART_OF, POD_ANNOTATION, workload_labels
+from infra.manifests import Manifest, load, merge, register
+from infra.names import (
+    PART_OF,
+    POD_ANNOTATION,
+    config_map_name,
+    training_runtime_name,
+    workload_labels,
+)
 from infra.settings import ForeignPods
 
 
 class Foreign(pulumi.ComponentResource):
     """A workload that the stack protects and does not run.
 
-    Produces: ConfigMap ``holdfast-<claim>``, which also says what a pod template gets. No claim, no
-    pods, nothing that owns any.
+    Produces: ConfigMap ``holdfast-<claim>``, which also says what a pod template gets; for a
+    TrainJob the ClusterTrainingRuntime ``holdfast-<namespace>-<workload>``, whose pods have it. No
+    claim, no pods, nothing that owns any.
     """
+
+    runtime_name: str | None
+    """What a TrainJob names; None where the owner is none."""
 
     def __init__(
         self,
@@ -46,7 +57,46 @@ class Foreign(pulumi.ComponentResource):
             environment_map(workload.volume.claim, metadata, pods.store, environment),
             pulumi.ResourceOptions(parent=self),
         )
-        self.register_outputs({})
+        self.runtime_name = None
+        if workload.owner.kind == "trainjob":
+            runtime = training_runtime(name, workload, pods)
+            self.runtime_name = runtime["metadata"]["name"]
+            register(f"{name}-runtime", runtime, pulumi.ResourceOptions(parent=self))
+        self.register_outputs({"runtime_name": self.runtime_name})
+
+
+def training_runtime(name: str, workload: ForeignPods, pods: PodSettings) -> Manifest:
+    """What TrainJobs of this workload run on: pods that refill the volume before user code. As in a
+    Job of our own, user code gets no way to the store."""
+    part = pod_of_others(workload, pods)
+    source = {"configMapRef": {"name": config_map_name(workload.volume.claim)}}
+    node = {
+        "name": "node",
+        "image": pods.images.training,
+        "envFrom": [source],
+        "env": env(recover_environment(workload)),
+        "volumeMounts": [{"name": "volume", "mountPath": workload.mount_path}],
+    }
+    template = merge(part, {"spec": {"containers": [node]}})
+    labels = workload_labels(name)
+    return merge(
+        load("training-runtime"),
+        {
+            "metadata": {
+                "name": training_runtime_name(workload.namespace, name),
+                "labels": labels,
+            },
+            "spec": {
+                "template": {
+                    "spec": {
+                        "replicatedJobs": [
+                            {"name": "node", "template": {"spec": {"template": template}}}
+                        ]
+                    }
+                }
+            },
+        },
+    )
 
 
 class ClosedTasks(pulumi.ComponentResource):

@@ -26,6 +26,8 @@ from infra.names import (
 from infra.settings import EksStack, ExistingClaim, Settings, Volume
 from infra.settings.fields import size_bytes
 
+#: The kind that Kubeflow Trainer brings.
+RUNTIMES = "clustertrainingruntimes.trainer.kubeflow.org"
 OURS = ",".join(f"{key}={value}" for key, value in PART_OF.items())
 NOT_OURS = ",".join(f"{key}!={value}" for key, value in PART_OF.items())
 
@@ -287,7 +289,13 @@ def _existing_server(settings: Settings, cluster: Kubectl) -> Iterator[str]:
 
 
 def _foreign(settings: Settings, cluster: Kubectl) -> Iterator[str]:
-    """Whether the claims of others are there."""
+    """Whether the claims of others are there, and the kind of runtime that their TrainJobs name."""
+    trainjobs = [n for n, each in settings.foreign.items() if each.owner.kind == "trainjob"]
+    if trainjobs and not cluster.objects("customresourcedefinition", names=[RUNTIMES]):
+        yield (
+            f"workloads.{trainjobs[0]}.owner.kind: the cluster knows no TrainJob: install Kubeflow "
+            "Trainer 2.3 first"
+        )
     for name, workload in settings.foreign.items():
         place, claim = workload.namespace, workload.volume.name
         if not cluster.objects("namespace", names=[place]):

@@ -101,6 +101,14 @@ def blueprint(**task: Any) -> Resource:
     return kubernetes("Blueprint", namespace="kanister", actions={"backup": {"phases": [phase]}})
 
 
+def runtime(first: Any) -> Resource:
+    """What a TrainJob runs on; Trainer asks for a container."""
+    pod = {"metadata": {"labels": {}}, "spec": {"containers": [first]}}
+    jobs = [{"name": "node", "template": {"spec": {"template": pod}}}]
+    spec = {"template": {"spec": {"replicatedJobs": jobs}}}
+    return kubernetes("ClusterTrainingRuntime", spec=spec)
+
+
 def cluster(**changes: Any) -> Resource:
     """As pulumi-eks declares it."""
     sound = {

@@ -48,6 +48,7 @@ from tests.policy.scenes import (
     release,
     resource,
     role,
+    runtime,
     template,
     without,
 )
@@ -451,6 +452,7 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
                 )
             ),
             blueprint(podOverride={}),
+            runtime(container(securityContext={})),
         ],
         [
             job(),
@@ -459,6 +461,7 @@ CASES: dict[str, tuple[list[Scene], list[Scene]]] = {
                 container=container(securityContext=without(RESTRICTED, "runAsNonRoot")),
             ),
             blueprint(),
+            runtime(container()),
             job(namespace="holdfast-system", container=container(securityContext={})),
         ],
     ),
