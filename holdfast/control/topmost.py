@@ -69,6 +69,8 @@ WORKLOAD = Kind(
 )
 #: Conditions of a Job, a JobSet or a TrainJob that has ended.
 _ENDED = ("Complete", "Completed", "Failed")
+#: The Jobs of a workload's schedule have its label too.
+_NOT_OURS = "app.kubernetes.io/part-of!=holdfast"
 _LABEL = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9][\w.-]*=[A-Za-z0-9][\w.-]*")
 #: The field of what Kueue admits as a whole.
 _ADMITTED = "suspend"
@@ -216,14 +218,15 @@ class Named:
                 f"{len(found)} objects of kind {self.kind.title} have label {self.name} and have"
                 f" not ended: {names}; nothing was changed: leave the label on one of them"
             )
-        ended = f" ({len(every)} have ended)" if every else ""
+        ended = f" and has not ended ({len(every)} with it have)" if every else ""
         raise NoOwner(
-            f"no {self.kind.title} in {self.namespace} has label {self.name}{ended}, and nothing"
-            " was changed: give the label to the one whose pods have the claim"
+            f"no {self.kind.title} in {self.namespace} has label {self.name}{ended}; nothing was"
+            " changed: give the label to the one whose pods have the claim; it may be suspended"
         )
 
     def _labelled(self) -> list[Target]:
-        listed = self.api.get(_path(self.kind, self.namespace), {"labelSelector": self.name})
+        selector = {"labelSelector": f"{self.name},{_NOT_OURS}"}
+        listed = self.api.get(_path(self.kind, self.namespace), selector)
         return [Target(self.kind, self.namespace, each) for each in listed.get("items") or []]
 
     def _above(self, found: Target) -> Target:

@@ -269,6 +269,8 @@ def _protection(graph: Graph) -> Iterator[str]:
         containers = [*pod.get("initContainers", []), *pod["containers"]]
         for command in dict.fromkeys(" ".join(each["command"]) for each in containers):
             yield f"   {command}"
+    for runtime in graph.find("ClusterTrainingRuntime"):
+        yield f"ClusterTrainingRuntime {runtime.object_name}"
     yield from _network_policies(graph, "protection")
     for layer in ("protection", "assets"):
         yield from _environment(graph, layer)

@@ -120,6 +120,36 @@ def test_a_backup_resumes_the_topmost_owner_that_a_restore_left_paused(api: Acti
     assert backup["name"] == "backup"
 
 
+def test_by_a_label_a_restore_names_what_it_found_and_makes_no_job_anew(api: ActionSetApi):
+    api.others[JOBS] = {"items": [job()], "metadata": {}}
+    api.scripts = [[complete(generation="2")]]
+    result = holdfast(api, "restore", "--pause", "job/team/run=gpt")
+
+    assert result.exit_code == 0, result.stderr
+    assert "topmost owner of the pods of Job with label team/run=gpt is Job gpt" in result.stderr
+    assert len(api.created) == 1
+    assert {method for method, path, _ in api.bodies if path.startswith(JOBS)} == {"GET"}
+
+
+def test_by_a_label_of_two_a_restore_is_refused_before_anything_changes(api: ActionSetApi):
+    api.others[JOBS] = {"items": [job(), job()], "metadata": {}}
+    result = holdfast(api, "restore", "--pause", "job/team/run=gpt")
+
+    assert result.exit_code == 1
+    assert "leave the label on one of them" in result.stderr
+    assert api.created == []
+
+
+def test_by_a_label_a_backup_resumes_what_a_restore_left_paused(api: ActionSetApi):
+    api.others[JOBS] = {"items": [job(), job(restore="s-1")], "metadata": {}}
+    api.scripts = [[complete()], [complete(snapshot="s-2")]]
+    result = holdfast(api, "backup", "--pause", "job/team/run=gpt")
+
+    assert result.exit_code == 0, result.stderr
+    actions = [api.objects[name]["spec"]["actions"][0]["name"] for name in api.created]
+    assert actions == ["resume", "backup"]
+
+
 def test_a_restore_of_a_job_that_belongs_to_a_jobset_is_refused_before_anything_changes(
     api: ActionSetApi,
 ):

@@ -56,9 +56,11 @@ class Cluster:
             found = [o for o in every if o["metadata"]["labels"]["kueue.x-k8s.io/job-uid"] == uid]
             return {"items": copy.deepcopy(found)}
         if query is not None:
-            key, _, value = query["labelSelector"].partition("=")
+            label, ours = query["labelSelector"].split(",")
+            (key, value), (other, theirs) = label.split("="), ours.split("!=")
             every = [o for where, o in self.objects.items() if where.startswith(f"{path}/")]
-            found = [o for o in every if o["metadata"]["labels"].get(key) == value]
+            labelled = [o for o in every if o["metadata"]["labels"].get(key) == value]
+            found = [o for o in labelled if o["metadata"]["labels"].get(other) != theirs]
             return {"items": copy.deepcopy(found)}
         if path not in self.objects:
             raise KubernetesError(f"GET {path} answered 404", 404)
@@ -351,6 +353,17 @@ def test_by_a_label_what_is_above_is_paused_too(cluster: Cluster, said: list[str
     assert paused(cluster, said, LABELLED) == "Workload job-gpt-1a2b3"
 
 
+def test_the_job_of_the_schedule_which_has_the_label_too_is_none_of_them(
+    cluster: Cluster, said: list[str]
+) -> None:
+    schedule = cluster.labelled("gpt-backup-1")
+    labels = cluster.objects[schedule]["metadata"]["labels"]
+    labels["app.kubernetes.io/part-of"] = "holdfast"
+    cluster.labelled("gpt-2")
+
+    assert paused(cluster, said, LABELLED) == "Job gpt-2"
+
+
 def test_of_two_that_have_the_label_none_is_paused(cluster: Cluster, said: list[str]) -> None:
     cluster.labelled("gpt-1")
     cluster.labelled("gpt-2")
@@ -367,10 +380,10 @@ def test_of_two_that_have_the_label_none_is_paused(cluster: Cluster, said: list[
 def test_where_none_has_the_label_or_all_have_ended_nothing_is_paused(
     cluster: Cluster, said: list[str]
 ) -> None:
-    with pytest.raises(NoOwner, match=r"no Job in training has label team/run=gpt, and nothing"):
+    with pytest.raises(NoOwner, match=r"no Job in training has label team/run=gpt; nothing"):
         paused(cluster, said, LABELLED)
     cluster.labelled("gpt-1", "Failed")
-    with pytest.raises(NoOwner, match=r"has label team/run=gpt \(1 have ended\)"):
+    with pytest.raises(NoOwner, match=r"and has not ended \(1 with it have\)"):
         paused(cluster, said, LABELLED)
     assert cluster.patched == []
 

@@ -138,6 +138,14 @@ def test_by_a_label_one_of_its_kind_may_be_paused_and_of_no_other_kind():
     assert environment.inputs["data"]["HOLDFAST_PAUSE"] == "jobset/team/run=llama"
 
 
+def test_by_the_label_of_a_workload_the_jobs_of_its_schedule_are_not_meant():
+    (schedule,) = owned(kind="job").find("CronJob", "llama-backup")
+    labels = schedule.inputs["spec"]["jobTemplate"]["metadata"]["labels"]
+
+    assert labels["holdfast.dev/workload"] == "llama"  # the same label
+    assert labels["app.kubernetes.io/part-of"] == "holdfast"  # which the search leaves out
+
+
 def test_the_stack_and_the_command_know_the_same_owners():
     known = {kind: (group, resource) for kind, (group, resource) in OWNERS.items()}
 
