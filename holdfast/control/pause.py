@@ -15,12 +15,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.control.kubernetes import KubernetesAPI
+from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
 from holdfast.control.owner import RESTORE_ANNOTATION
 from holdfast.control.run_action import Say, Timeouts, when_available
 from holdfast.control.topmost import BEFORE_ANNOTATION, Named, NoOwner, Target
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
+#: seconds within which a webhook that refuses to scale up comes round
+REFUSED_SECONDS = 120
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -87,7 +89,17 @@ def resume(named: Named, timeouts: Timeouts, say: Say) -> bool:
 def _resume(api: KubernetesAPI, owner: Target, timeouts: Timeouts, say: Say) -> None:
     value = json.loads(owner.before) if owner.before else owner.kind.running
     marks = {RESTORE_ANNOTATION: None, BEFORE_ANNOTATION: None}
-    when_available(lambda: _patch(api, owner, value, marks), timeouts)
+    end = time.monotonic() + min(timeouts.timeout, REFUSED_SECONDS)
+    while True:
+        try:
+            when_available(lambda: _patch(api, owner, value, marks), timeouts)
+            break
+        except KubernetesError as error:
+            # Kueue scales a StatefulSet up only when it has forgotten the pods that went.
+            refused = error.status in (403, 422) and owner.kind.field == "replicas"
+            if not refused or time.monotonic() > end:
+                raise
+        time.sleep(timeouts.poll)
     say(f"resumed {owner.title} ({owner.kind.field}: {json.dumps(value)})")
 
 

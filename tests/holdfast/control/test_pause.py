@@ -40,6 +40,8 @@ class Cluster:
     pods: list[dict[str, Any]] = field(default_factory=list)
     forbidden: tuple[str, ...] = ()
     patched: list[str] = field(default_factory=list)
+    refusals: int = 0
+    """How often a webhook refuses the next patches."""
     happen: list[Callable[[], object]] = field(default_factory=list)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -67,6 +69,9 @@ class Cluster:
         return copy.deepcopy(self.objects[path])
 
     def merge(self, path: str, body: Mapping[str, Any]) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise KubernetesError(f"PATCH {path} answered 403: still being deleted", 403)
         _merge(self.objects[path], body)
         self.patched.append(path)
 
@@ -411,6 +416,28 @@ def test_what_only_has_pods_in_a_queue_is_scaled_and_needs_no_right_on_workloads
     cluster.add(STATEFULSET, {"replicas": 3}, **{"kueue.x-k8s.io/queue-name": "gpus"})
 
     assert paused(cluster, said, "statefulset/gpt") == "StatefulSet gpt"
+
+
+def test_a_statefulset_that_kueue_lets_scale_up_only_later_is_resumed_then(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(STATEFULSET, {"replicas": 3})
+    paused(cluster, said, "statefulset/gpt")
+    cluster.refusals = 3
+
+    assert resume(cluster.named("statefulset/gpt"), QUICK, said.append)
+    assert cluster.objects[STATEFULSET]["spec"] == {"replicas": 3}
+
+
+def test_a_right_that_is_missing_is_said_at_once_where_no_webhook_decides(
+    cluster: Cluster, said: list[str]
+) -> None:
+    cluster.add(JOB, {})
+    paused(cluster, said)
+    cluster.refusals = 1
+
+    with pytest.raises(KubernetesError, match="403"):
+        resume(cluster.named(), QUICK, said.append)
 
 
 @pytest.mark.parametrize("text", ["job/team=", "job/=gpt", "job/a=b,c=d", "job/a!=b", "job/a=b c"])

@@ -109,7 +109,8 @@ CHANGES = [
     Change("workloads.*.{owner, service_account, keep, run} of kind protected",
            {"workloads.llama.owner": {"kind": "job", "name": "llama"},
             "workloads.llama.run": "next"},
-           "whose pods they are is for the next restore; the pod template is yours to change",
+           "read by the next restore; the pod template is yours to change, and TrainJobs in a "
+           "queue [may stop](queues.md#a-trainjob)",
            before={"workloads.llama": factories.FOREIGN}),
     Change("volume.size, larger", {V + "size": "20Gi"},
            "the run stops, the claim is made anew with the same volume behind it"),
