@@ -133,7 +133,7 @@ class Kanister(pulumi.ComponentResource):
         self.release = _release(f"{name}-release", kanister, in_namespace)
 
         self._guard(f"{name}-policy", *_actionset_policy(kanister.namespace, accounts))
-        self._guard(f"{name}-pods-policy", *_policy("task-pods-policy", accounts))
+        self._guard(f"{name}-pods-policy", *_task_pods_policy(accounts))
         # After the release, which brings the kind; so destroyed before it.
         for each in dict.fromkeys(account.blueprint for account in accounts.values()):
             register(
@@ -231,21 +231,39 @@ def _actionset_policy(
     kanister_namespace: str, accounts: Mapping[str, Guarded]
 ) -> tuple[Manifest, Manifest]:
     """The policy on ActionSets and its binding."""
-    policy, binding = _policy("actionset-policy", accounts)
+    namespaces = list(dict.fromkeys(account.partition(".")[0] for account in accounts))
+    condition = {
+        "name": "of-a-workload-namespace",
+        "expression": f"request.userInfo.username.split(':')[2] in {json.dumps(namespaces)}",
+    }
+    policy, binding = _policy("actionset-policy", accounts, condition)
     selector = {"matchLabels": {"kubernetes.io/metadata.name": kanister_namespace}}
     return policy, merge(binding, {"spec": {"matchResources": {"namespaceSelector": selector}}})
 
 
-def _policy(name: str, accounts: Mapping[str, Guarded]) -> tuple[Manifest, Manifest]:
+def _task_pods_policy(accounts: Mapping[str, Guarded]) -> tuple[Manifest, Manifest]:
+    """The policy on the pods that the accounts may delete, and on no one else in their namespaces,
+    and its binding."""
+    names = [f"system:serviceaccount:{account.replace('.', ':', 1)}" for account in accounts]
+    expression = f"request.userInfo.username in {json.dumps(names)}"
+    condition = {"name": "a-backup-account", "expression": expression}
+    return _policy("task-pods-policy", accounts, condition)
+
+
+def _policy(
+    name: str, accounts: Mapping[str, Guarded], condition: Manifest
+) -> tuple[Manifest, Manifest]:
     """A policy on what the accounts do, and its binding. JSON of plain names is what CEL calls a
-    list and a map."""
+    list and a map.
+
+    Args:
+        condition: whose requests it is about.
+    """
     objects = load_all(name)
-    namespaces = list(dict.fromkeys(account.partition(".")[0] for account in accounts))
     held = {account: asdict(what) for account, what in accounts.items()}
-    condition = f"request.userInfo.username.split(':')[2] in {json.dumps(namespaces)}"
     policy = {
         "spec": {
-            "matchConditions": [{"name": "of-a-workload-namespace", "expression": condition}],
+            "matchConditions": [condition],
             "variables": [{"name": "accounts", "expression": json.dumps(held)}],
         }
     }

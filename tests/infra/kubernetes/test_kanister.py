@@ -132,6 +132,15 @@ def test_the_policy_holds_each_account_to_its_claim_in_our_operators_namespace(k
     }
 
 
+def test_what_others_of_a_namespace_delete_is_for_rbac_to_say(local: Graph):
+    """A controller of someone else's in the same namespace must be able to delete its own pods."""
+    (policy,) = local.find("ValidatingAdmissionPolicy", TASK_PODS)
+    (condition,) = policy.inputs["spec"]["matchConditions"]
+
+    accounts = '["system:serviceaccount:training:gpt-backup"]'
+    assert condition["expression"] == f"request.userInfo.username in {accounts}"
+
+
 def test_the_policy_has_no_parameters_that_an_api_server_would_read_stale(local: Graph):
     """kubernetes#130887: after destroy and up, ConfigMap parameters are those of before."""
     (policy,) = local.find("ValidatingAdmissionPolicy", ACTIONSETS)
