@@ -11,6 +11,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import psutil
 import yaml
 
 from cluster import keys, processes
@@ -189,8 +190,32 @@ def stop() -> None:
             group.rmdir()
 
 
+def cut_power() -> None:
+    """The node loses power: each of its processes at once, then what a boot would not find.
+
+    containerd is gone before it can note how its containers end, as on a machine that is off.
+    """
+    for name in ("kubelet", "kube-proxy", "containerd"):
+        processes.stop(name, kill=True)
+    shims = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(_SOCKET) in (process.info["cmdline"] or ())
+    ]
+    for process in [*shims, *(each for shim in shims for each in shim.children(recursive=True))]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    run = STATE / "run"
+    subprocess.run(
+        _inside("sh", "-c", f"""awk -v below={run}/ 'index($5, below) == 1 {{print $5}}' \
+                /proc/self/mountinfo | sort --reverse | xargs --no-run-if-empty umount --lazy"""),
+        check=True, capture_output=True,
+    )  # fmt: skip
+    shutil.rmtree(run)
+
+
 def kill_containers() -> None:
-    """All at once and without notice, as when a machine loses power."""
+    """All of them, and what containerd knows of their processes."""
     listed = subprocess.run(ctr("tasks", "list", "--quiet"), capture_output=True, text=True)
     for container in listed.stdout.split():
         subprocess.run(ctr("tasks", "kill", "--all", "--signal", "SIGKILL", container),

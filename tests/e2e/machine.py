@@ -45,13 +45,6 @@ def kill_kubelet() -> None:
     processes.stop("kubelet", kill=True)
 
 
-def cut_power() -> None:
-    """Every process of the node at once, without notice. The control plane is elsewhere."""
-    kill_kubelet()
-    node.kill_containers()
-    processes.stop("containerd", kill=True)
-
-
 def boot() -> None:
     """Start what does not run, until the node is Ready."""
     node.start_runtime()
@@ -67,8 +60,9 @@ def ready() -> str:
 
 @contextmanager
 def away() -> Iterator[None]:
-    """The power is cut, and comes back at the end. What other tests need runs again then."""
-    cut_power()
+    """The power is cut, and comes back at the end; the control plane is elsewhere. What other
+    tests need runs again then."""
+    node.cut_power()
     try:
         yield
     finally:

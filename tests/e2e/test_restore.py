@@ -71,8 +71,7 @@ def test_a_restore_by_time_takes_the_newest_snapshot_before_it() -> None:
 @_NOT_RUN_YET
 def test_a_finished_training_is_restored_and_ends_with_the_same_bits(training: Stack) -> None:
     end = (trainer.saved() // 10 + 8) * 10
-    trainer.suspend()
-    training.up(steps=end)
+    training.up(workload={"env": {"HOLDFAST_TRAINING_STEPS": str(end)}})
     trainer.resumed()
     snapshot = trainer.backed_up()
     step = store.step_of(snapshot)
@@ -89,7 +88,7 @@ def test_a_finished_training_is_restored_and_ends_with_the_same_bits(training: S
         kube.wait("the training ends again", lambda: _finished() == "Complete", 240)
     assert store.content_of(trainer.backed_up()) == first
 
-    training.up(steps=100_000)
+    training.up(workload={})
     trainer.saves(1)
 
 

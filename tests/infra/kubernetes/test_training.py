@@ -52,10 +52,12 @@ def outcome(spec: dict, container: str, code: int) -> str:
         ("trainer", 137, "Restart"),
         ("trainer", 75, "Ignore"),
         ("trainer", 76, "FailJob"),
+        ("trainer", 255, "Count"),
         ("recover", 0, "done"),
         ("recover", 1, "Restart"),
         ("recover", 2, "FailJob"),
         ("recover", 76, "FailJob"),
+        ("recover", 255, "Count"),
     ],
 )
 def test_each_exit_code_has_the_documented_outcome(local: Graph, container, code, expected):
