@@ -13,6 +13,8 @@ CONTEXT = "holdfast-cluster"
 #: The first address of the services' range: what pods know the API server by.
 API_SERVICE = "10.96.0.1"
 PORT = 6443
+#: Who the API server is to the servers of aggregated APIs, such as Kueue's.
+AGGREGATOR = "aggregator"
 _DAYS = "365"
 
 
@@ -35,6 +37,8 @@ def make(address: str) -> None:
         token = secrets.token_hex(24)
         (KEYS / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
         (KEYS / "token").write_text(token)
+    if not (KEYS / f"{AGGREGATOR}.crt").exists():  # keys of an older clone have none
+        _signed(AGGREGATOR, f"/CN={AGGREGATOR}")
     # A machine may have another address than when it was a node last.
     if not known.exists() or known.read_text() != address:
         _signed(

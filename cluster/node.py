@@ -110,7 +110,15 @@ def start_control_plane() -> None:
          # Else logs and exec go to the node's name, which nothing resolves.
          "--kubelet-preferred-address-types=InternalIP",
          f"--kubelet-client-certificate={k}/kubelet-client.crt",
-         f"--kubelet-client-key={k}/kubelet-client.key"],
+         f"--kubelet-client-key={k}/kubelet-client.key",
+         # An aggregated API that does not answer keeps every namespace from going.
+         f"--requestheader-client-ca-file={k}/ca.crt",
+         f"--requestheader-allowed-names={keys.AGGREGATOR}",
+         "--requestheader-username-headers=X-Remote-User",
+         "--requestheader-group-headers=X-Remote-Group",
+         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+         f"--proxy-client-cert-file={k}/{keys.AGGREGATOR}.crt",
+         f"--proxy-client-key-file={k}/{keys.AGGREGATOR}.key"],
     )  # fmt: skip
     processes.wait("kube-apiserver", lambda: kubectl_answers("get", "--raw", "/readyz"))
     login = f"--kubeconfig={KUBECONFIG}"

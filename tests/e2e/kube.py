@@ -90,9 +90,11 @@ def timed(event: str, lost: str = "nothing") -> Iterator[recovery.Row]:
 
 
 def explanation() -> str:
-    """Pods, events and the last lines of every log in our namespaces."""
+    """Pods, events and the last lines of every log in the namespaces of trainings and Kanister."""
+    trainings = attempt("get", "pods", "--all-namespaces", f"--selector={TRAINER}",
+                        "--output=jsonpath={.items[*].metadata.namespace}").stdout  # fmt: skip
     parts = []
-    for namespace in (NAMESPACE, KANISTER):
+    for namespace in sorted({NAMESPACE, KANISTER, *trainings.split()}):
         where = f"--namespace={namespace}"
         for command in (
             ("get", "pods,jobs,actionsets,pvc", where, "--output=wide"),
