@@ -29,7 +29,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench cluster holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo demo-pipeline test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down up preview destroy e2e lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo demo-pipeline test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down up preview destroy e2e e2e-long lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -78,8 +78,11 @@ up preview destroy: $(BIN)/.dev ## Deploy, look at or destroy a stack by the Pul
 	@if command -v pulumi-language-python >/dev/null; then pulumi $@ --stack $(STACK); \
 	else $(BIN)/python -m cluster.engine $@ $(STACK) $(if $(KANISTER),--kanister $(KANISTER)); fi
 
-e2e: $(BIN)/.training ## The stack on the cluster of the kubeconfig, or of `make cluster`: about 20 minutes
-	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
+e2e: $(BIN)/.training $(BIN)/.pipeline ## The stack on the cluster of the kubeconfig, or of `make cluster`
+	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m "e2e and not e2e_long" tests/e2e $(PYTEST_ARGS)
+
+e2e-long: $(BIN)/.training $(BIN)/.pipeline ## The same for what takes minutes each: each right taken away, six kills, pairs, a pipeline
+	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m e2e_long tests/e2e $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev ## Check style, format, the directions of imports, and types
 	$(BIN)/ruff check $(CODE)

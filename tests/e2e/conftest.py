@@ -111,6 +111,13 @@ def training(stack: Stack) -> Stack:
     return stack
 
 
+@pytest.fixture
+def changing(stack: Stack) -> Iterator[Stack]:
+    """The stack, whose training's settings are what they were afterwards."""
+    yield stack
+    stack.up(workload={})
+
+
 @pytest.fixture(scope="module")
 def runs(stack: Stack) -> Iterator[Runs]:
     """Short trainings in the place of the stack's own, and one that nobody disturbs."""

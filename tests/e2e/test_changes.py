@@ -1,6 +1,5 @@
 """What `up` changes under a training: its template while it saves, its volume when it is gone."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
@@ -22,13 +21,6 @@ SAVED = (HELD - 1) * INTERVAL
 def calm(stack: Stack) -> dict[str, Any]:
     with instead_of() as runs:
         return runs.calm()
-
-
-@pytest.fixture
-def changing(stack: Stack) -> Iterator[Stack]:
-    """The stack, whose settings are what they were afterwards."""
-    yield stack
-    stack.up(workload={})
 
 
 def test_a_changed_template_waits_for_a_save_of_15_seconds(

@@ -44,6 +44,7 @@ def test_a_node_that_dies_without_notice_and_comes_back_goes_on_from_the_bundle_
     run.ends_as(runs.calm())
 
 
+@pytest.mark.e2e_long
 def test_a_pod_of_a_node_that_stays_away_has_no_second_until_someone_says_that_it_is_off(
     runs: Runs,
 ) -> None:

@@ -9,7 +9,7 @@ from tests.e2e import kube
 from tests.e2e.conftest import SMALL, Stack
 from tests.e2e.runs import HELD, INTERVAL, JOB, Runs, instead_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.e2e_long]
 PAIR = "pair"
 _HERE = f"--namespace={PAIR}"
 SAVED = (HELD - 1) * INTERVAL

@@ -21,12 +21,12 @@ from mlflow.tracking import MlflowClient
 
 from cluster.context import kubeconfig
 from cluster.places import KUBECONFIG
-from tests.e2e import kube, store
+from tests.e2e import kube, store, trainer
 from tests.e2e.conftest import RUN, Stack
 from training.config import Config
 from training.model import Gpt
 
-pytestmark = [pytest.mark.e2e, pytest.mark.pipeline, pytest.mark.torch]
+pytestmark = [pytest.mark.e2e, pytest.mark.e2e_long, pytest.mark.pipeline, pytest.mark.torch]
 
 PIPELINE = "pipeline"
 _OFFICIAL = "postgres:16.14-bookworm"
@@ -63,7 +63,7 @@ def _settings() -> dict[str, Any]:
         "model": "poet@production",
         "port": 8090,
         "env": {"HOLDFAST_TRAINING_PRESET": "tiny"},
-        "resources": {"cpu": "100m", "memory": "1Gi"},
+        "resources": {"cpu": "800m", "memory": "1Gi"},  # a limit too: importing PyTorch needs it
         "volume": _volume("poet-model"),
         "schedule": _NEVER,
         "backup_timeout": 600,
@@ -77,7 +77,8 @@ def _settings() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pipeline(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack with both, until they answer; without them at the end."""
+    """The stack with both, until they answer; without them at the end. The training pauses."""
+    trainer.suspend()
     _add(tmp_path_factory.mktemp("models"), "1")
     _promote("1")
     with kube.timed("`up` that adds a tracking server and an application, until both answer"):
@@ -91,6 +92,7 @@ def pipeline(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             _ready(kind, name, namespace)
     yield stack
     stack.up(more=None)
+    trainer.resume()
 
 
 def test_a_preview_of_the_whole_pipeline_changes_nothing(pipeline: Stack) -> None:

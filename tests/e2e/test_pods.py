@@ -50,6 +50,7 @@ def test_a_container_killed_in_the_middle_of_a_save_starts_again_in_its_pod(runs
     run.ends_as(runs.calm())
 
 
+@pytest.mark.e2e_long
 def test_a_pod_that_is_killed_six_times_loses_no_more_than_two_intervals_each_time(
     runs: Runs,
 ) -> None:

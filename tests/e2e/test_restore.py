@@ -1,21 +1,15 @@
 """Restores on the cluster: to an earlier step and back, by time, a finished Job, a namespace."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
-import yaml
 
-from cluster.places import PROJECT
-from tests.e2e import kube, store, trainer
+from tests.e2e import inspector, kube, store, trainer
 from tests.e2e.conftest import Stack
+from tests.e2e.inspector import inspect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("training")]
-_HERE = f"--namespace={kube.NAMESPACE}"
-_NOT_RUN_YET = pytest.mark.xfail(reason="written, and not run yet: docs/cluster.md", strict=False)
 
 
 def test_a_restore_goes_back_to_an_earlier_step() -> None:
@@ -31,7 +25,6 @@ def test_a_restore_goes_back_to_an_earlier_step() -> None:
     bits.go_on("restored", step)
 
 
-@_NOT_RUN_YET
 def test_a_restore_is_undone_by_the_pod_of_the_runbook() -> None:
     bits = trainer.Bits()
     snapshot, _ = _backed_up_and_left_behind(bits)
@@ -42,13 +35,14 @@ def test_a_restore_is_undone_by_the_pod_of_the_runbook() -> None:
 
     with kube.timed("the undoing of a restore, by the runbook's pod"):
         trainer.suspend()
-        with _pod_of_the_runbook() as holdfast:
-            listed = holdfast("list")
-            undone = holdfast("switch", f"--generation={before}")
-        assert undone.returncode == 0, undone.stderr
+        try:
+            listed = inspect("holdfast", "list")
+            inspect("holdfast", "switch", f"--generation={before}")
+        finally:
+            inspector.remove()
         trainer.resume()
         assert trainer.resumed() >= last
-    assert snapshot in listed.stdout, listed.stderr
+    assert snapshot in listed
     assert trainer.generation() == before + 2
     bits.look("undone")
 
@@ -68,10 +62,9 @@ def test_a_restore_by_time_takes_the_newest_snapshot_before_it() -> None:
     bits.go_on("restored", step)
 
 
-@_NOT_RUN_YET
-def test_a_finished_training_is_restored_and_ends_with_the_same_bits(training: Stack) -> None:
+def test_a_finished_training_is_restored_and_ends_with_the_same_bits(changing: Stack) -> None:
     end = (trainer.saved() // 10 + 8) * 10
-    training.up(workload={"env": {"HOLDFAST_TRAINING_STEPS": str(end)}})
+    changing.up(workload={"env": {"HOLDFAST_TRAINING_STEPS": str(end)}})
     trainer.resumed()
     snapshot = trainer.backed_up()
     step = store.step_of(snapshot)
@@ -87,9 +80,6 @@ def test_a_finished_training_is_restored_and_ends_with_the_same_bits(training: S
         _restored(done, job="created anew")
         kube.wait("the training ends again", lambda: _finished() == "Complete", 240)
     assert store.content_of(trainer.backed_up()) == first
-
-    training.up(workload={})
-    trainer.saves(1)
 
 
 def test_a_namespace_destroyed_with_its_volume_is_rebuilt_from_the_store(training: Stack) -> None:
@@ -140,22 +130,3 @@ def _finished() -> str:
     conditions = job["status"].get("conditions", [])
     met = [each["type"] for each in conditions if each["status"] == "True"]
     return next((kind for kind in met if kind in ("Complete", "Failed")), "")
-
-
-@contextmanager
-def _pod_of_the_runbook() -> Iterator[Any]:
-    """The pod that docs/recover.md prints, as it says for a store that is a bucket."""
-    text = (PROJECT / "docs" / "recover.md").read_text()
-    page = text.partition("## A pod to work in")[2].partition("```yaml\n")[2].partition("```")[0]
-    pod = yaml.safe_load(page)
-    pod["metadata"]["namespace"] = kube.NAMESPACE
-    (container,) = pod["spec"]["containers"]
-    for mounts in (container["volumeMounts"], pod["spec"]["volumes"]):
-        mounts[:] = [each for each in mounts if each["name"] != "store"]
-    kube.apply(pod)
-    name = pod["metadata"]["name"]
-    try:
-        kube.kubectl("wait", "--for=condition=Ready", f"pod/{name}", _HERE, "--timeout=60s")
-        yield lambda *words: kube.attempt("exec", name, _HERE, "--", "holdfast", *words)
-    finally:
-        kube.kubectl("delete", "pod", name, _HERE, "--grace-period=1")

@@ -71,6 +71,7 @@ def grants() -> list[Grant]:
 GRANTS = grants()
 
 
+@pytest.mark.e2e_long
 @pytest.mark.parametrize("grant", GRANTS, ids=str)
 def test_without_this_right_something_that_worked_is_refused(grant: Grant) -> None:
     drill = _drill(grant)

@@ -66,6 +66,7 @@ def test_an_empty_volume_waits_for_a_store_that_is_stopped_and_never_starts_at_s
     bits.go_on("refilled", newest)
 
 
+@pytest.mark.e2e_long
 def test_an_empty_volume_is_refilled_from_a_slow_store() -> None:
     bits, newest, last = _lose_the_volume()
     event = "a volume lost while S3 gives 6 MiB a second"
@@ -75,6 +76,7 @@ def test_an_empty_volume_is_refilled_from_a_slow_store() -> None:
     bits.go_on("refilled", newest)
 
 
+@pytest.mark.e2e_long
 def test_an_empty_volume_is_refilled_where_each_request_fails_twice() -> None:
     bits, newest, last = _lose_the_volume()
     with store.behind_a_proxy("failing") as proxy:
