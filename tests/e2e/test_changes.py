@@ -81,7 +81,8 @@ def alone(run: Run, pod: str) -> bool:
 
 def destroy() -> None:
     """The Job with its pod, then every byte of the volume, its claim and its PersistentVolume."""
-    kube.kubectl("delete", "job", JOB, _HERE, "--wait=false")
+    # Orphaned, so that nothing gives the pod the long grace first: it could not be shortened.
+    kube.kubectl("delete", "job", JOB, _HERE, "--cascade=orphan")
     kube.kubectl("delete", "pod", f"--selector={kube.TRAINER}", _HERE, "--grace-period=1")
     inspect("find", "/volume", "-mindepth", "1", "-delete")
     inspector.remove()

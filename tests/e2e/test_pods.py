@@ -26,6 +26,7 @@ def test_a_pod_deleted_in_the_middle_of_a_save_completes_it_and_the_next_goes_on
     run.ends_as(runs.calm())
 
 
+@pytest.mark.e2e_long
 def test_a_pod_killed_at_the_end_of_a_short_grace_goes_on_from_the_bundle_before(
     runs: Runs,
 ) -> None:

@@ -25,6 +25,7 @@ def test_a_restore_goes_back_to_an_earlier_step() -> None:
     bits.go_on("restored", step)
 
 
+@pytest.mark.e2e_long
 def test_a_restore_is_undone_by_the_pod_of_the_runbook() -> None:
     bits = trainer.Bits()
     snapshot, _ = _backed_up_and_left_behind(bits)
@@ -47,6 +48,7 @@ def test_a_restore_is_undone_by_the_pod_of_the_runbook() -> None:
     bits.look("undone")
 
 
+@pytest.mark.e2e_long
 def test_a_restore_by_time_takes_the_newest_snapshot_before_it() -> None:
     bits = trainer.Bits()
     snapshot, step = _backed_up_and_left_behind(bits)

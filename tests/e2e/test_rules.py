@@ -80,6 +80,7 @@ def test_without_this_right_something_that_worked_is_refused(grant: Grant) -> No
     assert broken, f"nobody needs {grant}: remove it from the stack"
 
 
+@pytest.mark.e2e_long
 @pytest.mark.parametrize("name", ["a-tidy-backup", "a-restore-left-behind"])
 def test_with_all_rights_nothing_of_it_is_broken(name: str) -> None:
     drill = {"a-tidy-backup": _tidy_backup, "a-restore-left-behind": _clear_a_restore}[name]
