@@ -77,6 +77,11 @@ MINORS: Mapping[str, Minor] = MappingProxyType(
 #: What a stack has that names no version.
 KUBERNETES = "1.35"
 
+#: From when on a pod can restart all its containers in place: the feature gates
+#: RestartAllContainersOnContainerExits and NodeDeclaredFeatures are on by default
+#: (pkg/features/kube_features.go of Kubernetes 1.36.2; in 1.35 both are alpha, and off).
+RESTARTS_ALL_CONTAINERS = "1.36"
+
 #: Needed by nodes while they join, so installed before there is one.
 ADDONS_BEFORE_NODES = ("vpc-cni", "kube-proxy", "eks-pod-identity-agent")
 #: Deployments among these wait for nodes: installed before, CoreDNS is DEGRADED for 20 minutes.

@@ -76,6 +76,18 @@ class Kubectl:
             if volume.get("persistentVolumeClaim", {}).get("claimName") == claim
         ]
 
+    def refusal(self, manifest: Manifest) -> str:
+        """Why the API server would not create an object, which it is asked without creating it;
+        empty where it would."""
+        command = ["create", "--dry-run=server", "--output=name", "--filename=-"]
+        try:
+            self._kubectl(command, "ask what is allowed", json.dumps(manifest))
+        except NoClusterYet:
+            raise
+        except ClusterError as error:
+            return str(error)
+        return ""
+
     def release(self, volume: str) -> None:
         """Let a PersistentVolume forget the claim that is gone, so that the next one of the same
         name gets it. Its data and the name of its claim stay."""
@@ -83,10 +95,10 @@ class Kubectl:
         command = ["patch", "persistentvolume", volume, "--type=json", f"--patch={patch}"]
         self._kubectl(command, f"release PersistentVolume {volume}")
 
-    def _kubectl(self, command: list[str], purpose: str) -> str:
+    def _kubectl(self, command: list[str], purpose: str, given: str | None = None) -> str:
         usual = [] if command[0] != "get" else ["--ignore-not-found"]
         flags = [*usual, f"--request-timeout={REQUEST_SECONDS}s", *self.reach()]
-        return _run("kubectl", [*command, *flags], purpose)
+        return _run("kubectl", [*command, *flags], purpose, given)
 
     def _flags(self) -> list[str]:
         access = self._access
@@ -116,9 +128,9 @@ def _find(program: str) -> str:
     return path
 
 
-def _run(program: str, arguments: list[str], purpose: str) -> str:
+def _run(program: str, arguments: list[str], purpose: str, given: str | None = None) -> str:
     command = [_find(program), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if not _LOG_LINE.match(line)]
         reason = " ".join(" ".join(lines).split())

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import pulumi
 
+from infra import versions
 from infra.kubernetes.hooks import claimant, is_leaving
 from infra.kubernetes.kubectl import ClusterError, Kubectl, NoClusterYet
+from infra.kubernetes.restart import RESTART_ALL, RESTARTING_JOB
 from infra.kubernetes.sources import describe, source_of
 from infra.manifests import Manifest
 from infra.names import (
@@ -64,6 +66,7 @@ def check(settings: Settings, cluster: Kubectl) -> None:
         *_bucket(settings, cluster),
         *_existing_server(settings, cluster),
         *_foreign(settings, cluster),
+        *_restarts(settings, cluster),
         *_let_go(settings, wanted, volumes),
     ]
     for each in wanted:
@@ -307,6 +310,23 @@ def _foreign(settings: Settings, cluster: Kubectl) -> Iterator[str]:
                 f"workloads.{name}.volume.name: there is no PersistentVolumeClaim {claim} in "
                 f"{place}: correct it, or make it"
             )
+
+
+def _restarts(settings: Settings, cluster: Kubectl) -> Iterator[str]:
+    """Whether the API server knows how to restart all containers of a pod: a Job that it refuses
+    would be refused after the one before it is deleted. On EKS the version tells."""
+    wanted = [n for n, each in settings.trainings.items() if each.restart == "all-containers"]
+    if not wanted or isinstance(settings, EksStack):
+        return
+    refusal = cluster.refusal(RESTARTING_JOB)
+    # Any other reason, such as a policy of the namespace, is not about what is asked here.
+    if RESTART_ALL in refusal:
+        yield (
+            f"workloads.{wanted[0]}.restart: the API server knows no all-containers: it needs "
+            f"Kubernetes {versions.RESTARTS_ALL_CONTAINERS}, or the feature gates "
+            "RestartAllContainersOnContainerExits and NodeDeclaredFeatures on all its parts: use "
+            "container, or upgrade the cluster"
+        )
 
 
 def _without_group(name: str) -> str:

@@ -12,6 +12,7 @@ from infra.kubernetes.kubectl import Kubectl
 from infra.kubernetes.placement import protection_from_consolidation, training_placement
 from infra.kubernetes.pods import PodSettings, env, environment_map, user, with_store
 from infra.kubernetes.recover import recover_container
+from infra.kubernetes.restart import restart_rules
 from infra.kubernetes.storage import name_of
 from infra.manifests import Manifest, load, merge, register
 from infra.names import (
@@ -166,6 +167,7 @@ def training_job(
     login: str | None = None,
 ) -> Manifest:
     """The Job of one workload, complete. ``login``: a Secret that the trainer's environment has."""
+    base = load("training-job")
     labels = {**workload_labels(name), CLAIM_LABEL: workload.volume.claim}
     source = [{"configMapRef": {"name": config_map_name(workload.volume.claim)}}]
     mounts = [{"name": "volume", "mountPath": workload.mount_path}]
@@ -178,6 +180,7 @@ def training_job(
         "env": env(trainer_environment(name, workload, nodes, image)),
         "ports": [{"name": "metrics", "containerPort": workload.port}],
         "resources": _resources(workload, nodes),
+        "restartPolicyRules": restart_rules(base, workload),
         "volumeMounts": mounts,
     }
     pod: dict[str, Any] = {
@@ -196,7 +199,7 @@ def training_job(
     if annotations := protection_from_consolidation(nodes):
         metadata["annotations"] = annotations
     job = merge(
-        load("training-job"),
+        base,
         {
             "metadata": {"name": name, "namespace": workload.namespace, "labels": labels},
             "spec": {

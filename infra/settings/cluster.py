@@ -173,6 +173,12 @@ class ClusterSettings(Model):
         return self.node_version or self.version
 
     @property
+    def restarts_all_containers(self) -> bool:
+        """Whether a pod can restart all its containers in place; nodes are never the newer part."""
+        minors = list(versions.MINORS)
+        return minors.index(self.nodes) >= minors.index(versions.RESTARTS_ALL_CONTAINERS)
+
+    @property
     def node_release(self) -> str:
         """The release of the nodes' images."""
         return versions.MINORS[self.nodes].node_release

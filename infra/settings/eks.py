@@ -6,24 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from infra import versions
 from infra.settings.bucket import Registry
 from infra.settings.cluster import ClusterSettings
-from infra.settings.fields import (
-    Model,
-    Region,
-    TagKey,
-    TagValue,
-    partition_of,
-)
+from infra.settings.fields import Model, Region, TagKey, TagValue, partition_of
 from infra.settings.fit import ADDRESSES_OF_A_NODE, fits, most_nodes, why_not
 from infra.settings.foreign import without_a_reader
 from infra.settings.network import TWO_ZONES, ZONES, NetworkSettings, zone_prefix
-from infra.settings.network_volumes import (
-    EbsVolume,
-    EfsVolume,
-    FsxLustreVolume,
-    IscsiVolume,
-)
+from infra.settings.network_volumes import EbsVolume, EfsVolume, FsxLustreVolume, IscsiVolume
 from infra.settings.node_groups import SPOT_NOTICE, NodeGroups, TrainingGroup, TrainingNodes
 from infra.settings.stack import EksAccess, Images, Settings
 from infra.settings.volumes import HostPathVolume, Volume
@@ -240,6 +230,18 @@ class EksStack(Settings):
                 raise ValueError(
                     f"workloads.{name}: no training group can hold it ({text}): "
                     "use larger nodes, or ask for less"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_restart_all_containers(self) -> "EksStack":
+        """EKS sets no feature gates: what it has is what is on by default."""
+        for name, workload in self.trainings.items():
+            if workload.restart == "all-containers" and not self.cluster.restarts_all_containers:
+                raise ValueError(
+                    f"workloads.{name}.restart: all-containers needs Kubernetes "
+                    f"{versions.RESTARTS_ALL_CONTAINERS}, and the nodes have "
+                    f"{self.cluster.nodes}: use container, or upgrade the cluster and its nodes"
                 )
         return self
 

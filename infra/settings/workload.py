@@ -101,6 +101,10 @@ class Workload(OwnPods):
     after where the group is deleted or replaced, whatever the pods' grace period."""
     backoff_limit: int = Field(default=100, ge=0)
     """Lost pods after which the Job gives up. In-place restarts and evictions do not count."""
+    restart: Literal["container", "all-containers"] = "container"
+    """What starts again, in its pod, when the trainer failed. ``container``: the trainer alone.
+    ``all-containers``: ``recover`` before it, which refills a lost volume; from Kubernetes 1.36 on,
+    nodes included, and the log of the trainer that failed is gone."""
     rollout: Literal["replace", "manual"] = "replace"
     """``replace``: a changed pod template stops, saves and resumes the run at the next ``up``.
     ``manual``: it is ignored until this says ``replace`` again."""

@@ -20,7 +20,7 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         self._state, self._calls = directory / "objects.json", directory / "calls"
-        self._refusal = directory / "refusal"
+        self._refusal, self._unknown = directory / "refusal", directory / "unknown"
         self.set()
         self._calls.touch()
         script = directory / "kubectl"
@@ -36,6 +36,10 @@ class Cluster:
     def refuse(self, message: str) -> None:
         """Answer everything with an error."""
         self._refusal.write_text(message)
+
+    def does_not_know(self, value: str) -> None:
+        """Refuse to create an object in which this value is, as a value that is not supported."""
+        self._unknown.write_text(value)
 
     @property
     def objects(self) -> list[Manifest]:
@@ -69,6 +73,8 @@ def main(directory: Path, arguments: list[str]) -> int:
         for name, _, value in (a.lstrip("-").partition("=") for a in arguments if a[:2] == "--")
     }
     verb, *words = [a for a in arguments if not a.startswith("--")]
+    if verb == "create":
+        return _create(directory, flags)
     kind, _, name = words[0].partition("/")
     kinds, names = {KINDS.get(k, k) for k in kind.split(",")}, [name] if name else words[1:]
     if names and "selector" in flags:
@@ -96,6 +102,16 @@ def main(directory: Path, arguments: list[str]) -> int:
         print("\n".join(f"{kind}{GROUPS.get(kind, '')}/{name}" for kind, name in named))
     elif found or not names:
         print(json.dumps({"items": found} if len(names) != 1 else found[0]))
+    return 0
+
+
+def _create(directory: Path, flags: dict[str, str]) -> int:
+    assert flags["dry-run"] == "server", "nothing may be created"
+    unknown, given = directory / "unknown", sys.stdin.read()
+    if unknown.exists() and f'"{unknown.read_text()}"' in given:
+        print(f'is invalid: Unsupported value: "{unknown.read_text()}"', file=sys.stderr)
+        return 1
+    print(f"{json.loads(given)['kind'].lower()}/made")
     return 0
 
 

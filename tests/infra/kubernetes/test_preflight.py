@@ -68,6 +68,29 @@ def test_a_stack_that_is_as_it_should_be_goes_on(cluster: Cluster):
     assert not any(call.startswith("patch") for call in cluster.calls)
 
 
+ALL_CONTAINERS = {"workloads__gpt__restart": "all-containers"}
+
+
+def test_a_cluster_that_cannot_restart_all_containers_keeps_its_job(cluster: Cluster):
+    cluster.does_not_know("RestartAllContainers")
+
+    assert refusals(**ALL_CONTAINERS) == [
+        "workloads.gpt.restart: the API server knows no all-containers: it needs Kubernetes 1.36, "
+        "or the feature gates RestartAllContainersOnContainerExits and NodeDeclaredFeatures on all "
+        "its parts: use container, or upgrade the cluster"
+    ]
+    assert refusals() == []
+
+
+def test_a_cluster_is_asked_what_it_can_restart_only_where_it_matters(cluster: Cluster):
+    assert refusals() == []
+    assert not any(call.startswith("create") for call in cluster.calls)
+
+    assert refusals(**ALL_CONTAINERS) == []
+    (asked,) = [call for call in cluster.calls if call.startswith("create")]
+    assert "--dry-run=server" in asked
+
+
 def test_a_claim_that_is_being_deleted_stops_with_the_pods_that_keep_it(cluster: Cluster):
     cluster.set(claim(leaving=True), volume(), holder(), holder("other", "another-pvc"))
 

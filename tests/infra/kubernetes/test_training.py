@@ -1,7 +1,10 @@
+from copy import deepcopy
+
 import pytest
 
 from infra.plan.graph import Graph
-from testkit.factories import environment, graph
+from policy.check import violations
+from testkit.factories import BUCKET, environment, graph
 
 W = "workloads__gpt__"
 
@@ -62,6 +65,45 @@ def outcome(spec: dict, container: str, code: int) -> str:
 )
 def test_each_exit_code_has_the_documented_outcome(local: Graph, container, code, expected):
     assert outcome(job(local)["spec"], container, code) == expected
+
+
+@pytest.fixture(scope="module")
+def restarting() -> Graph:
+    return graph(**{f"{W}restart": "all-containers"})
+
+
+@pytest.mark.parametrize("code", [1, 137, 143, 0, 75, 76, 255])
+def test_a_trainer_that_failed_starts_all_containers_where_the_setting_says_so(
+    local: Graph, restarting: Graph, code: int
+):
+    alone = outcome(job(local)["spec"], "trainer", code)
+    together = outcome(job(restarting)["spec"], "trainer", code)
+
+    assert together == ("RestartAllContainers" if alone == "Restart" else alone)
+
+
+def test_recover_that_failed_is_still_tried_again_alone(restarting: Graph):
+    assert outcome(job(restarting)["spec"], "recover", 1) == "Restart"
+
+
+def test_nothing_but_the_action_differs_where_all_containers_restart(restarting: Graph):
+    changed = deepcopy(job(restarting))
+    (rule,) = changed["spec"]["template"]["spec"]["containers"][0]["restartPolicyRules"]
+    rule["action"] = "Restart"
+
+    assert changed == job(graph())
+    assert not violations(restarting)
+
+
+def test_each_pod_of_several_nodes_restarts_its_own_containers():
+    shared = {"kind": "nfs", "name": "shared", "size": "1Ti", "server": "nfs.example", "path": "/a"}
+    declared = graph(
+        backup_store=BUCKET,
+        **{f"{W}volume": shared, f"{W}nodes": 2, f"{W}restart": "all-containers"},
+    )
+
+    assert outcome(job(declared)["spec"], "trainer", 1) == "RestartAllContainers"
+    assert job(declared)["spec"]["completionMode"] == "Indexed"
 
 
 def test_a_pod_that_was_told_to_stop_does_not_count_as_a_failure(local: Graph):

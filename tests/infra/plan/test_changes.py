@@ -91,6 +91,7 @@ CHANGES = [
            before={W + "volume": NFS, W + "nodes": 2, "backup_store": factories.BUCKET}),
     Change("workloads.*.{port, save_seconds, upload_seconds, termination_grace_seconds}",
            {W + "port": 9000, W + "termination_grace_seconds": 600}, STOPS),
+    Change("workloads.*.restart", {W + "restart": "all-containers"}, STOPS),
     Change("workloads.*.{backoff_limit}", {W + "backoff_limit": 7}),
     Change("workloads.*.queue", {W + "queue": "gpus"},
            "Kueue refuses it while the Job runs: suspend the Job first; it goes on once admitted"),

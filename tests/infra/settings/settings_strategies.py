@@ -119,6 +119,7 @@ def _workload(draw: st.DrawFn, name: str, volume: Document, groups: Document) ->
                     "start": st.sampled_from(["auto", "fresh", "require"]),
                     "push": st.sampled_from(["newest", "all"]),
                     "rollout": st.sampled_from(["replace", "manual"]),
+                    **({} if groups else {"restart": RESTARTS}),
                     "env": st.just({"HOLDFAST_TRAINING_STEPS": "9", "MODE": "a b"}),
                     "resources": st.just({"cpu": "500m", "memory": "2Gi"}),
                     "termination_grace_seconds": st.integers(120, 3600),
@@ -127,6 +128,10 @@ def _workload(draw: st.DrawFn, name: str, volume: Document, groups: Document) ->
             )
         ),
     }
+
+
+#: On EKS what it may be depends on the version.
+RESTARTS = st.sampled_from(["container", "all-containers"])
 
 
 @st.composite

@@ -65,6 +65,13 @@ def test_the_valid_settings_are_valid():
          "1.35, 1.36"),
         ({"cluster__node_version": "1.36"}, "cluster: node_version 1.36 with version 1.35: nodes "
          "have the control plane's version or the one before: use 1.35, or leave it out"),
+        ({f"{W}restart": "all-containers"}, "workloads.gpt.restart: all-containers needs "
+         "Kubernetes 1.36, and the nodes have 1.35: use container, or upgrade the cluster and its "
+         "nodes"),
+        ({f"{W}restart": "all-containers", "cluster__version": "1.36",
+          "cluster__node_version": "1.35"}, "workloads.gpt.restart: all-containers needs "
+         "Kubernetes 1.36, and the nodes have 1.35: use container, or upgrade the cluster and its "
+         "nodes"),
         ({"cluster__addons": {"coredns": "latest"}}, "cluster.addons: coredns 'latest' is not an "
          "add-on version: write one such as v1.14.3-eksbuild.3"),
         ({"cluster__access": {"me": {"principal": "arn:aws:sts::123456789012:assumed-role/a/b"}}},
@@ -263,6 +270,10 @@ def test_a_wrong_setting_is_one_line_with_what_the_rule_and_the_remedy(
 )
 def test_a_bucket_that_nodes_can_reach_may_be_anywhere(store: dict[str, str]):
     assert problems(backup_store={"existing": store}) == []
+
+
+def test_nodes_of_1_36_can_restart_all_containers_of_a_pod():
+    assert problems(**{f"{W}restart": "all-containers", "cluster__version": "1.36"}) == []
 
 
 def test_what_forced_drains_may_cost_can_be_accepted():
