@@ -72,7 +72,7 @@ def down() -> None:
         with _alone(also_of_others=True):
             node.stop()
             KUBECONFIG.unlink(missing_ok=True)
-            for data in ("etcd", "kubelet", "processes", "mounts-ready"):
+            for data in ("etcd", "kubelet", "processes", "mounts-ready", "feature-gates"):
                 _remove(STATE / data)
             for volume in VOLUMES.glob("*"):  # the folder itself may be a disk of its own
                 _remove(volume)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from cluster import keys, processes
+from cluster import gates, keys, processes
 from cluster.errors import ClusterProblem
 from cluster.places import BIN, KUBECONFIG, LOGS, STATE, tools_first
 
@@ -90,6 +90,7 @@ def address() -> str:
 def start_control_plane() -> None:
     """etcd, API server, controllers and scheduler, until they answer."""
     here = address()
+    gates.choose(running=processes.running("kube-apiserver") is not None)
     keys.make(here)
     processes.start(
         "etcd",
@@ -118,7 +119,7 @@ def start_control_plane() -> None:
          "--requestheader-group-headers=X-Remote-Group",
          "--requestheader-extra-headers-prefix=X-Remote-Extra-",
          f"--proxy-client-cert-file={k}/{keys.AGGREGATOR}.crt",
-         f"--proxy-client-key-file={k}/{keys.AGGREGATOR}.key"],
+         f"--proxy-client-key-file={k}/{keys.AGGREGATOR}.key", *gates.flags()],
     )  # fmt: skip
     processes.wait("kube-apiserver", lambda: kubectl_answers("get", "--raw", "/readyz"))
     login = f"--kubeconfig={KUBECONFIG}"
@@ -127,9 +128,13 @@ def start_control_plane() -> None:
         [str(BIN / "kube-controller-manager"), login, "--use-service-account-credentials=true",
          f"--root-ca-file={k}/ca.crt", f"--service-account-private-key-file={k}/accounts.key",
          f"--cluster-signing-cert-file={k}/ca.crt", f"--cluster-signing-key-file={k}/ca.key",
-         "--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--leader-elect=false"],
+         "--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--leader-elect=false",
+         *gates.flags()],
     )  # fmt: skip
-    processes.start("kube-scheduler", [str(BIN / "kube-scheduler"), login, "--leader-elect=false"])
+    processes.start(
+        "kube-scheduler",
+        [str(BIN / "kube-scheduler"), login, "--leader-elect=false", *gates.flags()],
+    )
 
 
 def start_runtime() -> None:
@@ -332,6 +337,7 @@ def _kubelet() -> dict[str, object]:
         "podLogsDir": str(LOGS / "pods"),
         "resolvConf": "/etc/resolv.conf",
         "registerNode": True,
+        "featureGates": gates.as_settings(),
     }
 
 
