@@ -7,21 +7,25 @@ that is the rule. What changes or goes away while it is copied becomes no bundle
 from __future__ import annotations
 
 import fnmatch
+import hashlib
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from holdfast import durable
 from holdfast.bundle import Bundle, BundleWriter, Tree
 from holdfast.errors import CommitRefused, HoldfastError, UsageError
-from holdfast.manifest import FileEntry
+from holdfast.manifest import FileEntry, canonical
 from holdfast.recovery.writers import Writer, void_stages
 from holdfast.volume import Volume
 
 #: the rule of frameworks that write under another name and rename
 RENAMED = "renamed"
 
+#: in a generation: what each directory held when it was watched for the first time
+_NOTES = ".watched"
 _NUMBER = re.compile(r"[0-9]+", re.ASCII)
 
 
@@ -59,6 +63,7 @@ class Watch:
         if os.environ.get("HOLDFAST_DECISION") is None:  # else an init container did it
             void_stages(volume)
         self._generation = volume.present() or 1
+        self._left = self._left_behind() if self._generation > 1 else {}
 
     def close(self) -> None:
         """The framework has ended: restores may switch the run again."""
@@ -80,6 +85,12 @@ class Watch:
             if step <= newest:
                 continue
             try:
+                if self._left.get(path.name) == _digest(path):
+                    self._say_once(
+                        f"'{path}' was there before generation {generation} began: it belongs to"
+                        " what was restored away, and is no bundle"
+                    )
+                    continue
                 made.append(self._commit(path, step, generation))
             except (HoldfastError, OSError) as error:
                 self._say_once(f"'{path}' is no bundle: {error}")
@@ -87,11 +98,36 @@ class Watch:
             self._volume.keep(self._keep)
         return made
 
+    def _left_behind(self) -> dict[str, str]:
+        """What a restore left in the directory, by name: the history after the restored step.
+
+        Noted once, when the first watch of a generation begins: what the framework finishes while
+        no watch runs is new. Raises HoldfastError for a note that cannot be read.
+        """
+        name = hashlib.sha256(os.fsencode(self._directory.absolute())).hexdigest()[:16]
+        note = self._volume.generation_path(self._generation) / _NOTES / f"{name}.json"
+        try:
+            return json.loads(note.read_bytes())
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            raise HoldfastError(
+                f"'{note}' is no JSON ({error}): remove it, and of '{self._directory}' what is not"
+                f" of generation {self._generation}"
+            ) from None
+        found = {path.name: _digest(path) for path in self._checkpoints()}
+        note.parent.mkdir(exist_ok=True)
+        durable.write_durably(note, canonical(found))
+        return found
+
+    def _checkpoints(self) -> Iterator[Path]:
+        for path in durable.entries(self._directory):
+            if fnmatch.fnmatchcase(path.name, self._pattern) and durable.is_directory(path):
+                yield path
+
     def _finished(self) -> list[tuple[int, Path]]:
         found = []
-        for path in durable.entries(self._directory):
-            if not fnmatch.fnmatchcase(path.name, self._pattern) or not durable.is_directory(path):
-                continue
+        for path in self._checkpoints():
             numbers = _NUMBER.findall(path.name)
             if not numbers:
                 self._say_once(f"'{path}' has no number in its name: its step is unknown")
@@ -127,6 +163,11 @@ class Watch:
         if text not in self._said:
             self._said.add(text)
             self._say(text)
+
+
+def _digest(root: Path) -> str:
+    """The signature of a directory, in a form that can be kept."""
+    return hashlib.sha256(json.dumps(_signature(root), sort_keys=True).encode()).hexdigest()
 
 
 def _signature(root: Path) -> dict[str, tuple[int, int, int]]:

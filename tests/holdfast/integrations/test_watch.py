@@ -1,6 +1,7 @@
 """`holdfast watch`: what a framework finishes becomes a bundle, what it still writes does not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,12 @@ class Watched:
         self.out.mkdir()
         self.volume = Volume(folder / "volume", "lab")
         self.said: list[str] = []
-        self.watch = Watch(self.out, pattern, rule, self.volume, 3, self.said.append)
+        self._rule, self._pattern = rule, pattern
+        self.again()
+
+    def again(self) -> None:
+        """As a pod that starts."""
+        self.watch = Watch(self.out, self._pattern, self._rule, self.volume, 3, self.said.append)
 
     def write(self, step: int, done: bool = True) -> Path:
         path = self.out / f"checkpoint-{step}"
@@ -248,3 +254,40 @@ print(keras.backend.backend(), bundle.step)
 @needs("keras")[1]
 def test_the_epochs_of_keras_become_bundles_and_a_fit_goes_on_from_one(folder: Path) -> None:
     assert in_a_process(KERAS, folder, KERAS_BACKEND="torch") == "torch 2\n"
+
+
+def restored_to(volume: Volume, step: int) -> None:
+    """What a switch leaves: a generation with the bundle of that step alone."""
+    (bundle,) = [each for each in volume.bundles() if each.step == step]
+    made = volume.generation_path((volume.present() or 1) + 1)
+    shutil.copytree(bundle.path, made / bundle.name)
+
+
+def test_what_a_restore_left_in_the_directory_becomes_no_bundle_again(watched: Watched) -> None:
+    for step in (2, 4, 6):
+        watched.write(step)
+    assert watched.look() == [2, 4, 6]
+    watched.watch.close()
+    restored_to(watched.volume, 2)
+
+    watched.again()
+    assert watched.look() == []
+    assert "checkpoint-4' was there before generation 2 began" in watched.said[-2]
+    shutil.rmtree(watched.out / "checkpoint-4")
+    watched.write(4)  # the framework comes to this step once more, from the restored one
+    assert watched.look() == [4]
+
+
+def test_what_is_finished_while_no_watch_runs_is_of_the_present_generation(
+    watched: Watched,
+) -> None:
+    watched.write(2)
+    watched.look()
+    watched.watch.close()
+    restored_to(watched.volume, 2)
+    watched.again()
+    watched.watch.close()
+    watched.write(4)
+
+    watched.again()
+    assert watched.look() == [4]
