@@ -16,6 +16,9 @@ from sandbox.errors import SandboxError, Unsupported
 #: The kubelet's back-off between restarts of a container: none, then 10 s doubling to 5 minutes.
 RESTART_BACKOFF, RESTART_BACKOFF_LIMIT = 10.0, 300.0
 
+#: Actions of restart rules.
+RESTART, RESTART_ALL = "Restart", "RestartAllContainers"
+
 #: Fields of a pod and of a container without effect on a process; `up` lists those in use.
 WITHOUT_EFFECT = frozenset({
     "affinity", "automountServiceAccountToken", "dnsPolicy", "enableServiceLinks", "hostname",
@@ -89,19 +92,21 @@ def _image(container: Mapping[str, Any], project: Path) -> images.Image:
     return images.of(container.get("image", ""), project)
 
 
-def restarts(container: Mapping[str, Any], pod_policy: str, code: int) -> bool:
-    """Whether the kubelet restarts this container in place after exit code `code`.
+def restarted(container: Mapping[str, Any], pod_policy: str, code: int) -> str | None:
+    """What the kubelet restarts in place after exit code `code`: this container (``Restart``), all
+    of the pod (``RestartAllContainers``) or nothing.
 
     Its own `restartPolicyRules` come first, then its own `restartPolicy`, then the pod's.
     """
     for rule in container.get("restartPolicyRules", []):
         codes = rule.get("exitCodes", {})
         if (code in codes.get("values", [])) == (codes.get("operator", "In") == "In"):
-            if rule["action"] != "Restart":
-                raise Unsupported(f"restart rule action {rule['action']!r}: only Restart runs here")
-            return True
+            action: str = rule["action"]
+            if action not in (RESTART, RESTART_ALL):
+                raise Unsupported(f"restart rule action {action!r} does not run here")
+            return action
     policy = container.get("restartPolicy", pod_policy)
-    return policy == "Always" or (policy == "OnFailure" and code != 0)
+    return RESTART if policy == "Always" or (policy == "OnFailure" and code != 0) else None
 
 
 @dataclass
@@ -128,6 +133,7 @@ class Pod:
         self.directory = self.node.state / "pods" / self.name
         self.tag = f"{self.node.identity}/{self.name}/"
         self._gone = threading.Event()  # no container may start or restart any more
+        self._again = threading.Event()  # none may until all have ended: then all start again
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self.policy = self.spec.get("restartPolicy", "Always")
@@ -143,17 +149,12 @@ class Pod:
             deadline = threading.Timer(seconds, self.kill)
             deadline.daemon = True
             deadline.start()
-        codes: list[int] = []
         try:
-            first = self.spec.get("initContainers", [])
-            # The kubelet starts one that succeeded never again, whatever the pod's policy.
-            before = "OnFailure" if self.policy == "Always" else self.policy
-            initialised = all(self._container(each, before) == 0 for each in first)
-            if initialised:
-                containers = self.spec["containers"]
-                with ThreadPoolExecutor(len(containers)) as pool:
-                    codes = list(pool.map(self._container, containers))
-            self.phase = "Succeeded" if initialised and not any(codes) else "Failed"
+            succeeded = self._containers()
+            while self._again.is_set() and not self._gone.is_set():
+                self._again.clear()  # at once: the kubelet has no back-off for this
+                succeeded = self._containers()
+            self.phase = "Succeeded" if succeeded else "Failed"
         except SandboxError as error:
             self.phase, self.message = "Failed", str(error)
         finally:
@@ -233,19 +234,43 @@ class Pod:
                     (directory / paths.get(name, name)).write_text(text, encoding="utf-8")
         return directory
 
+    def _containers(self) -> bool:
+        """Run init containers and containers to their end; whether all succeeded."""
+        first = self.spec.get("initContainers", [])
+        # The kubelet starts one that succeeded never again, whatever the pod's policy.
+        before = "OnFailure" if self.policy == "Always" else self.policy
+        if not all(self._container(each, before) == 0 for each in first):
+            return False
+        containers = self.spec["containers"]
+        with ThreadPoolExecutor(len(containers)) as pool:
+            return not any(pool.map(self._container, containers))
+
     def _container(self, container: Mapping[str, Any], policy: str | None = None) -> int:
         """Run one container with its restarts; the exit code it ends with (137 when killed)."""
         name, delay = container["name"], 0.0
         while True:
             code = self._once(container)
             self.exit_codes[name] = code
-            if self._gone.is_set() or not restarts(container, policy or self.policy, code):
+            action = restarted(container, policy or self.policy, code)
+            if self._gone.is_set() or self._again.is_set() or action is None:
+                return code
+            if action == RESTART_ALL:
+                self._restart_all(name, code)
                 return code
             self.restarts[name] = self.restarts.get(name, 0) + 1
             self.node.record("container-restart", pod=self.name, container=name, code=code)
             if self._gone.wait(delay / self.node.speed):
                 return code
             delay = min(max(RESTART_BACKOFF, 2 * delay), RESTART_BACKOFF_LIMIT)
+
+    def _restart_all(self, name: str, code: int) -> None:
+        """End all containers, without a grace period, as the kubelet does; `run` starts them."""
+        with self._lock:
+            self._again.set()
+        for each in (*self.spec.get("initContainers", []), *self.spec["containers"]):
+            self.restarts[each["name"]] = self.restarts.get(each["name"], 0) + 1
+        self.node.record("pod-restart", pod=self.name, container=name, code=code)
+        processes.kill_tree(self.tag)
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
         """The image's and the container's own variables, with mount paths replaced."""
@@ -287,7 +312,7 @@ class Pod:
         words = [*container.get("command", image.entrypoint), *container.get("args", [])]
         command = self._words(words, environ, image)
         with self._lock:
-            if self._gone.is_set():
+            if self._gone.is_set() or self._again.is_set():
                 return 137
             process = processes.start(command, environ, self.node.project, self.log(name))
             self._processes[name] = process

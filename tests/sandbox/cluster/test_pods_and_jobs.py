@@ -6,7 +6,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sandbox.cluster.pods import restarts
+from sandbox.cluster.pods import restarted
 from tests.sandbox.tiny import (
     Factory,
     claim,
@@ -117,25 +117,48 @@ def test_a_job_past_its_deadline_fails_and_its_pod_is_stopped(make_cluster: Fact
 
 
 RULES = [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 76]}}]
+ALL = [{**RULES[0], "action": "RestartAllContainers"}]
 
 
 @pytest.mark.parametrize(
     ("fields", "policy", "code", "expected"),
     [
-        ({}, "Never", 1, False),
-        ({}, "OnFailure", 1, True),
-        ({}, "OnFailure", 0, False),
-        ({}, "Always", 0, True),
-        ({"restartPolicy": "OnFailure"}, "Never", 1, True),
-        ({"restartPolicy": "Never", "restartPolicyRules": RULES}, "Never", 1, True),
-        ({"restartPolicy": "Never", "restartPolicyRules": RULES}, "Never", 76, False),
-        ({"restartPolicy": "Never", "restartPolicyRules": RULES}, "Never", 0, False),
+        ({}, "Never", 1, None),
+        ({}, "OnFailure", 1, "Restart"),
+        ({}, "OnFailure", 0, None),
+        ({}, "Always", 0, "Restart"),
+        ({"restartPolicy": "OnFailure"}, "Never", 1, "Restart"),
+        ({"restartPolicy": "Never", "restartPolicyRules": RULES}, "Never", 1, "Restart"),
+        ({"restartPolicy": "Never", "restartPolicyRules": RULES}, "Never", 76, None),
+        ({"restartPolicy": "Never", "restartPolicyRules": RULES}, "Never", 0, None),
+        ({"restartPolicy": "Never", "restartPolicyRules": ALL}, "Never", 1, "RestartAllContainers"),
+        ({"restartPolicy": "Never", "restartPolicyRules": ALL}, "Never", 76, None),
     ],
 )
 def test_restart_rules_come_before_the_policies(
-    fields: dict[str, object], policy: str, code: int, expected: bool
+    fields: dict[str, object], policy: str, code: int, expected: str | None
 ) -> None:
-    assert restarts({"name": "c", **fields}, policy, code) is expected
+    assert restarted({"name": "c", **fields}, policy, code) == expected
+
+
+def test_all_containers_of_a_pod_restart_in_place_init_containers_first(
+    make_cluster: Factory,
+) -> None:
+    first = container(shell("echo x >> $DATA/recovered"), "recover", **MOUNT)
+    main = counting("1 1 76", restartPolicy="Never", restartPolicyRules=ALL)
+    beside = container(shell("sleep 600"), "beside")
+    pod = {**VOLUMES, "initContainers": [first]}
+    document = job(main, pod=pod, backoffLimit=0)
+    document["spec"]["template"]["spec"]["containers"].append(beside)
+    cluster = make_cluster(document, claim())
+    cluster.start()
+    work = cluster.jobs["training", "work"]
+    again = until(lambda: work.pods[0].exit_codes.get("main") == 76 and work.pods[0])
+    again.kill()
+    assert work.join(10)
+    assert len(work.pods) == 1
+    assert again.restarts == {"recover": 2, "main": 2, "beside": 2}
+    assert (cluster.state / "volumes/data-vol/recovered").read_text() == "x\n" * 3
 
 
 def test_a_container_restarts_in_place_without_a_new_pod(make_cluster: Factory) -> None:
