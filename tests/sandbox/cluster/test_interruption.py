@@ -1,10 +1,12 @@
-"""A spot node is taken back: two minutes pass from the notice to its end."""
+"""A spot node is taken back: two minutes pass from the notice to its end. A trainer that fails."""
 
 import random
+import shutil
 import time
 
 import pytest
 
+from sandbox.cluster import processes
 from sandbox.demo.observe import Training
 from testkit import factories
 from tests.sandbox.tiny import Factory, until
@@ -20,6 +22,14 @@ TINY = {
 }  # fmt: skip
 
 
+def write_corpus(training: Training) -> None:
+    """What it learns from, on its volume."""
+    corpus = training.volume.root / "corpus"
+    corpus.mkdir(parents=True)
+    words = " ".join(random.Random(7).choices(["hold", "fast", "rope", "knot"], k=8000))
+    (corpus / "words.txt").write_text(words)
+
+
 @pytest.mark.torch
 @pytest.mark.slow
 def test_an_interruption_notice_ends_in_a_saved_step_and_the_next_pod_resumes_from_it(
@@ -28,10 +38,7 @@ def test_an_interruption_notice_ends_in_a_saved_step_and_the_next_pod_resumes_fr
     graph = factories.graph(workloads__gpt__env=TINY)
     cluster = make_cluster(*graph.kubernetes(), speed=20.0)
     training = Training(cluster)
-    corpus = training.volume.root / "corpus"
-    corpus.mkdir(parents=True)
-    words = " ".join(random.Random(7).choices(["hold", "fast", "rope", "knot"], k=8000))
-    (corpus / "words.txt").write_text(words)
+    write_corpus(training)
     cluster.start(cronjobs=False)
     training.wait("a few steps", lambda: training.step() >= 3)
     spot = training.job.active
@@ -50,3 +57,29 @@ def test_an_interruption_notice_ends_in_a_saved_step_and_the_next_pod_resumes_fr
     assert [line.step for line in resumed] == [stopped.step]
     assert training.job.failures == 0
     until(lambda: training.step() > stopped.step, 60)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_trainer_that_fails_on_a_lost_volume_finds_it_refilled_in_the_same_pod(
+    make_cluster: Factory,
+) -> None:
+    """Shown to fail: with `restart: container` the trainer waits in vain for a pull, until 76."""
+    graph = factories.graph(workloads__gpt__env=TINY, workloads__gpt__restart="all-containers")
+    cluster = make_cluster(*graph.kubernetes(), speed=20.0)
+    training = Training(cluster)
+    write_corpus(training)
+    cluster.start(cronjobs=False)
+    training.wait("a few steps", lambda: training.step() >= 3)
+    training.job.active.stop(NOTICE)
+    saved = training.wait("a save", lambda: training.lines("stop"))[-1].step
+    training.wait("the next pod", lambda: training.lines("resume"))
+    training.operator.result("backup")
+
+    pod = training.job.active
+    shutil.rmtree(training.newest().path.parents[1])
+    processes.kill_tree(f"{pod.tag}trainer/")
+    resumed = training.wait("a trainer that resumes", lambda: training.lines("resume")[1:])
+
+    assert [(line.pod, line.step) for line in resumed] == [(pod.name, saved)]
+    assert pod.restarts == {"recover": 1, "trainer": 1}
