@@ -4,14 +4,17 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.volume import Volume
+from sandbox.cluster import processes
 from sandbox.cluster.cluster import Cluster
 from sandbox.cluster.jobs import Job
+from sandbox.cluster.pods import Pod
 from testkit import factories
 from tests.sandbox.tiny import Factory, claim, container, job, shell, until
 
@@ -106,9 +109,35 @@ def test_a_job_whose_success_needs_one_index_does_not_wait_for_a_pod_that_never_
 def test_two_nodes_that_lose_the_first_one_end_bit_for_bit_like_two_ranks_that_nobody_disturbed(
     make_cluster: Factory, tmp_path: Path
 ) -> None:
-    alone = tmp_path / "alone"
     cluster = make_cluster(*two_nodes(), speed=20.0)
-    shared, flag = cluster.state / "volumes" / "shared-vol", tmp_path / "in-the-middle-of-a-save"
+
+    training = damaged(cluster, tmp_path, lambda lost: lost.kill("DisruptionTarget"))
+
+    assert sorted(pod.name for pod in training.pods) == ["gpt-0-1", "gpt-0-2", "gpt-1-1"]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_one_of_two_nodes_restarts_all_its_containers_and_the_other_waits_for_it(
+    make_cluster: Factory, tmp_path: Path
+) -> None:
+    cluster = make_cluster(*two_nodes(restart="all-containers"), speed=20.0)
+
+    def fail(first: Pod) -> None:
+        del cluster.pod_environment[first.name]  # else its next life is held as well
+        processes.kill_tree(f"{first.tag}trainer/")
+
+    training = damaged(cluster, tmp_path, fail)
+
+    restarts = {pod.name: pod.restarts for pod in training.pods}
+    assert restarts == {"gpt-0-1": {"recover": 1, "trainer": 1}, "gpt-1-1": {}}
+
+
+def damaged(cluster: Cluster, folder: Path, damage: Callable[[Pod], object]) -> Job:
+    """A training of two nodes, the first of which is damaged in a save; it must end bit for bit
+    like two ranks that nobody disturbed."""
+    alone = folder / "alone"
+    shared, flag = cluster.state / "volumes" / "shared-vol", folder / "in-the-middle-of-a-save"
     words = " ".join(random.Random(7).choices(["hold", "fast", "rope", "knot"], k=8000))
     for volume in (alone, shared):
         (volume / "corpus").mkdir(parents=True)
@@ -127,16 +156,16 @@ def test_two_nodes_that_lose_the_first_one_end_bit_for_bit_like_two_ranks_that_n
     lost = training.active
     assert lost is not None
     assert lost.name == "gpt-0-1"
-    lost.kill("DisruptionTarget")
+    damage(lost)
 
     assert training.join(100)
     logs = "".join(pod.log("trainer").read_text() for pod in training.pods)
     assert training.finished == "Complete", logs
-    assert sorted(pod.name for pod in training.pods) == ["gpt-0-1", "gpt-0-2", "gpt-1-1"]
     assert "resuming from step-00000004" in logs
     assert undisturbed.wait(100) == 0
     assert sorted(contents(shared)) == [f"step-{step:08d}" for step in (4, 8, 12)]
     assert contents(shared) == contents(alone)
+    return training
 
 
 TINY = {
@@ -148,11 +177,11 @@ TINY = {
 }  # fmt: skip
 
 
-def two_nodes() -> list[dict[str, Any]]:
+def two_nodes(**settings: Any) -> list[dict[str, Any]]:
     nfs = {"kind": "nfs", "size": "1Ti", "server": "nfs.example"}
     volume = {**nfs, "name": "shared", "path": "/a"}
     store = {"volume": {**nfs, "name": "store", "path": "/b"}}
-    workload = {"run": "demo", "volume": volume, "nodes": 2, "env": TINY}
+    workload = {"run": "demo", "volume": volume, "nodes": 2, "env": TINY, **settings}
     return factories.graph(workloads={"gpt": workload}, backup_store=store).kubernetes()
 
 
