@@ -43,7 +43,7 @@ Context = Annotated[
 def up(context: Context = "") -> None:
     """Build what is missing, start the node, load the images; until all of it is ready.
 
-    The first time takes about 20 minutes on two cores, a start from what was built a minute. With
+    The first time takes about 27 minutes on two cores, a start from what was built a minute. With
     --context the cluster is yours: it gets the S3 server, and its images are for you to load.
     """
     began = time.monotonic()
