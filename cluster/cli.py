@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cluster import context as contexts
-from cluster import node, processes, s3
+from cluster import node, processes, queues, s3
 from cluster.build import build as build_tools
 from cluster.errors import ClusterProblem
 from cluster.images import Image, archive, identity, images
@@ -59,6 +59,26 @@ def up(context: Context = "") -> None:
         fail(error)
     typer.echo(f"Kubernetes is ready after {time.monotonic() - began:.0f} s; logs in {LOGS}")
     typer.echo(f"  export KUBECONFIG={KUBECONFIG} PATH={BUILT / 'bin'}:$PATH")
+
+
+@app.command(name="queues")
+def add_queues() -> None:
+    """Add the controllers of Kueue, JobSet and Kubeflow's Trainer, built from their modules.
+
+    The first time takes about 10 minutes on two cores. `up` must have started the cluster.
+    """
+    began = time.monotonic()
+    try:
+        with _alone():
+            if not node.kubectl_answers("get", "--raw", "/readyz"):
+                raise ClusterProblem("the API server does not answer: run `make cluster`")
+            queues.build_all()
+            for image in queues.images():
+                load(image)
+            queues.install()
+    except ClusterProblem as error:
+        fail(error)
+    typer.echo(f"Kueue, JobSet and Trainer are ready after {time.monotonic() - began:.0f} s")
 
 
 @app.command()

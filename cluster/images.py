@@ -86,11 +86,11 @@ def images() -> list[Image]:
     with_postgresql = {"PATH": f"/{_POSTGRESQL}/bin:{programs}"}
     return [
         Image("localhost/pause:dev", (_pause(),), ("/pause",), "65535:65535"),
-        Image("localhost/coredns:dev", (_program("coredns"),), ("/coredns",), "0:0"),
-        Image("localhost/versitygw:dev", (_program("versitygw"),), ("/versitygw",), "0:0"),
+        Image("localhost/coredns:dev", (program("coredns"),), ("/coredns",), "0:0"),
+        Image("localhost/versitygw:dev", (program("versitygw"),), ("/versitygw",), "0:0"),
         Image(
             "localhost/local-path-provisioner:dev",
-            (base, _program("local-path-provisioner")),
+            (base, program("local-path-provisioner")),
             ("/local-path-provisioner",),
             "0:0",
             environment=path,
@@ -216,7 +216,7 @@ def _layer(layer: Layer) -> tuple[Path, str]:
     return file, digest.read_text()
 
 
-def _program(name: str) -> Layer:
+def program(name: str) -> Layer:
     """One static program."""
     binary = BIN / name
     return Layer(name, _stamp(binary), lambda tar: _copy(tar, binary, name))
