@@ -16,9 +16,12 @@ _PROXY = "s3-proxy"
 _HERE = f"--namespace={s3.NAMESPACE}"
 
 
-def holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A verb of the data plane on the stack's store, from this machine."""
-    configured = kube.get("configmap", CONFIGURATION)["data"]
+def holdfast(
+    *arguments: str, configuration: str = CONFIGURATION, namespace: str = kube.NAMESPACE
+) -> subprocess.CompletedProcess[str]:
+    """A verb of the data plane on the stack's store, from this machine, with the environment of a
+    claim's ConfigMap."""
+    configured = kube.get("configmap", configuration, namespace)["data"]
     with s3.client(kube.environment()) as client:
         environment = {
             **kube.environment(),
