@@ -183,7 +183,7 @@ def table(outcomes: list[Outcome]) -> str:
     groups: dict[tuple[str, State], list[Outcome]] = {}
     for each in outcomes:
         groups.setdefault((each.scene.name, each.state), []).append(each)
-    lines = ["| owner | when the restore began | restores | refused or failed | median | wrong |",
+    lines = ["| owner | when the restore began | restored | refused or failed | median | wrong |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for (name, state), found in sorted(groups.items()):
         counts = Counter(one.restored for one in found)
