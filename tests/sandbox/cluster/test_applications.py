@@ -22,7 +22,7 @@ from tests.sandbox.tiny import PROJECT, until
 
 pytestmark = pytest.mark.slow
 
-SLEEP = (sys.executable, "-c", "import signal; signal.sigwait([signal.SIGTERM])")
+SLEEP = ("python", "-c", "import signal; signal.sigwait([signal.SIGTERM])")
 SUBJECT = {"kind": "pvc", "name": "models-pvc", "namespace": "training"}
 
 
