@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 BENCH_ARGS ?=
 # At how many points of a framework's save `make test-frameworks` kills it.
 KILLS ?= 30
-# How many restores `make e2e-queues` does; each takes about ten seconds.
+# How many restores `make e2e-queues` does; each takes about twenty seconds, four at once.
 RESTORES ?= 200
 # How often `make soak` kills a training; each kill takes about ten seconds.
 CYCLES ?= 300

@@ -65,7 +65,7 @@ def up(context: Context = "") -> None:
 def add_queues() -> None:
     """Add the controllers of Kueue, JobSet and Kubeflow's Trainer, built from their modules.
 
-    The first time takes about 10 minutes on two cores. `up` must have started the cluster.
+    The first time takes about 13 minutes on two cores. `up` must have started the cluster.
     """
     began = time.monotonic()
     try:

@@ -14,13 +14,15 @@ from typing import Any
 import yaml
 
 from cluster import node
-from cluster.build import build, module_directory
+from cluster.build import QUEUES, build, module_directory
 from cluster.errors import ClusterProblem
 from cluster.images import Image, program
 from cluster.places import BIN, BUILT
 
 #: What Kueue manages in the tests; it fails to start for a kind that the cluster does not know.
 _MANAGED = ("batch/job", "jobset.x-k8s.io/jobset", "trainer.kubeflow.org/trainjob")
+#: What other objects of the same manifests are in, or of.
+_BEFORE_OTHERS = ("Namespace", "CustomResourceDefinition")
 _LIMIT = "300s"
 
 
@@ -79,16 +81,16 @@ def images() -> list[Image]:
 
 def build_all() -> None:
     """Build them from their modules, where they are not there."""
-    build(("trainer", "kueue"))
+    build([module.name for module in QUEUES])
 
 
 def install() -> None:
     """Apply their manifests, and wait until each answers."""
     for each in ALL:
         objects = _manifests(each)
-        for kinds in (("Namespace", "CustomResourceDefinition"), ()):  # () is all of them
-            chosen = [one for one in objects if not kinds or one["kind"] in kinds]
-            _apply(chosen)
+        first = [one for one in objects if one["kind"] in _BEFORE_OTHERS]
+        _apply(first)
+        _apply([one for one in objects if one not in first])
         _kubectl("rollout", "status", f"deployment/{each.deployment}", f"--timeout={_LIMIT}",
                  f"--namespace={each.namespace}")  # fmt: skip
 

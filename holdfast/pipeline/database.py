@@ -197,9 +197,9 @@ class Database:
             aside: the name that the schema public gets; "" where there is nothing in it.
             drop: schemas of earlier restores to remove.
         """
-        reading, writing = os.pipe()
         command = [find("psql", major), "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull]
         command += ["-d", _KEEP_ALIVE, "-f", "-"]
+        reading, writing = os.pipe()
         with ExitStack() as ending:
             script = ending.enter_context(os.fdopen(writing, "wb", buffering=0))
             errors = ending.enter_context(tempfile.TemporaryFile())

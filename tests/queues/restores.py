@@ -131,9 +131,7 @@ def _judge(outcome: Outcome, step: int, before: int, generation: int, pods: list
         outcome.wrong.append(f"the restore failed: {outcome.said}")
     if marks := scene.marks():
         outcome.wrong.append(f"a restore's marks stay on the owner: {marks}")
-    if state in (State.WAITING, State.EVICTED) or (
-        state is State.EVICTED_MEANWHILE and scene.owner.queued
-    ):
+    if state in (State.WAITING, State.EVICTED, State.EVICTED_MEANWHILE):
         scene.waits()
         opened = [line for line in scene.lines()[before:] if line.what == "opens"]
         if state is not State.EVICTED_MEANWHILE and opened:
