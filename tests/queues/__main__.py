@@ -33,7 +33,7 @@ def main() -> int:
     words = argparse.ArgumentParser(prog="tests.queues", description=__doc__)
     words.add_argument("--restores", type=int, default=200, help="how many, over all owners")
     words.add_argument("--seed", type=int, default=1, help="of snapshots, states and moments")
-    words.add_argument("--at-once", type=int, default=2, help="owners that are restored at once")
+    words.add_argument("--at-once", type=int, default=4, help="owners that are restored at once")
     words.add_argument("--only", default="", help="owners whose names contain this")
     words.add_argument("--keep", action="store_true", help="leave the stack and its owners there")
     chosen = words.parse_args()
