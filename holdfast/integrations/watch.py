@@ -85,7 +85,7 @@ class Watch:
             if step <= newest:
                 continue
             try:
-                if self._left.get(path.name) == _digest(path):
+                if path.name in self._left and self._left[path.name] == _digest(path):
                     self._say_once(
                         f"'{path}' was there before generation {generation} began: it belongs to"
                         " what was restored away, and is no bundle"
