@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import sys
@@ -82,6 +83,23 @@ class Ranks:
             self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._world = dist.group.WORLD
         return self._group
+
+
+def leave_at_exit() -> None:
+    """Leave the process groups before the interpreter ends, unless the program has left them.
+
+    Called where a training ends in order: after a failure a peer may never answer. Without it, a
+    thread of gloo that still holds a tensor may ask for the interpreter while that ends, which
+    aborts the process (SIGABRT) and so loses the exit code that the Job goes by
+    (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    if _distributed():
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist := _distributed():
+        dist.destroy_process_group()
 
 
 def _distributed() -> Any:

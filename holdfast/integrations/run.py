@@ -18,7 +18,7 @@ from holdfast.bundle import Bundle, BundleWriter, commit_directory, verify
 from holdfast.cleanup import Cleanup
 from holdfast.defaults import KEEP
 from holdfast.errors import ExitCode, HoldfastError, InvalidBundle, RecoveryStopped, UsageError
-from holdfast.integrations.ranks import Ranks, check_share, split_files
+from holdfast.integrations.ranks import Ranks, check_share, leave_at_exit, split_files
 from holdfast.integrations.stop import StopSignal
 from holdfast.labels import is_healthy
 from holdfast.printable import printable
@@ -229,6 +229,7 @@ class Run:
         self.close()
         if self.problem:
             raise HoldfastError(self.problem)
+        leave_at_exit()
         if stopped:
             self.say(f"stopped: step {self.saved_step} is saved")
             raise SystemExit(int(ExitCode.STOPPED))

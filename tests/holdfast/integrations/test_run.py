@@ -285,6 +285,7 @@ def test_a_bundle_holds_the_files_of_a_rank_that_was_late(shared: Path) -> None:
     first, late = on_two_ranks("late", shared)
 
     assert (first.returncode, late.returncode) == (0, 0), first.stderr + late.stderr
+    assert first.stdout == late.stdout == "left in order\n"
     files = [entry.path for entry in verify(bundles(shared)[0].path).manifest.files]
     assert files == ["rank-0.bin", "rank-1.bin"]
 
@@ -295,7 +296,7 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(shared: Path) -> No
     first, other = on_two_ranks("stop", shared)
 
     assert (first.returncode, other.returncode) == (75, 75), first.stderr + other.stderr
-    assert first.stdout == other.stdout == "stopped at 3\n"
+    assert first.stdout == other.stdout == "stopped at 3\nleft in order\n"
     assert [bundle.step for bundle in bundles(shared)] == [3]
 
 

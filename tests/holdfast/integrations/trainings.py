@@ -80,5 +80,6 @@ def on_two_ranks(
     for rank in ranks:
         out, errors = rank.communicate(timeout=240)
         lines = [line for line in out.splitlines() if line.startswith("END")]
-        ended.append((rank.returncode, lines[0] if lines else errors[-500:]))
+        good = lines and rank.returncode >= 0
+        ended.append((rank.returncode, lines[0] if good else errors[-2000:]))
     return ended

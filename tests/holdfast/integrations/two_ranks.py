@@ -1,5 +1,6 @@
 """One of two ranks that save through `holdfast.integrations.run`: SCENE RANK MEETING VOLUME."""
 
+import atexit
 import os
 import signal
 import sys
@@ -24,7 +25,13 @@ def write(path: Path) -> None:
     (path / f"rank-{rank}.bin").write_text("weights")
 
 
+def last_words() -> None:
+    """After all that was asked to happen at the end later than this."""
+    print("joined to the end" if dist.is_initialized() else "left in order")
+
+
 def main() -> None:
+    atexit.register(last_words)
     # Ranks that are not joined look by themselves.
     mine = volume / f"of-rank-{rank}" if scene == "split" else volume
     mine.mkdir(exist_ok=True)
