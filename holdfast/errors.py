@@ -18,6 +18,8 @@ class ExitCode(IntEnum):
     FAILED = 1
     #: an option or a setting is wrong: the same again fails again
     MISUSE = 2
+    #: a trainer whose volume has lost its state: a new pod pulls it from the store first
+    RECOVER = 74
     #: a trainer that was told to stop, and has saved
     STOPPED = 75
     #: no retry helps: a person has to look
@@ -112,6 +114,12 @@ class DeadlineExceeded(HoldfastError):
 
 class NoSnapshot(HoldfastError):
     """No snapshot or bundle matches the request."""
+
+
+class RecoveryNeeded(HoldfastError):
+    """The state that the pod began with is gone from the volume: another pod has to recover it."""
+
+    exit_code = ExitCode.RECOVER
 
 
 class RecoveryStopped(HoldfastError):

@@ -1,8 +1,8 @@
 """`python -m training`: the command of the training pod.
 
-It exits with 0 when the last step is saved, 75 when it was asked to stop and nothing is unsaved, 76
-when no retry can help (wrong settings, nothing to recover, a crash loop), and anything else when a
-new pod should try.
+It exits with 0 when the last step is saved, 74 when another pod has to recover the volume, 75 when
+it was asked to stop and nothing is unsaved, 76 when no retry can help (wrong settings, nothing to
+recover, a crash loop), and anything else when it should be started again.
 """
 
 import os

@@ -39,7 +39,7 @@ def run(config: Config) -> Outcome:
         return _end(Outcome.REFUSED, str(error))
     except OSError as error:
         return _end(Outcome.RETRY, f"volume '{config.volume}' cannot be written: {error}")
-    if outcome is not Outcome.RETRY:
+    if outcome not in (Outcome.RETRY, Outcome.RECOVER):
         crash_loop.reset()
     return outcome
 

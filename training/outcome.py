@@ -10,12 +10,13 @@ class Outcome(StrEnum):
 
     DONE = "done"  # the last step is saved
     STOPPED = "stopped"  # asked to stop, and the step it had reached is saved
-    RETRY = "retry"  # cannot go on here; a new pod may (it pulls from the store first)
+    RETRY = "retry"  # something broke; the next start may do better
+    RECOVER = "recover"  # the volume has lost its state; a new pod pulls it from the store first
     REFUSED = "refused"  # no retry will help: a person has to look
 
     @property
     def exit_code(self) -> ExitCode:
-        """0 completes the Job, 75 and 1 are tried again, 76 fails the Job for good."""
+        """0 completes the Job, 1 is tried again in this pod, 74 and 75 in another, 76 is final."""
         return _EXIT_CODES[self]
 
 
@@ -23,5 +24,6 @@ _EXIT_CODES = {
     Outcome.DONE: ExitCode.DONE,
     Outcome.STOPPED: ExitCode.STOPPED,
     Outcome.RETRY: ExitCode.FAILED,
+    Outcome.RECOVER: ExitCode.RECOVER,
     Outcome.REFUSED: ExitCode.REFUSED,
 }

@@ -7,7 +7,7 @@ training reports, and ends as this training ends.
 from dataclasses import dataclass
 
 from holdfast.bundle import Bundle
-from holdfast.errors import HoldfastError, InvalidBundle, RecoveryStopped
+from holdfast.errors import HoldfastError, InvalidBundle, RecoveryNeeded, RecoveryStopped
 from holdfast.integrations.run import Run
 from training.config import Config
 from training.metrics import Metrics
@@ -56,6 +56,8 @@ def recover(run: Run, shape: str) -> Recovery:
         bundle, reason = run.find()
     except RecoveryStopped as stopped:
         return Recovery(str(stopped), outcome=Outcome.REFUSED)
+    except RecoveryNeeded as needed:
+        return Recovery(str(needed), outcome=Outcome.RECOVER)
     except HoldfastError as problem:
         return Recovery(str(problem), outcome=Outcome.RETRY)
     held = bundle.manifest.labels.get("model") if bundle else shape

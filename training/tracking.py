@@ -40,6 +40,7 @@ _STATUS = {
     Outcome.DONE: "FINISHED",
     Outcome.STOPPED: "SCHEDULED",  # another pod goes on
     Outcome.RETRY: "SCHEDULED",
+    Outcome.RECOVER: "SCHEDULED",
     Outcome.REFUSED: "FAILED",
 }
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from holdfast.bundle import Bundle, BundleWriter, commit_directory, verify
 from holdfast.cleanup import Cleanup
 from holdfast.defaults import KEEP
-from holdfast.errors import ExitCode, HoldfastError, InvalidBundle, RecoveryStopped, UsageError
+from holdfast.errors import (
+    ExitCode,
+    HoldfastError,
+    InvalidBundle,
+    RecoveryNeeded,
+    RecoveryStopped,
+    UsageError,
+)
 from holdfast.integrations.ranks import Ranks, check_share, leave_at_exit, split_files
 from holdfast.integrations.stop import StopSignal
 from holdfast.labels import is_healthy
@@ -124,7 +131,7 @@ class Run:
         if decision.decision is Action.STOP:
             raise RecoveryStopped(decision.reason)
         if decision.decision is Action.RETRY:
-            raise HoldfastError(decision.reason)
+            raise RecoveryNeeded(decision.reason)
         return None, decision.reason
 
     def agree_on(self, bundle: Bundle | None) -> None:
@@ -350,7 +357,8 @@ class Run:
 def exit_codes() -> Iterator[None]:
     """For the outermost call of a script: an error of Holdfast ends it with the right exit code.
 
-    75 (saved after a stop) and 76 (a person has to look) tell Kubernetes whether to try again.
+    74 (another pod has to recover the volume), 75 (saved after a stop) and 76 (a person has to
+    look) tell Kubernetes whether to try again, and in which pod.
     """
     try:
         yield

@@ -19,7 +19,8 @@ the store; where it finds no valid bundle it goes by what the decision file says
 | only bad ones         | retry                             | retry                     | stop     |
 | none at all           | retry                             | fresh (`require`: stop)   | the same |
 
-A retry is a new pod, which asks the store again.
+A retry is a new pod, which asks the store again: the trainer ends with 74, which no rule of its
+Job restarts in place.
 """
 
 from __future__ import annotations

@@ -102,6 +102,17 @@ def test_a_namespace_destroyed_with_its_volume_is_rebuilt_from_the_store(trainin
     store.verify(trainer.backed_up())
 
 
+def test_a_trainer_that_fails_on_a_lost_volume_goes_on_in_another_pod() -> None:
+    bits = trainer.Bits()
+    _, step = _backed_up_and_left_behind(bits)
+    pod, last = trainer.pod(), trainer.saved()
+    with kube.timed("a volume lost beneath a trainer that then fails", f"{last - step} steps"):
+        trainer.dies_on_an_empty_volume(pod)
+        kube.wait("another pod", lambda: trainer.pod() not in ("", pod))
+        assert trainer.resumed() == step
+    bits.go_on("refilled", step)
+
+
 def test_a_person_deletes_a_snapshot_through_kanister_and_the_others_stay_whole() -> None:
     first = trainer.backed_up()
     trainer.saves(store.step_of(first) + 10)

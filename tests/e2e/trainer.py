@@ -140,6 +140,12 @@ def eraser() -> Callable[[], None]:
     return erase
 
 
+def dies_on_an_empty_volume(pod: str) -> None:
+    """Its processes are stopped, what is on the volume is gone, and they are killed."""
+    script = "kill -STOP -1; rm -rf /var/ml_model/* /var/ml_model/.[!.]*; kill -KILL -1"
+    kube.attempt("exec", pod, _HERE, "--container=trainer", "--", "sh", "-c", script)
+
+
 def _suspended(value: bool) -> None:
     patch = json.dumps({"spec": {"suspend": value}})
     kube.kubectl("patch", "job", JOB, _HERE, "--type=merge", f"--patch={patch}")

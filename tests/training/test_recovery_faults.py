@@ -127,4 +127,4 @@ def test_a_volume_that_lost_what_the_pod_had_is_for_a_new_pod(tmp_path: Path) ->
 
     found = recovery(Volume(tmp_path / "volume", "run-a"), decision=decision)
 
-    assert (found.bundle, found.outcome) == (None, Outcome.RETRY)
+    assert (found.bundle, found.outcome) == (None, Outcome.RECOVER)

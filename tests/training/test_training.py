@@ -150,7 +150,7 @@ def test_a_recovered_state_that_is_gone_again_asks_for_another_pod(lab: Lab) -> 
     decision = lab.root / "decision.json"
     decision.write_text(json.dumps({"decision": "pulled", "bundle": "step-00000004"}))
 
-    assert lab.train(decision=decision) is Outcome.RETRY
+    assert lab.train(decision=decision) is Outcome.RECOVER
 
     assert lab.events("step") == []
 

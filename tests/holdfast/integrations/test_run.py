@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.bundle import Bundle, verify
-from holdfast.errors import HoldfastError, RecoveryStopped, UsageError
+from holdfast.errors import HoldfastError, RecoveryNeeded, RecoveryStopped, UsageError
 from holdfast.integrations.ranks import split_files
 from holdfast.integrations.run import Run, exit_codes
 from holdfast.manifest import FileEntry
@@ -96,7 +96,7 @@ def test_a_volume_that_is_lost_after_a_fresh_start_is_not_another_fresh_start(
     saved(run, 2)
 
     (lost := tmp_path / "lost").mkdir()
-    with pytest.raises(HoldfastError, match="a new pod has to recover it"):
+    with pytest.raises(RecoveryNeeded, match="a new pod has to recover it"):
         Run(lost, "gpt").resume()
 
 
@@ -186,13 +186,16 @@ def test_a_process_whose_last_save_failed_does_not_end_as_if_all_were_well(run: 
         run.end(stopped=True)
 
 
-def test_a_stopped_training_ends_with_75_and_a_refusal_with_76(run: Run) -> None:
+def test_each_end_has_the_exit_code_that_kubernetes_goes_by(run: Run) -> None:
     with pytest.raises(SystemExit) as stopped:
         run.end(stopped=True)
     with pytest.raises(SystemExit) as refused, exit_codes():
         raise RecoveryStopped("only bad bundles")
 
-    assert (stopped.value.code, refused.value.code) == (75, 76)
+    with pytest.raises(SystemExit) as lost, exit_codes():
+        raise RecoveryNeeded("no valid bundle on the volume")
+
+    assert (stopped.value.code, refused.value.code, lost.value.code) == (75, 76, 74)
 
 
 def test_sigterm_is_noted_between_begin_and_end_only(run: Run) -> None:

@@ -53,6 +53,7 @@ def outcome(spec: dict, container: str, code: int) -> str:
         ("trainer", 0, "done"),
         ("trainer", 1, "Restart"),
         ("trainer", 137, "Restart"),
+        ("trainer", 74, "Count"),
         ("trainer", 75, "Ignore"),
         ("trainer", 76, "FailJob"),
         ("trainer", 255, "Count"),
@@ -72,7 +73,7 @@ def restarting() -> Graph:
     return graph(**{f"{W}restart": "all-containers"})
 
 
-@pytest.mark.parametrize("code", [1, 137, 143, 0, 75, 76, 255])
+@pytest.mark.parametrize("code", [1, 137, 143, 0, 74, 75, 76, 255])
 def test_a_trainer_that_failed_starts_all_containers_where_the_setting_says_so(
     local: Graph, restarting: Graph, code: int
 ):
