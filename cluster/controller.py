@@ -118,6 +118,10 @@ class TaskPod:
             status = self._api.ask("GET", f"{self._pods}/{self._name}")["status"]
             phase = status.get("phase", "Pending")
             if phase in ("Succeeded", "Failed"):
+                for container in status.get("containerStatuses", []):
+                    if "terminated" in container["state"]:
+                        code = container["state"]["terminated"]["exitCode"]
+                        self.exit_codes[container["name"]] = code
                 return phase
             if phase == "Pending" and time.monotonic() - began > _PENDING_SECONDS:
                 raise SandboxError(f"pod {self._name} was not ready within {_PENDING_SECONDS} s")

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from holdfast.control.kanister_error import readable
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavailable
 from holdfast.control.subject import CLAIM, CONFIGURATION, Subject
 from holdfast.defaults import BLUEPRINT
@@ -29,7 +30,6 @@ WORKLOAD_LABEL = "holdfast.dev/workload"
 ACTION_LABEL = "holdfast.dev/action"
 #: on every ActionSet that we create: when its creator stops waiting for it (ISO 8601, UTC)
 DEADLINE_ANNOTATION = "holdfast.dev/deadline"
-ERROR_CHARACTERS = 600
 #: activeDeadlineSeconds of the Blueprints' phase `switch`: so long after its deadline the pod of an
 #: ActionSet that nobody works on may still change something
 SWITCH_SECONDS = 600
@@ -160,7 +160,7 @@ class ActionSet:
             subject=Subject.parse(spec.get("object") or {}),
             state=state,
             running_phase=running_phase,
-            error=_one_line((status.get("error") or {}).get("message") or ""),
+            error=readable((status.get("error") or {}).get("message") or ""),
             deferring=state is State.FAILED
             and bool(defer.get("name"))
             and defer.get("state") not in ended,
@@ -253,8 +253,3 @@ def _time(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text or "").astimezone(UTC)
     except ValueError:
         return None
-
-
-def _one_line(message: str) -> str:
-    line = " ".join(message.split())
-    return line if len(line) <= ERROR_CHARACTERS else line[:ERROR_CHARACTERS] + "…"

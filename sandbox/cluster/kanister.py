@@ -274,8 +274,10 @@ class ActionSet:
         self._pod = None
         log = pod.log("container")
         if phase != "Succeeded":
-            last = "\n".join(deque(_lines(log), 10))
-            raise SandboxError(f"pod {pod_name} failed: {pod.message or last or pod.exit_codes}")
+            if pod.message:
+                raise SandboxError(f"pod {pod_name} failed: {pod.message}")
+            last = "\r\n".join(deque(_lines(log), 10))
+            raise SandboxError(_failure(pod_name, last, pod.exit_codes.get("container", 137)))
         output: dict[str, str] = {}
         for line in _lines(log):
             if match := _OUTPUT.search(line):
@@ -352,6 +354,22 @@ class ActionSet:
                 return self.node.deployment(where, name)
         resource = reference.get("resource")
         raise Unsupported(f"object {resource!r}: only jobs and deployments are reached here")
+
+
+def _failure(pod: str, log: str, code: int) -> str:
+    """What Kanister writes of a task that failed: sentences of its own, and the error as JSON; of
+    the pod's status, as Go prints it, only how the container ended."""
+    ended = f"ContainerStateTerminated{{ExitCode:{code},Signal:0,Reason:Error,Message:,}}"
+    cause = {"message": "Pod failed", "details": {"podName": pod, "status": ended}}
+    error = {
+        "message": "Pod failed or did not transition into complete state",
+        "function": "github.com/kanisterio/kanister/pkg/kube.getErrorFromLogs",
+        "cause": {"message": log, "cause": cause},
+    }
+    return (
+        f"{json.dumps({'pod': pod})}: Failed while waiting for Pod to complete: "
+        f"Pod failed to complete in time: {json.dumps(error, ensure_ascii=False)}"
+    )
 
 
 def _lines(log: Path) -> Iterator[str]:

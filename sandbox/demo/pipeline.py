@@ -380,4 +380,4 @@ def _told(numbers: dict[str, int]) -> str:
 def _reason(error: str) -> str:
     """What a phase found wrong, in the words of its task."""
     words = " ".join(error.split()).rpartition("problem: ")[2]
-    return re.split(r" \S{0,4}##Phase-output|\): see |…$", words)[0]
+    return re.split(r" \S{0,4}##Phase-output|: Pod failed|\): see ", words)[0]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from holdfast.control.job import Jobs, recreate_if_finished
+from holdfast.control.kanister_error import readable
 from holdfast.control.kubernetes import KubernetesAPI
 from holdfast.control.run_action import Timeouts
 from sandbox.cluster.cluster import Cluster
@@ -122,7 +123,7 @@ def test_a_failed_phase_fails_the_action_first_and_then_the_defer_phase_resumes_
     until(lambda: work.status().get("active"))
     status = result(cluster, options={"job": "work"})
     assert status["state"] == "failed"
-    assert "no space" in status["error"]["message"]
+    assert readable(status["error"]["message"]).endswith("no space: Pod failed: exit code 1, Error")
     action = status["actions"][0]
     assert [phase["state"] for phase in action["phases"]] == ["complete", "complete", "failed"]
     assert action["deferPhase"]["state"] == "complete"
