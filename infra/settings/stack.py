@@ -67,7 +67,9 @@ class KanisterSettings(Model):
     repository: str | None = None
     """The chart repository. Default: Kanister's own; none for a chart that needs none."""
     values: dict[str, Any] = Field(default_factory=dict)
-    """Further Helm values, merged over Holdfast's: an image mirror, node selectors, tolerations."""
+    """Further Helm values, merged over Holdfast's: an image mirror, node selectors, tolerations.
+    Not ``bpValidatingWebhook``: Kanister's webhook refuses the Blueprints, also the webhook of
+    another Kanister in the cluster."""
 
     @property
     def chart_repository(self) -> str | None:
@@ -86,6 +88,18 @@ class KanisterSettings(Model):
                 f"or name a chart in it, such as {versions.KANISTER[1]}"
             )
         return self
+
+    @field_validator("values")
+    @classmethod
+    def _no_webhook(cls, values: dict[str, Any]) -> dict[str, Any]:
+        webhook = values.get("bpValidatingWebhook")
+        if isinstance(webhook, dict) and webhook.get("enabled", False) is not False:
+            raise ValueError(
+                "bpValidatingWebhook is enabled, and Kanister's webhook would refuse the "
+                "Blueprints: it takes `{{ .PVC.Name }}` in a label for the label itself. Leave it "
+                "out"
+            )
+        return values
 
 
 class Settings(Model):

@@ -146,6 +146,9 @@ def test_a_text_that_means_no_value_is_no_value_of_a_setting(place: str, word: s
         ({"kanister": {"chart": "./chart", "repository": "https://charts.example"}}, "kanister: "
          "repository https://charts.example is not used for chart ./chart: leave it out, or name "
          "a chart in it, such as kanister-operator"),
+        ({"kanister": {"values": {"bpValidatingWebhook": {"enabled": True}}}},
+         "kanister.values: bpValidatingWebhook is enabled, and Kanister's webhook would refuse the "
+         "Blueprints: it takes `{{ .PVC.Name }}` in a label for the label itself. Leave it out"),
     ],
 )  # fmt: skip
 def test_what_the_command_line_made_of_a_value_is_said_with_the_remedy(changes, line):
