@@ -8,9 +8,12 @@ it links to, without which it cannot be imported, and nothing else of CUDA: no G
 import hashlib
 import io
 import json
+import py_compile
 import subprocess
 import sys
 import tarfile
+import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -36,6 +39,8 @@ _TOOLS = ["obstore", "pydantic", "pyyaml", "rich", "typer"]
 _TOOLS_CODE = ("holdfast",)
 _TRAINING_CODE = ("holdfast", "training", "docs")
 _OPERATOR_CODE = ("holdfast", "sandbox", "cluster")
+#: Part of the key of layers with Python modules.
+_BYTECODE = f"with bytecode of {sys.implementation.cache_tag}"
 
 Fill = Callable[[tarfile.TarFile], None]
 
@@ -243,7 +248,7 @@ def _code(name: str, folders: Iterable[str]) -> Layer:
         for file in (PROJECT / folder).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".tar"
     )
-    key = hashlib.sha256()
+    key = hashlib.sha256(_BYTECODE.encode())
     for file in files:
         key.update(f"{file.relative_to(PROJECT)}\0".encode() + file.read_bytes())
     command = (
@@ -253,6 +258,7 @@ def _code(name: str, folders: Iterable[str]) -> Layer:
     def fill(tar: tarfile.TarFile) -> None:
         for file in files:
             _copy(tar, file, f"{_HOME}/{file.relative_to(PROJECT)}")
+            _add_bytecode(tar, file, f"{_HOME}/{file.relative_to(PROJECT)}")
         _add(tar, f"{_PACKAGES}/holdfast.pth", f"/{_HOME}\n".encode())
         _add(tar, "usr/local/bin/holdfast", command, mode=0o755)
         link = tarfile.TarInfo("usr/local/bin/python")
@@ -289,7 +295,7 @@ def _server() -> Layer:
 def _packages(name: str, wanted: list[str], *, torch: bool = False) -> Layer:
     """Python packages of `.venv` with all that they need."""
     found = sorted(_closure(wanted), key=lambda each: each.name)
-    key = json.dumps([f"{each.name}=={each.version}" for each in found])
+    key = json.dumps([_BYTECODE, *(f"{each.name}=={each.version}" for each in found)])
 
     def fill(tar: tarfile.TarFile) -> None:
         for each in found:
@@ -298,6 +304,7 @@ def _packages(name: str, wanted: list[str], *, torch: bool = False) -> Layer:
                 if ".." in file.parts or "__pycache__" in file.parts or not where.exists():
                     continue
                 _copy(tar, where, f"{_PACKAGES}/{file}")
+                _add_bytecode(tar, where, f"{_PACKAGES}/{file}")
         if torch:
             for library in _linked():
                 _copy(tar, library, f"{_PACKAGES}/{library.relative_to(_site_packages())}")
@@ -355,6 +362,25 @@ def _copy(tar: tarfile.TarFile, file: Path, name: str) -> None:
     entry.size = file.stat().st_size
     with file.open("rb") as content:
         tar.addfile(entry, content)
+
+
+def _add_bytecode(tar: tarfile.TarFile, file: Path, name: str) -> None:
+    """What Python makes of a module when it first imports it. A pod's root is read-only: without,
+    each start would make it again. It is used as it is, and never compared with its source."""
+    if file.suffix != ".py":
+        return
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        made = py_compile.compile(
+            str(file),
+            f"{folder}/made",
+            f"/{name}",
+            quiet=2,  # nothing of templates, and of what is for another Python
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        if made is not None:
+            within, _, module = name.rpartition("/")
+            cached = f"{module[:-3]}.{sys.implementation.cache_tag}.pyc"
+            _add(tar, f"{within}/__pycache__/{cached}", Path(made).read_bytes())
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:

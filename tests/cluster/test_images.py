@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -52,6 +54,37 @@ def test_a_layer_is_made_again_only_when_its_key_changes(
 
     assert len(made) == 2
     assert len(list(tmp_path.glob("*.tar"))) == 1
+
+
+def test_a_pod_need_not_compile_the_modules_of_its_image(tmp_path: Path) -> None:
+    """Its root is read-only: it could not keep what it compiled."""
+    source = tmp_path / "hello.py"
+    source.write_text("print('hello')\n")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        images._add_bytecode(tar, source, "lib/hello.py")
+
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (tmp_path / "lib" / "hello.py").write_text("raise SystemExit('compiled again')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import hello"], cwd=tmp_path / "lib", capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+
+
+def test_a_module_for_another_python_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "old.py"
+    source.write_text("print 'hello'\n")
+    archive = io.BytesIO()
+
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        images._add_bytecode(tar, source, "lib/old.py")
+        assert tar.getnames() == []
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_built_has_the_versions_that_the_stacks_pin() -> None:
