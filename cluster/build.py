@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import versions
 from cluster.errors import ClusterProblem
-from cluster.places import BIN, BUILT, PROJECT, PULUMI_HOME, tools_first
+from cluster.places import BIN, BUILT, PROJECT, PULUMI_HOME, programs, tools_first
 
 MODULES = PROJECT / "cluster" / "modules"
-KUBERNETES = "v1.35.4"
 PULUMI = "v3.274.1"
 #: The provider's version is that of pulumi-kubernetes in requirements.txt: the engine asks for it.
 PROVIDER = "4.34.2"
@@ -22,10 +22,10 @@ RANDOM = "4.21.4"
 _PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 
 
-def _kubernetes_flags() -> str:
+def _kubernetes_flags(release: str) -> str:
     """What the release build says about itself: kubectl and clients compare versions."""
-    _, minor, _ = KUBERNETES.split(".")
-    values = {"gitVersion": KUBERNETES, "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
+    _, minor, _ = release.split(".")
+    values = {"gitVersion": release, "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     return " ".join(f"-X {p}.{name}={value}" for p in packages for name, value in values.items())
 
@@ -38,20 +38,27 @@ class Module:
     programs: tuple[str, ...]
     flags: str = ""
 
+    @property
+    def folder(self) -> Path:
+        """Where its programs are."""
+        return programs(self.name)
 
-ALL = (
-    Module(
-        "kubernetes",
-        (
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-proxy",
-            "kube-scheduler",
-            "kubectl",
-            "kubelet",
-        ),
-        _kubernetes_flags(),
-    ),
+
+_KUBERNETES_PROGRAMS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+)
+#: Each version; a cluster needs one.
+KUBERNETES = tuple(
+    Module(minor.module, _KUBERNETES_PROGRAMS, _kubernetes_flags(minor.release))
+    for minor in versions.Minor
+)
+#: What every cluster needs.
+TOOLS = (
     Module("tools", ("coredns", "local-path-provisioner", "versitygw")),
     Module(
         "pulumi",
@@ -71,14 +78,15 @@ def build(only: Sequence[str] = ()) -> None:
     """Build what is not there or older than its module; put the provider where the engine looks.
 
     Args:
-        only: names of modules; if empty, all that a cluster needs.
+        only: names of modules; if empty, all that the cluster needs.
     """
-    BIN.mkdir(parents=True, exist_ok=True)
-    for module in (*ALL, *QUEUES):
-        if module.name not in (only or [each.name for each in ALL]):
+    needed = only or [versions.chosen().module, *(each.name for each in TOOLS)]
+    for module in (*KUBERNETES, *TOOLS, *QUEUES):
+        if module.name not in needed:
             continue
-        stamp, wanted = BIN / f".{module.name}", _digest(module)
-        missing = [name for name in module.programs if not (BIN / name).exists()]
+        module.folder.mkdir(parents=True, exist_ok=True)
+        stamp, wanted = module.folder / f".{module.name}", _digest(module)
+        missing = [name for name in module.programs if not (module.folder / name).exists()]
         if not missing and stamp.exists() and stamp.read_text() == wanted:
             continue
         print(f"building {', '.join(module.programs)}", flush=True)
@@ -120,10 +128,8 @@ def _compile(module: Module) -> None:
     source, what = MODULES / module.name, "tool"
     if module.name == "provider":
         source, what = _with_schema(source), "."
-    _go(
-        ["build", "-trimpath", "-ldflags", f"-s -w {module.flags}", "-o", f"{BIN}/", what],
-        source,
-    )
+    flags = ["-trimpath", "-ldflags", f"-s -w {module.flags}"]
+    _go(["build", *flags, "-o", f"{module.folder}/", what], source)
 
 
 def _with_schema(source: Path) -> Path:

@@ -12,11 +12,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from cluster import context as contexts
-from cluster import node, processes, queues, s3
+from cluster import node, processes, queues, s3, versions
 from cluster.build import build as build_tools
 from cluster.errors import ClusterProblem
 from cluster.images import Image, archive, identity, images
-from cluster.places import BUILT, KUBECONFIG, LOGS, PROJECT, STATE, tools_first
+from cluster.places import BIN, BUILT, KUBECONFIG, LOGS, PROJECT, STATE, kubernetes, tools_first
 
 app = typer.Typer(
     help="A real single-node Kubernetes on this machine, with what the stack `local` needs.",
@@ -37,28 +37,42 @@ def fail(error: ClusterProblem) -> NoReturn:
 Context = Annotated[
     str, typer.Option(help="Use this context of the kubeconfig, and start no cluster.")
 ]
+Kubernetes = Annotated[
+    versions.Minor | None,
+    typer.Option(
+        "--kubernetes",
+        help=f"Start this minor version; a new cluster has {versions.Minor.PINNED} by default.",
+    ),
+]
 
 
 @app.command()
-def up(context: Context = "") -> None:
+def up(context: Context = "", minor: Kubernetes = None) -> None:
     """Build what is missing, start the node, load the images; until all of it is ready.
 
-    The first time takes about 27 minutes on two cores, a start from what was built a minute. With
-    --context the cluster is yours: it gets the S3 server, and its images are for you to load.
+    The first time takes about 27 minutes on two cores, a start from what was built a minute. A
+    cluster keeps its version of Kubernetes until `down`. With --context the cluster is yours: it
+    gets the S3 server, and its images are for you to load.
     """
     began = time.monotonic()
     try:
         if context:
+            if minor:
+                raise ClusterProblem("--kubernetes: the cluster of a context has its own: leave it")
             _prepare(context)
             return
         missing = node.requirements()
         with _alone():
             _packages(missing)
-            _start()
+            _start(minor)
     except ClusterProblem as error:
         fail(error)
-    typer.echo(f"Kubernetes is ready after {time.monotonic() - began:.0f} s; logs in {LOGS}")
-    typer.echo(f"  export KUBECONFIG={KUBECONFIG} PATH={BUILT / 'bin'}:$PATH")
+    typer.echo(
+        f"Kubernetes {versions.chosen()} is ready after {time.monotonic() - began:.0f} s; "
+        f"logs in {LOGS}"
+    )
+    path = ":".join(dict.fromkeys(map(str, (kubernetes(), BIN))))
+    typer.echo(f"  export KUBECONFIG={KUBECONFIG} PATH={path}:$PATH")
 
 
 @app.command(name="queues")
@@ -92,7 +106,8 @@ def down() -> None:
         with _alone(also_of_others=True):
             node.stop()
             KUBECONFIG.unlink(missing_ok=True)
-            for data in ("etcd", "kubelet", "processes", "mounts-ready", "feature-gates"):
+            for data in ("etcd", "kubelet", "processes", "mounts-ready", "feature-gates",
+                         "kubernetes"):  # fmt: skip
                 _remove(STATE / data)
             for volume in VOLUMES.glob("*"):  # the folder itself may be a disk of its own
                 _remove(volume)
@@ -149,8 +164,9 @@ def load(image: Image) -> None:
     mark.write_text(wanted)
 
 
-def _start() -> None:
+def _start(minor: versions.Minor | None) -> None:
     """The node with all that it needs, on this machine."""
+    versions.choose(minor)
     build_tools()
     wanted = images()
     node.start_control_plane()

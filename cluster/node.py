@@ -16,7 +16,7 @@ import yaml
 
 from cluster import gates, keys, processes
 from cluster.errors import ClusterProblem
-from cluster.places import BIN, KUBECONFIG, LOGS, STATE, tools_first
+from cluster.places import KUBECONFIG, LOGS, STATE, kubernetes, tools_first
 
 #: As kind calls its node, so that the stack `local` fits without a change.
 NODE = "kind-control-plane"
@@ -100,7 +100,7 @@ def start_control_plane() -> None:
     k = keys.KEYS
     processes.start(
         "kube-apiserver",
-        [str(BIN / "kube-apiserver"), f"--advertise-address={here}", f"--etcd-servers={_ETCD}",
+        [program("kube-apiserver"), f"--advertise-address={here}", f"--etcd-servers={_ETCD}",
          f"--secure-port={keys.PORT}", f"--service-cluster-ip-range={SERVICES}",
          "--authorization-mode=Node,RBAC", "--allow-privileged=true",
          f"--token-auth-file={k}/tokens.csv", f"--client-ca-file={k}/ca.crt",
@@ -125,7 +125,7 @@ def start_control_plane() -> None:
     login = f"--kubeconfig={KUBECONFIG}"
     processes.start(
         "kube-controller-manager",
-        [str(BIN / "kube-controller-manager"), login, "--use-service-account-credentials=true",
+        [program("kube-controller-manager"), login, "--use-service-account-credentials=true",
          f"--root-ca-file={k}/ca.crt", f"--service-account-private-key-file={k}/accounts.key",
          f"--cluster-signing-cert-file={k}/ca.crt", f"--cluster-signing-key-file={k}/ca.key",
          "--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--leader-elect=false",
@@ -133,7 +133,7 @@ def start_control_plane() -> None:
     )  # fmt: skip
     processes.start(
         "kube-scheduler",
-        [str(BIN / "kube-scheduler"), login, "--leader-elect=false", *gates.flags()],
+        [program("kube-scheduler"), login, "--leader-elect=false", *gates.flags()],
     )
 
 
@@ -167,14 +167,14 @@ def start_kubelet() -> None:
     processes.start(
         "kubelet",
         _inside(
-            str(BIN / "kubelet"), f"--config={config}", f"--kubeconfig={KUBECONFIG}",
+            program("kubelet"), f"--config={config}", f"--kubeconfig={KUBECONFIG}",
             f"--hostname-override={NODE}", f"--node-ip={address()}",
             f"--root-dir={STATE / 'kubelet'}",
         ),
     )  # fmt: skip
     processes.start(
         "kube-proxy",
-        [str(BIN / "kube-proxy"), f"--kubeconfig={KUBECONFIG}", "--proxy-mode=nftables",
+        [program("kube-proxy"), f"--kubeconfig={KUBECONFIG}", "--proxy-mode=nftables",
          f"--hostname-override={NODE}", f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0"],
     )  # fmt: skip
 
@@ -243,9 +243,14 @@ def ctr(*arguments: str) -> list[str]:
     return _inside("ctr", "--address", str(_SOCKET), "--namespace", "k8s.io", *arguments)
 
 
+def program(name: str) -> str:
+    """One of Kubernetes' own, of the version that the cluster has."""
+    return str(kubernetes() / name)
+
+
 def kubectl(*arguments: str) -> list[str]:
     """A kubectl command on this cluster."""
-    return [str(BIN / "kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
+    return [program("kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
 
 
 def kubectl_answers(*arguments: str) -> bool:

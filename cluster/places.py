@@ -15,10 +15,23 @@ KUBECONFIG = BUILT / "kubeconfig"
 #: A running cluster: sockets (whose paths must be short), keys, data, logs, process ids.
 STATE = Path(os.environ.get("HOLDFAST_CLUSTER_STATE", "/var/lib/holdfast-cluster"))
 LOGS = STATE / "logs"
+#: The module that built the cluster's Kubernetes (`cluster.versions`).
+KUBERNETES = STATE / "kubernetes"
+
+
+def kubernetes() -> Path:
+    """Where the programs of the cluster's Kubernetes are."""
+    return programs(KUBERNETES.read_text() if KUBERNETES.exists() else "kubernetes")
+
+
+def programs(module: str) -> Path:
+    """Where what a module builds is: a second Kubernetes has a folder of its own."""
+    return BUILT / module if module.startswith("kubernetes-") else BIN
 
 
 def tools_first(environment: dict[str, str] | None = None) -> dict[str, str]:
     """The environment with our tools in front of PATH."""
     found = dict(os.environ if environment is None else environment)
-    found["PATH"] = f"{BIN}:{PROJECT / '.venv' / 'bin'}:/usr/local/go/bin:{found.get('PATH', '')}"
+    ours = (kubernetes(), BIN, PROJECT / ".venv" / "bin", "/usr/local/go/bin")
+    found["PATH"] = ":".join([*dict.fromkeys(map(str, ours)), found.get("PATH", "")])
     return found

@@ -17,7 +17,7 @@ from cluster import node
 from cluster.build import QUEUES, build, module_directory
 from cluster.errors import ClusterProblem
 from cluster.images import Image, program
-from cluster.places import BIN, BUILT
+from cluster.places import BUILT
 
 #: What Kueue manages in the tests; it fails to start for a kind that the cluster does not know.
 _MANAGED = ("batch/job", "jobset.x-k8s.io/jobset", "trainer.kubeflow.org/trainjob")
@@ -105,7 +105,7 @@ def _manifests(controller: Controller) -> list[dict[str, Any]]:
         directory.chmod(0o755)  # those of a module are read-only
     _leave_out_what_is_elsewhere(folder / controller.manifests / "kustomization.yaml")
     done = subprocess.run(
-        [str(BIN / "kubectl"), "kustomize", str(folder / controller.manifests)],
+        [node.program("kubectl"), "kustomize", str(folder / controller.manifests)],
         capture_output=True,
         text=True,
     )
