@@ -104,7 +104,7 @@ class Workload(OwnPods):
     restart: Literal["container", "all-containers"] = "container"
     """What starts again, in its pod, when the trainer failed. ``container``: the trainer alone.
     ``all-containers``: ``recover`` before it, which refills a lost volume; from Kubernetes 1.36 on,
-    nodes included, and the log of the trainer that failed is gone."""
+    nodes included, and ``kubectl logs --previous`` has nothing."""
     rollout: Literal["replace", "manual"] = "replace"
     """``replace``: a changed pod template stops, saves and resumes the run at the next ``up``.
     ``manual``: it is ignored until this says ``replace`` again."""
