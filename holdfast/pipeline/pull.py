@@ -99,7 +99,9 @@ class _Pull:
     def run(self, accept: Collection[str], patience: float) -> Pulled:
         there = self.database.state()
         self._check_fit(there, accept)
-        self._wait_alone(patience)
+        if self._wait_alone(patience):  # they may have written meanwhile
+            there = self.database.state()
+            self._check_empty(there)
         with self._restoring(there) as restoring:
             self._verify()
             restoring.wait(0)
@@ -126,6 +128,9 @@ class _Pull:
                 f"snapshot {self.snapshot.id} does not fit: {'; '.join(refused.values())}{hint}"
             )
         self.report.notes += misfits.values()
+        self._check_empty(there)
+
+    def _check_empty(self, there: DatabaseState) -> None:
         if not there.fresh and not self.replace:
             raise PullRefused(
                 f"database {self.database.name} is not empty: users have rows in its"
@@ -133,9 +138,10 @@ class _Pull:
                 " another name, or restore into an empty database"
             )
 
-    def _wait_alone(self, patience: float) -> None:
-        """A server that goes on writing would write into what is set aside."""
+    def _wait_alone(self, patience: float) -> bool:
+        """A server that goes on writing would write into what is set aside. Whether one did."""
         end = time.monotonic() + patience
+        waited = False
         while others := self.database.others():
             if time.monotonic() > end:
                 shown = "; ".join(sorted(set(others))[:_SHOWN])
@@ -144,7 +150,9 @@ class _Pull:
                     f" {plural(len(others), 'connection')} ({shown}): stop the tracking server"
                     " first, such as with `kubectl scale --replicas=0`"
                 )
+            waited = True
             time.sleep(0.2)
+        return waited
 
     def _verify(self) -> None:
         found = verify(self.catalog, self.snapshot, progress=self.progress)

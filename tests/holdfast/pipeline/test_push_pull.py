@@ -236,6 +236,26 @@ def test_a_restore_waits_until_nobody_uses_the_database(
         pull(live, artifacts, catalog, report.snapshot, patience=0)
 
 
+def test_what_others_wrote_while_a_restore_waited_for_them_is_not_replaced_unasked(
+    tracking: Tracking, live: Database, artifacts: Artifacts, catalog: Catalog, monkeypatch
+):
+    report = push(live, artifacts, catalog, "tracking")
+    lose(tracking)
+    tracking.create()
+    answers = iter([["mlflow"], []])
+
+    def others(self) -> list[str]:
+        found = next(answers)
+        if found:
+            tracking.log({"late": b"1"})
+        return found
+
+    monkeypatch.setattr(Database, "others", others)
+
+    with pytest.raises(PullRefused, match="is not empty"):
+        pull(live, artifacts, catalog, report.snapshot)
+
+
 def test_a_file_that_is_rewritten_while_the_backup_runs_is_named(
     tracking: Tracking, live: Database, artifacts: Artifacts, catalog: Catalog, monkeypatch
 ):
