@@ -59,7 +59,7 @@ def test_the_job_gives_up_where_no_retry_helps_and_counts_no_orderly_stop() -> N
     ("containers", "ends"),
     [
         ("initContainers", [ExitCode.DONE, ExitCode.MISUSE, ExitCode.REFUSED, GONE]),
-        ("containers", [ExitCode.DONE, ExitCode.STOPPED, ExitCode.REFUSED, GONE]),
+        ("containers", [ExitCode.DONE, ExitCode.RECOVER, ExitCode.STOPPED, ExitCode.REFUSED, GONE]),
     ],
 )
 def test_a_container_is_restarted_in_place_unless_its_end_is_final(
