@@ -138,14 +138,34 @@ class Owner:
     def replicas(self) -> int:
         return self._api.ask("GET", self._path)["spec"].get("replicas", 1)
 
+    @property
+    def standing(self) -> int:
+        """The pods of its present ReplicaSet, whatever became of them: the real one counts so."""
+        place, _, name = self._path.rpartition("/deployments/")
+        revision = _revision(self._api.ask("GET", self._path))
+        sets = self._api.ask("GET", f"{place}/replicasets")["items"]
+        present = [each for each in _owned(sets, [name]) if _revision(each) == revision]
+        pods = self._api.ask("GET", place.replace("/apis/apps/v1/", "/api/v1/") + "/pods")["items"]
+        return len(_owned(pods, [each["metadata"]["name"] for each in present]))
+
     def patch(self, change: dict[str, Any]) -> None:
         self._api.ask("PATCH", self._path, change, _STRATEGIC)
 
     def status(self) -> Mapping[str, Any]:
-        found = self._api.ask("GET", self._path)
-        if "terminatingReplicas" in found.get("status", {}) or found.get("kind") == "Job":
-            return found.get("status", {})
-        return {"terminatingReplicas": 0, **found.get("status", {})}
+        return self._api.ask("GET", self._path).get("status", {})
+
+
+def _owned(objects: list[dict[str, Any]], owners: list[str]) -> list[dict[str, Any]]:
+    """Those that a controller of one of these names has."""
+    return [
+        each
+        for each in objects
+        if any(one["name"] in owners for one in each["metadata"].get("ownerReferences", []))
+    ]
+
+
+def _revision(found: Mapping[str, Any]) -> str:
+    return found["metadata"].get("annotations", {}).get("deployment.kubernetes.io/revision", "")
 
 
 class Controller:

@@ -21,6 +21,7 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/training/deployments"
 JOBS = "/apis/batch/v1/namespaces/training/jobs"
 MAPS = "/api/v1/namespaces/training/configmaps"
 PODS = "/api/v1/namespaces/training/pods"
+SETS = "/apis/apps/v1/namespaces/training/replicasets"
 
 
 CLAIM = {"kind": "pvc", "name": "checkpoints-pvc", "namespace": "training"}
@@ -182,11 +183,16 @@ class ActionSetApi:
 
     def answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         url = urllib.parse.urlsplit(path)
-        if url.path == PODS:
-            label = urllib.parse.parse_qs(url.query)["labelSelector"][0].split("=")
-            pods = [pod for path, pod in self.others.items() if path.startswith(PODS)]
-            found = [pod for pod in pods if pod["metadata"]["labels"].get(label[0]) == label[1]]
-            return (403, {"message": "no"}) if PODS in self.hidden else (200, {"items": found})
+        if url.path in (PODS, SETS):
+            query = urllib.parse.parse_qs(url.query)
+            found = [each for at, each in self.others.items() if at.startswith(url.path)]
+            for key, value in (each.split("=") for each in query.get("labelSelector", ())):
+                found = [each for each in found if each["metadata"]["labels"].get(key) == value]
+            for selector in query.get("fieldSelector", ()):
+                others = [each.removeprefix("status.phase!=") for each in selector.split(",")]
+                found = [each for each in found if each["status"]["phase"] not in others]
+            hidden = url.path in self.hidden
+            return (403, {"message": "no"}) if hidden else (200, {"items": found})
         if url.path.startswith((DEPLOYMENTS, JOBS, MAPS, PODS)):
             return self.answer_other(method, url.path, body)
         if not url.path.startswith(PATH):

@@ -6,16 +6,17 @@ outlives a deleted ActionSet and a killed client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
+from holdfast.control.kubernetes import KubernetesAPI, KubernetesError, KubernetesUnavailable
 from holdfast.control.owner import RESTORE_ANNOTATION, Seen
-from holdfast.control.run_action import Timeouts, when_available
+from holdfast.control.run_action import Say, Timeouts, when_available
 from holdfast.errors import HoldfastError
 
 REPLICAS_ANNOTATION = "holdfast.dev/replicas"
+_ENDED = {"fieldSelector": "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"}
 
 
 class DeploymentMissing(HoldfastError):
@@ -67,6 +68,48 @@ def require_deployment(deployment: Deployment, timeouts: Timeouts) -> Mapping[st
             " create it (`pulumi up --refresh`), or name the right one with --deployment"
         )
     return seen.options
+
+
+def delete_ended_pods(deployment: Deployment, say: Say) -> None:
+    """Delete the Deployment's pods that have ended, such as evicted ones.
+
+    Kanister scales it to zero, and then waits without a limit until the list of its pods is empty.
+    In that list such a pod stays: Kubernetes keeps it as a record. Where that is not allowed the
+    restore goes on, since mostly there is none.
+    """
+    api, place = deployment.api, f"namespaces/{deployment.namespace}"
+    try:
+        ended = api.get(f"/api/v1/{place}/pods", _ENDED).get("items") or []
+        if not ended:
+            return
+        sets = api.get(f"/apis/apps/v1/{place}/replicasets").get("items") or []
+        ours = _names_of(sets, "Deployment", [deployment.name])
+        names = _names_of(ended, "ReplicaSet", ours)
+        for name in names:
+            api.delete(f"/api/v1/{place}/pods/{name}")
+    except (KubernetesError, KubernetesUnavailable) as error:
+        say(
+            f"pods of {deployment.title} that have ended were not looked for or not deleted"
+            f" ({error}): the restore would wait for one"
+        )
+        return
+    if names:
+        say(
+            f"deleted pods of {deployment.title} that had ended, for which Kanister would wait:"
+            f" {', '.join(names)}"
+        )
+
+
+def _names_of(objects: list[dict[str, Any]], kind: str, owners: Collection[str]) -> list[str]:
+    """The names of those objects that one of these owners has."""
+    return [
+        each["metadata"]["name"]
+        for each in objects
+        if any(
+            owner.get("kind") == kind and owner.get("name") in owners
+            for owner in each["metadata"].get("ownerReferences") or []
+        )
+    ]
 
 
 def _replicas(found: Mapping[str, Any], annotations: Mapping[str, str], restoring: str) -> str:

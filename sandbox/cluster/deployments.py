@@ -37,6 +37,10 @@ class Deployment(Job):
     def _succeed(self, index: int | None) -> None:
         """A server that ends well is started again, as one that fails."""
 
+    @property
+    def standing(self) -> int:
+        return len(self._running())
+
     def status(self) -> dict[str, Any]:
         """`.status` as the API shows it: `replicas` is absent when zero."""
         running = self._running()

@@ -57,10 +57,13 @@ class Referenced(Protocol):
 
 
 class Scaled(Referenced, Protocol):
-    """A Deployment that a phase scales; its status has ``terminatingReplicas``."""
+    """A Deployment that a phase scales."""
 
     @property
     def replicas(self) -> int: ...
+    @property
+    def standing(self) -> int:
+        """How many pods its list has, also those that are ending or have ended."""
 
 
 class Machine(Protocol):
@@ -313,9 +316,7 @@ class ActionSet:
         before, wanted = found.replicas, int(arguments["replicas"])
         found.patch({"spec": {"replicas": wanted}})
         while arguments.get("waitForReady", True):
-            status = found.status()
-            standing = status.get("replicas", 0) + status["terminatingReplicas"]
-            if standing == wanted:
+            if (standing := found.standing) == wanted:
                 break
             if self._cancelled.wait(_WAIT_POLL):
                 raise SandboxError(f"cancelled while {arguments['name']} had {standing} pods")

@@ -144,6 +144,23 @@ def test_an_application_goes_back_to_the_model_of_its_snapshot(
     assert _served()["content"] == first["content"]
 
 
+def test_an_application_of_which_a_pod_was_evicted_is_restored_like_any_other(
+    pipeline: Stack,
+) -> None:
+    """Kubernetes keeps such a pod, and Kanister waits until the Deployment has none."""
+    snapshot = _snapshot(kube.holdfast("backup", *_POET))
+    evicted = _evicted("poet")
+
+    with kube.timed("restore of an application of which a pod was evicted, until it answers"):
+        done = kube.holdfast("restore", f"--snapshot={snapshot}", *_POET, "--timeout=120")
+        assert done.returncode == 0, done.stdout + done.stderr
+        _ready("deployment", "poet", kube.NAMESPACE)
+
+    assert f"would wait: {evicted}" in done.stderr
+    assert kube.get("pod", evicted) is None
+    assert _served()["content"]
+
+
 def test_the_backup_accounts_may_not_restore(pipeline: Stack) -> None:
     for account, blueprint, object_ in (
         ("pipeline:pipeline-backup", "pipeline-state",
@@ -165,6 +182,19 @@ def test_the_backup_accounts_may_not_restore(pipeline: Stack) -> None:
             done = kube.attempt("create", "--dry-run=server", "--filename=-", who,
                                 given=json.dumps(document))  # fmt: skip
             assert (done.returncode == 0) is admitted, f"{account} {action}: {done.stderr}"
+
+
+def _evicted(deployment: str) -> str:
+    """The name of a pod that the kubelet has ended, as where a node lacks memory; another one
+    answers in its place."""
+    (pod,) = kube.pods(f"holdfast.dev/workload={deployment}")
+    name = pod["metadata"]["name"]
+    at_once = json.dumps({"spec": {"activeDeadlineSeconds": 1}})
+    kube.kubectl("patch", "pod", name, f"--namespace={kube.NAMESPACE}", f"--patch={at_once}")
+    ended = lambda: kube.get("pod", name)["status"]["phase"] == "Failed"  # noqa: E731
+    kube.wait(f"pod {name} has ended", ended)
+    _ready("deployment", deployment, kube.NAMESPACE)
+    return str(name)
 
 
 def _ready(kind: str, name: str, namespace: str) -> None:

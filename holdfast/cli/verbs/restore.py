@@ -63,7 +63,7 @@ def restore(
     Example: holdfast restore --workload gpt --before 2026-05-01T12:00:00Z
     """
     from holdfast.control import job as training
-    from holdfast.control.deployment import Deployment, require_deployment
+    from holdfast.control.deployment import Deployment, delete_ended_pods, require_deployment
     from holdfast.control.topmost import KINDS, Named, require_nothing_above, require_topmost
 
     wanted = {"snapshot": _chosen(snapshot, before)}
@@ -75,6 +75,7 @@ def restore(
         if configuration is not None:
             paused["replace"] = str(replace_).lower()
         request = replace(request, action=replace(request.action, options={**wanted, **paused}))
+        delete_ended_pods(owner, say)
         done, removed = run(request)
         report(request, done, removed, output, deployment="resumed")
         return

@@ -11,7 +11,16 @@ from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
 from holdfast.control import run_action
-from testkit.actionset_api import DEPLOYMENTS, ActionSetApi, complete, deployment, running, serve
+from testkit.actionset_api import (
+    DEPLOYMENTS,
+    PODS,
+    SETS,
+    ActionSetApi,
+    complete,
+    deployment,
+    running,
+    serve,
+)
 
 DEPLOYMENT = f"{DEPLOYMENTS}/predictor"
 ENVIRONMENT = {
@@ -88,6 +97,55 @@ def test_a_restore_without_its_deployment_is_refused_before_anything_changes(api
     assert result.exit_code == 1
     assert "Deployment training/predictor does not exist, and nothing was changed" in result.stderr
     assert api.created == []
+
+
+def owned(name: str, kind: str, owner: str, phase: str = "") -> dict[str, Any]:
+    owners = [{"kind": kind, "name": owner}]
+    metadata = {"name": name, "labels": {}, "ownerReferences": owners}
+    return {"metadata": metadata, "status": {"phase": phase}}
+
+
+@pytest.fixture
+def with_pods(api: ActionSetApi) -> ActionSetApi:
+    """Pods of the Deployment, one of which was evicted, and an evicted one of another."""
+    for name, owner in (("predictor-1", "predictor"), ("other-1", "other")):
+        api.others[f"{SETS}/{name}"] = owned(name, "Deployment", owner)
+    for name, owner, phase in (
+        ("evicted", "predictor-1", "Failed"),
+        ("ended", "predictor-1", "Succeeded"),
+        ("serving", "predictor-1", "Running"),
+        ("starting", "predictor-1", "Pending"),
+        ("unrelated", "other-1", "Failed"),
+    ):
+        api.others[f"{PODS}/{name}"] = owned(name, "ReplicaSet", owner, phase)
+    return api
+
+
+def test_a_restore_first_deletes_ended_pods_which_kanister_would_wait_for(with_pods: ActionSetApi):
+    result = holdfast(with_pods, "restore")
+
+    assert result.exit_code == 0, result.stderr
+    left = {path.removeprefix(f"{PODS}/") for path in with_pods.others if path.startswith(PODS)}
+    assert left == {"serving", "starting", "unrelated"}
+    line = "deleted pods of Deployment predictor that had ended, for which Kanister would wait: "
+    assert f"{line}evicted, ended\n" in result.stderr
+    methods = [(method, path.partition("?")[0]) for method, path in with_pods.requests]
+    assert methods.index(("DELETE", f"{PODS}/ended")) < methods.index(
+        next(each for each in methods if each[0] == "POST")
+    )
+
+
+@pytest.mark.parametrize("hidden", [PODS, SETS])
+def test_where_pods_may_not_be_seen_the_restore_goes_on_and_says_so(
+    with_pods: ActionSetApi, hidden: str
+):
+    with_pods.hidden = (hidden,)
+
+    result = holdfast(with_pods, "restore")
+
+    assert result.exit_code == 0, result.stderr
+    assert "were not looked for or not deleted" in result.stderr
+    assert f"{PODS}/evicted" in with_pods.others
 
 
 def test_a_backup_resumes_a_deployment_that_a_lost_restore_left_at_zero(api: ActionSetApi):
