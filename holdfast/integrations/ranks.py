@@ -6,6 +6,7 @@ import atexit
 import os
 import pickle
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 #: how long the others wait for rank 0 to commit, or for a rank that still writes
 PATIENCE = timedelta(hours=1)
+#: for threads that wait for the interpreter, on a busy machine too
+_DROP_SECONDS = 0.25
 
 
 class Ranks:
@@ -88,10 +91,11 @@ class Ranks:
 def leave_at_exit() -> None:
     """Leave the process groups before the interpreter ends, unless the program has left them.
 
-    Called where a training ends in order: after a failure a peer may never answer. Without it, a
-    thread of gloo that still holds a tensor may ask for the interpreter while that ends, which
-    aborts the process (SIGABRT) and so loses the exit code that the Job goes by
-    (https://github.com/pytorch/pytorch/issues/190489).
+    Called where a training ends in order: after a failure a peer may never answer. A thread of gloo
+    drops the tensors of its last collective when it gets the interpreter. If that ends first, the
+    process aborts (SIGABRT), and the exit code that the Job goes by is lost
+    (https://github.com/pytorch/pytorch/issues/190489). Nothing tells when the thread is done: it is
+    joined with its group, but a model in DDP holds that to the end.
     """
     if _distributed():
         atexit.register(_leave)
@@ -100,6 +104,7 @@ def leave_at_exit() -> None:
 def _leave() -> None:
     if dist := _distributed():
         dist.destroy_process_group()
+    time.sleep(_DROP_SECONDS)
 
 
 def _distributed() -> Any:
