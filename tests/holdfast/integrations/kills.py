@@ -15,10 +15,12 @@ import pytest
 KILLS = int(os.environ.get("HOLDFAST_KILLS", "100"))
 
 
-def needs(*packages: str) -> list[pytest.MarkDecorator]:
+def needs(
+    *packages: str, how: str = "`make test-frameworks` installs it"
+) -> list[pytest.MarkDecorator]:
     """The marks of a test module that trains with these packages."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    reason = f"{', '.join(missing)} is not installed: `make test-frameworks` installs it"
+    reason = f"{', '.join(missing)} is not installed: {how}"
     return [pytest.mark.frameworks, pytest.mark.skipif(bool(missing), reason=reason)]
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.holdfast.integrations.kills import needs
 from tests.holdfast.integrations.trainings import bundles
 
-pytestmark = needs("torchtitan")
+pytestmark = needs("torchtitan", how="docs/frameworks/dcp.md says how to run these tests")
 
 STEPS = 6
 
