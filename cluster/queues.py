@@ -20,7 +20,13 @@ from cluster.images import Image, program
 from cluster.places import BUILT
 
 #: What Kueue manages in the tests; it fails to start for a kind that the cluster does not know.
-_MANAGED = ("batch/job", "jobset.x-k8s.io/jobset", "trainer.kubeflow.org/trainjob")
+_MANAGED = (
+    "batch/job",
+    "jobset.x-k8s.io/jobset",
+    "trainer.kubeflow.org/trainjob",
+    "deployment",
+    "statefulset",
+)
 #: What other objects of the same manifests are in, or of.
 _BEFORE_OTHERS = ("Namespace", "CustomResourceDefinition")
 _LIMIT = "300s"

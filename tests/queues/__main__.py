@@ -1,4 +1,4 @@
-"""Restores beneath queues and other owners, on the cluster of `make cluster`: `make restores`.
+"""Restores beneath queues and other owners, on a real cluster: `make e2e-queues`.
 
 Deploys a stack that protects one training for each owner, plain and in a queue of Kueue, with the
 real controllers of Kueue, JobSet and Trainer; then restores them again and again while they run,
@@ -34,10 +34,11 @@ def main() -> int:
     words.add_argument("--restores", type=int, default=200, help="how many, over all owners")
     words.add_argument("--seed", type=int, default=1, help="of snapshots, states and moments")
     words.add_argument("--at-once", type=int, default=4, help="owners that are restored at once")
-    words.add_argument("--only", default="", help="owners whose names contain this")
+    words.add_argument("--only", nargs="+", default=[""], help="owners whose names contain one")
     words.add_argument("--keep", action="store_true", help="leave the stack and its owners there")
     chosen = words.parse_args()
-    scenes = [Scene(each) for each in owners.ALL if chosen.only in each.name]
+    wanted = [each for each in owners.ALL if any(part in each.name for part in chosen.only)]
+    scenes = [Scene(each) for each in wanted]
     deployed = Deployed(scenes)
     deployed.remove()  # what a run that was killed left there
     began = time.monotonic()

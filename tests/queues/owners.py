@@ -1,4 +1,4 @@
-"""Owners of a training's pods, from a Job to a TrainJob in a queue, each as its user writes it."""
+"""Owners of a training's pods, plain and in a queue, each as its user writes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,20 @@ class Owner:
             "job": "jobs.batch",
             "jobset": "jobsets.jobset.x-k8s.io",
             "trainjob": "trainjobs.trainer.kubeflow.org",
+            "deployment": "deployments.apps",
+            "statefulset": "statefulsets.apps",
         }[self.kind]
+
+    @property
+    def replicas(self) -> int:
+        """How many pods it has; 0 where it is suspended instead of scaled."""
+        return {"deployment": 1, "statefulset": 2}.get(self.kind, 0)
+
+    def suspended(self, value: bool) -> dict[str, Any]:
+        """What a person sets in its spec, that it stands or goes on."""
+        if self.replicas:
+            return {"replicas": 0 if value else self.replicas}
+        return {"suspend": value}
 
     def manifest(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         """The owner, whose pods are these."""
@@ -37,13 +50,14 @@ class Owner:
         if self.queued:
             labels[QUEUE_LABEL] = self.name
         metadata = {"name": self.name, "namespace": NAMESPACE, "labels": labels}
+        if self.replicas:
+            return {**_scaled(self, pod), "metadata": metadata}
         of_kind = {"job": _job, "jobset": _jobset, "trainjob": _trainjob}[self.kind]
         return {**of_kind(self.name, pod), "metadata": metadata}
 
 
-ALL = tuple(
-    Owner(kind, queued) for kind in ("job", "jobset", "trainjob") for queued in (False, True)
-)
+_KINDS = ("job", "jobset", "trainjob", "deployment", "statefulset")
+ALL = tuple(Owner(kind, queued) for kind in _KINDS for queued in (False, True))
 
 
 def queue(name: str) -> list[dict[str, Any]]:
@@ -113,3 +127,23 @@ def _trainjob(name: str, pod: Mapping[str, Any]) -> dict[str, Any]:
             "trainer": trainer,
         },
     }
+
+
+def _scaled(owner: Owner, pod: Mapping[str, Any]) -> dict[str, Any]:
+    """A Deployment, or a StatefulSet whose pods are ranks: all start, the first one writes."""
+    (container,) = pod["spec"]["containers"]
+    labels = {**pod["metadata"]["labels"], "app": owner.name}
+    spec: dict[str, Any] = {
+        "replicas": owner.replicas,
+        "selector": {"matchLabels": {"app": owner.name}},
+    }
+    if owner.kind == "deployment":
+        kind, spec["strategy"] = "Deployment", {"type": "Recreate"}
+    else:
+        kind, spec["podManagementPolicy"] = "StatefulSet", "Parallel"
+        index = {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}
+        rank = {"name": "RANK", "valueFrom": {"fieldRef": index}}
+        container = {**container, "env": [*container["env"], rank]}
+    started = {**pod["spec"], "containers": [container], "restartPolicy": "Always"}
+    spec["template"] = {"metadata": {"labels": labels}, "spec": started}
+    return {"apiVersion": "apps/v1", "kind": kind, "spec": spec}

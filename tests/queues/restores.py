@@ -69,12 +69,15 @@ def restore(scene: Scene, state: State, dice: random.Random) -> Outcome:
     delay = dice.uniform(0, _MIDDLE_SECONDS)
     _bring_into(scene, state)
     before, generation, pods = len(scene.lines()), scene.generation(), scene.pods()
+    replicas = scene.replicas()
     began = time.monotonic()
     with _meanwhile(scene, state, delay):
         done = _run(scene, snapshot)
     outcome.seconds = time.monotonic() - began
     outcome.restored = done.returncode == 0
     outcome.said = (done.stderr.strip().splitlines() or [""])[-1]
+    if (now := scene.replicas()) != replicas:
+        outcome.wrong.append(f"it had {replicas} replicas and has {now}")
     try:
         _judge(outcome, step, before, generation, pods)
     except AssertionError as error:  # a wait that has ended in vain
@@ -140,7 +143,7 @@ def _judge(outcome: Outcome, step: int, before: int, generation: int, pods: list
             scene.release()
         else:
             scene.suspend(False)
-    elif not outcome.restored and scene.pods() == pods:
+    elif not outcome.restored and pods and scene.pods() == pods:
         return  # nothing was paused: it goes on
     first = scene.writes_after(before)
     if outcome.restored and state not in MAY_FAIL and first.step != step:

@@ -33,11 +33,12 @@ class Scene:
         return found["data"]["HOLDFAST_PAUSE"]
 
     def pods(self) -> list[str]:
-        """Those that may write: not ended."""
+        """Those that may write, by their uid: not ended, and not kept back by their queue."""
         selector = f"holdfast.dev/claim={self.name},app.kubernetes.io/component!=task"
         found = kube.get("pods", namespace=NAMESPACE, selector=selector)
-        return [one["metadata"]["name"] for one in found
-                if one["status"]["phase"] in ("Pending", "Running")]  # fmt: skip
+        return [one["metadata"]["uid"] for one in found
+                if one["status"]["phase"] in ("Pending", "Running")
+                and not one["spec"].get("schedulingGates")]  # fmt: skip
 
     def hold(self, *, evict: bool = True) -> None:
         """Admit nothing any more; a queued owner that runs is evicted."""
@@ -48,7 +49,11 @@ class Scene:
 
     def suspend(self, value: bool) -> None:
         """What a person does to an owner that is in no queue."""
-        self._patch(self.owner.resource, self.name, {"spec": {"suspend": value}}, HERE)
+        self._patch(self.owner.resource, self.name, {"spec": self.owner.suspended(value)}, HERE)
+
+    def replicas(self) -> int:
+        """How many pods it should have; 0 where none are asked for, or it is not scaled."""
+        return kube.get(self.owner.resource, self.name, NAMESPACE)["spec"].get("replicas", 0)
 
     def waits(self) -> None:
         kube.wait(f"{self.name} stands", lambda: not self.pods(), 90)

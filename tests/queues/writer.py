@@ -8,6 +8,7 @@ reads it.
 import hashlib
 import json
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -21,6 +22,10 @@ PAUSE_SECONDS = 0.3
 
 
 def main() -> None:
+    if os.environ.get("RANK", "0") != "0":  # only the first rank writes
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.sigwait([signal.SIGTERM])
+        return
     run = Run(keep=5)
     run.stop.begin()
     bundle = run.resume()
