@@ -18,7 +18,14 @@ from typing import Any
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
 from holdfast.control.owner import RESTORE_ANNOTATION
 from holdfast.control.run_action import Say, Timeouts, when_available
-from holdfast.control.topmost import BEFORE_ANNOTATION, Named, NoOwner, Target
+from holdfast.control.topmost import (
+    BEFORE_ANNOTATION,
+    KINDS,
+    Named,
+    NoOwner,
+    Target,
+    workloads_of,
+)
 from holdfast.errors import DeadlineExceeded, HoldfastError
 
 #: seconds within which a webhook that refuses to scale up comes round
@@ -69,6 +76,7 @@ def pause(named: Named, claim: str, snapshot: str, timeouts: Timeouts, say: Say)
             raise DeadlineExceeded(
                 f"{owner.title} is {owner.kind.done}, and after {timeouts.timeout:.0f} s pods still"
                 f" have claim {claim}: {', '.join(pods)}; nothing was switched"
+                f"{_one_by_one(now, pods)}"
             )
         if pods != told:
             say(f"waiting for {', '.join(pods)} to end")
@@ -99,8 +107,37 @@ def _resume(api: KubernetesAPI, owner: Target, timeouts: Timeouts, say: Say) -> 
             refused = error.status in (403, 422) and owner.kind.field == "replicas"
             if not refused or time.monotonic() > end:
                 raise
+            _forget(api, owner, say)
         time.sleep(timeouts.poll)
     say(f"resumed {owner.title} ({owner.kind.field}: {json.dumps(value)})")
+
+
+def _forget(api: KubernetesAPI, owner: Target, say: Say) -> None:
+    """Delete the Workload that Kueue has kept of pods that are gone, where nothing owns it any
+    more: Kueue before 0.17.7 never deletes it, and for it refuses to scale up for ever."""
+    try:
+        for left in workloads_of(api, owner):
+            metadata = left.manifest["metadata"]
+            if metadata.get("ownerReferences") or left.deleting:
+                continue
+            unchanged = {key: metadata[key] for key in ("uid", "resourceVersion")}
+            api.delete(left.path, {"preconditions": unchanged})
+            say(f"deleted {left.title}, which Kueue had kept without an owner")
+    except KubernetesError as error:
+        if error.status not in (403, 404, 409):  # no right, no Kueue, an owner after all
+            raise
+
+
+def _one_by_one(owner: Target, pods: list[str]) -> str:
+    """What to do about a StatefulSet whose pods end in order only: it never ends a pod that is not
+    ready while one before it is not ready either, not even at zero replicas."""
+    policy = (owner.manifest.get("spec") or {}).get("podManagementPolicy")
+    if owner.kind is not KINDS["statefulset"] or policy == "Parallel" or len(pods) < 2:
+        return ""
+    return (
+        "; its podManagementPolicy is not Parallel, so that of several pods that are not ready it"
+        " ends none: scale it to zero, delete these pods, restore, and scale it up again"
+    )
 
 
 def _patch(api: KubernetesAPI, owner: Target, value: Any, marks: Mapping[str, str | None]) -> None:

@@ -269,23 +269,27 @@ class Named:
             return None
         queued = QUEUE in (found.manifest["metadata"].get("labels") or {})
         try:
-            listed = self.api.get(
-                _path(WORKLOAD, self.namespace),
-                {"labelSelector": f"{JOB_UID}={found.manifest['metadata'].get('uid', '')}"},
-            ).get("items")
+            listed = workloads_of(self.api, found)
         except KubernetesError as error:
             if queued or error.status not in (403, 404):
                 raise
             return None
-        for manifest in listed or []:
-            if not manifest["metadata"].get("deletionTimestamp"):
-                return Target(WORKLOAD, self.namespace, manifest)
+        for workload in listed:
+            if not workload.deleting:
+                return workload
         if queued:
             raise NoOwner(
                 f"{found.title} is in a queue, and Kueue has no Workload for it: nothing was"
                 " changed; is Kueue running? Try again when it has seen the object"
             )
         return None
+
+
+def workloads_of(api: KubernetesAPI, found: Target) -> list[Target]:
+    """What Kueue has for an object; those of a Deployment are of its pods, and none of them."""
+    selector = {"labelSelector": f"{JOB_UID}={found.manifest['metadata'].get('uid', '')}"}
+    listed = api.get(_path(WORKLOAD, found.namespace), selector)
+    return [Target(WORKLOAD, found.namespace, each) for each in listed.get("items") or []]
 
 
 def require_topmost(named: Named, timeouts: Timeouts, say: Say) -> bool:

@@ -177,6 +177,8 @@ def rights_on_owner(
     found = _sees(kind, which)
     if patch_it:
         found["verbs"].append("patch")
+    if kind == "statefulset" and patch_it:  # a Workload that Kueue keeps blocks its scaling
+        return [found, {**ADMITTED, "verbs": ["list", "delete"]}]
     if kind not in OF_JOBS:
         return [found]
     return [found, {**ADMITTED, "verbs": ["list", *(["get", "patch"] if patch_admitted else [])]}]

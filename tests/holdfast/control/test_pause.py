@@ -42,6 +42,8 @@ class Cluster:
     patched: list[str] = field(default_factory=list)
     refusals: int = 0
     """How often a webhook refuses the next patches."""
+    blocked_by: str = ""
+    """A webhook refuses each patch while this object is there."""
     happen: list[Callable[[], object]] = field(default_factory=list)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -69,11 +71,17 @@ class Cluster:
         return copy.deepcopy(self.objects[path])
 
     def merge(self, path: str, body: Mapping[str, Any]) -> None:
-        if self.refusals:
-            self.refusals -= 1
+        if self.refusals or self.blocked_by in self.objects:
+            self.refusals = max(0, self.refusals - 1)
             raise KubernetesError(f"PATCH {path} answered 403: still being deleted", 403)
         _merge(self.objects[path], body)
         self.patched.append(path)
+
+    def delete(self, path: str, options: Mapping[str, Any]) -> None:
+        if options["preconditions"].items() <= self.objects[path]["metadata"].items():
+            del self.objects[path]
+        else:
+            raise KubernetesError(f"DELETE {path} answered 409", 409)
 
     def add(
         self,
@@ -267,6 +275,20 @@ def test_pods_that_do_not_end_are_named(cluster: Cluster, said: list[str]) -> No
         pause(cluster.named(), "checkpoints-pvc", "s", Timeouts(timeout=0, poll=0), said.append)
 
 
+@pytest.mark.parametrize(("policy", "said_so"), [("OrderedReady", True), ("Parallel", False)])
+def test_what_to_do_about_pods_that_end_in_order_only_is_said(
+    cluster: Cluster, said: list[str], policy: str, said_so: bool
+) -> None:
+    cluster.add(STATEFULSET, {"replicas": 2, "podManagementPolicy": policy})
+    cluster.pod("gpt-0")
+    cluster.pod("gpt-1")
+    at_once = Timeouts(timeout=0, poll=0)
+
+    with pytest.raises(DeadlineExceeded) as error:
+        pause(cluster.named("statefulset/gpt"), "checkpoints-pvc", "s", at_once, said.append)
+    assert ("delete these pods" in str(error.value)) is said_so
+
+
 def test_without_its_owner_nothing_is_changed(cluster: Cluster, said: list[str]) -> None:
     with pytest.raises(NoOwner, match="Job training/gpt does not exist"):
         paused(cluster, said)
@@ -427,6 +449,37 @@ def test_a_statefulset_that_kueue_lets_scale_up_only_later_is_resumed_then(
 
     assert resume(cluster.named("statefulset/gpt"), QUICK, said.append)
     assert cluster.objects[STATEFULSET]["spec"] == {"replicas": 3}
+
+
+def test_a_workload_that_kueue_keeps_without_an_owner_is_deleted_since_it_blocks_a_statefulset(
+    cluster: Cluster, said: list[str]
+) -> None:
+    """As Kueue 0.17.0 leaves it behind, seen on a real cluster: nothing ever deletes it."""
+    cluster.add(STATEFULSET, {"replicas": 2})
+    paused(cluster, said, "statefulset/gpt")
+    label = {"kueue.x-k8s.io/job-uid": "u-1"}
+    cluster.add(ADMITTED, {"active": True}, uid="w-1", **label)
+    cluster.objects[ADMITTED]["metadata"]["resourceVersion"] = "7"
+    cluster.blocked_by = ADMITTED
+
+    assert resume(cluster.named("statefulset/gpt"), QUICK, said.append)
+    assert cluster.objects[STATEFULSET]["spec"] == {"replicas": 2}
+    assert ADMITTED not in cluster.objects
+
+
+@pytest.mark.parametrize("forbidden", [(), (WORKLOADS,)])
+def test_a_workload_that_has_an_owner_is_waited_for(
+    cluster: Cluster, said: list[str], forbidden: tuple[str, ...]
+) -> None:
+    cluster.add(STATEFULSET, {"replicas": 2})
+    paused(cluster, said, "statefulset/gpt")
+    label = {"kueue.x-k8s.io/job-uid": "u-1"}
+    cluster.add(ADMITTED, {"active": True}, "Pod v1", uid="w-1", **label)
+    cluster.blocked_by, cluster.forbidden = ADMITTED, forbidden
+
+    with pytest.raises(KubernetesError, match="403"):
+        resume(cluster.named("statefulset/gpt"), Timeouts(timeout=0, poll=0), said.append)
+    assert ADMITTED in cluster.objects
 
 
 def test_a_right_that_is_missing_is_said_at_once_where_no_webhook_decides(

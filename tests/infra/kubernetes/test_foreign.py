@@ -116,6 +116,7 @@ def test_by_its_name_that_one_object_may_be_paused(kind: str):
         {**PODS, "verbs": ["list"]},
         {**named, "verbs": ["get", "patch"]},
         *([{**KUEUE, "verbs": ["list", "get", "patch"]}] if queued else []),
+        *([{**KUEUE, "verbs": ["list", "delete"]}] if kind == "statefulset" else []),
     ]
     assert rules(found, "llama-backup") == [
         {**named, "verbs": ["get"]},
