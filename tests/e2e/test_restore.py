@@ -1,5 +1,6 @@
 """Restores on the cluster: to an earlier step and back, by time, a finished Job, a namespace."""
 
+import json
 import subprocess
 from datetime import datetime, timedelta
 
@@ -65,12 +66,19 @@ def test_a_restore_by_time_takes_the_newest_snapshot_before_it() -> None:
 
 
 def test_a_finished_training_is_restored_and_ends_with_the_same_bits(changing: Stack) -> None:
-    end = (trainer.saved() // 10 + 8) * 10
+    trainer.suspend()  # else it may be past the end before the end is set
+    try:
+        newest = json.loads(inspect("holdfast", "latest", "--output=json"))
+    finally:
+        inspector.remove()
+    end = (newest["labels"]["step"] // 10 + 8) * 10
     changing.up(workload={"env": {"HOLDFAST_TRAINING_STEPS": str(end)}})
     trainer.resumed()
+    trainer.suspend()
     snapshot = trainer.backed_up()
     step = store.step_of(snapshot)
     assert step < end
+    trainer.resume()
     kube.wait("the training ends", lambda: _finished() == "Complete", 240)
     first = store.content_of(trainer.backed_up())
 
