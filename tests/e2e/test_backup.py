@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e import kube, store, trainer
+from tests.e2e import kube, machine, store, trainer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("training", "no_pod_is_left")]
 _HERE = f"--namespace={kube.NAMESPACE}"
@@ -97,6 +97,23 @@ def test_a_controller_killed_in_a_backup_strands_neither_the_backup_nor_its_pod(
     assert "orphaned: " in done.stderr
     assert f"deleted pods that Kanister left behind: {stranded}" in done.stderr
     assert kube.get("pod", stranded) is None
+
+
+@machine.needs_node
+def test_a_kubelet_killed_in_a_backup_strands_neither_the_backup_nor_its_pod() -> None:
+    """Kanister follows the task's log through the kubelet. Its controller of 0.119.0 does not
+    survive the loss of that stream, and then has forgotten the backup like one that was killed."""
+    with ExitStack() as broken:
+        proxy = broken.enter_context(store.behind_a_proxy("stuck", _HALF))
+        asked = trainer.meanwhile(lambda: trainer.backup(timeout=60))
+        kube.wait("half of the bundle is in the store", lambda: "stuck after" in proxy.log())
+        with kube.timed("the kubelet killed in a backup that has 60 s, until it is made"):
+            machine.kill_kubelet()
+            machine.boot()
+            broken.close()
+            done = asked.result()
+
+    store.verify(trainer.snapshot_of(done))
 
 
 def _ended(job: str) -> str:
