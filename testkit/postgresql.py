@@ -127,8 +127,7 @@ def serve_postgresql(major: int = 16) -> Iterator[PostgreSQL]:
         place, binaries = Path(work), found[0]
         place.chmod(0o755)
         if not _reachable(binaries):
-            shutil.copytree(binaries.parent, place / "pginstall", symlinks=True)
-            binaries = place / "pginstall/bin"
+            binaries = _copy(binaries.parent, place) / "bin"
         password, data = secrets.token_urlsafe(16), place / "data"
         data.mkdir()
         login = place / "password"
@@ -194,6 +193,17 @@ def _reachable(directory: Path) -> bool:
     return os.geteuid() != 0 or all(
         path.stat().st_mode & 0o001 for path in (directory, *directory.parents)
     )
+
+
+def _copy(installation: Path, place: Path) -> Path:
+    """The wheel's installation with the libraries beside its package, where programs seek them."""
+    package = installation.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    for source in (installation, libraries):
+        if source.is_dir():
+            target = place / source.relative_to(package.parent)
+            shutil.copytree(source, target, symlinks=True)
+    return place / installation.relative_to(package.parent)
 
 
 def _environment() -> dict[str, str]:

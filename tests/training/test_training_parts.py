@@ -240,6 +240,7 @@ def test_exit_codes_are_those_that_the_job_decides_by() -> None:
         "done": 0,
         "stopped": 75,
         "retry": 1,
+        "recover": 74,
         "refused": 76,
     }
 
