@@ -127,7 +127,7 @@ def serve_postgresql(major: int = 16) -> Iterator[PostgreSQL]:
         place, binaries = Path(work), found[0]
         place.chmod(0o755)
         if not _reachable(binaries):
-            binaries = _copy(binaries.parent, place) / "bin"
+            binaries = copy_installation(binaries.parent, place) / "bin"
         password, data = secrets.token_urlsafe(16), place / "data"
         data.mkdir()
         login = place / "password"
@@ -195,7 +195,7 @@ def _reachable(directory: Path) -> bool:
     )
 
 
-def _copy(installation: Path, place: Path) -> Path:
+def copy_installation(installation: Path, place: Path) -> Path:
     """The wheel's installation with the libraries beside its package, where programs seek them."""
     package = installation.parent
     libraries = package.with_name(f"{package.name}.libs")

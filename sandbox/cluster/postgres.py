@@ -69,7 +69,8 @@ def _as_user(command: list[str], *places: Path) -> list[str]:
     """The command as `nobody`, where we are root.
 
     A checkout in a directory that is closed to others, such as root's home, stays closed: the
-    server then keeps the one right to pass through.
+    server then keeps the one right to pass through, also where a program asks first (access(2)
+    forgets the rights of anyone but root, unless told otherwise).
     """
     if os.geteuid() != 0:
         return command
@@ -79,6 +80,7 @@ def _as_user(command: list[str], *places: Path) -> list[str]:
     other = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     if not all(parent.stat().st_mode & 0o001 for place in places for parent in place.parents):
         other += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        other.append("--securebits=+no_setuid_fixup")
     return [*other, *command]
 
 

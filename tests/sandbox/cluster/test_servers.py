@@ -1,7 +1,9 @@
 """What runs for good: addresses of Services, Secrets, entry points of images, a real PostgreSQL."""
 
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from holdfast.pipeline import programs
 from sandbox.cluster import images
 from sandbox.cluster.services import Services, listening
 from sandbox.errors import Unsupported
+from testkit.postgresql import copy_installation
 from tests.sandbox.tiny import PROJECT, Factory, claim, container, shell, until
 
 LABELS = {"app": "server"}
@@ -186,6 +189,29 @@ def test_a_socket_has_a_place_however_long_the_name_of_its_pod_is() -> None:
 def test_a_postgresql_of_another_version_is_refused_by_name() -> None:
     with pytest.raises(Unsupported, match="no PostgreSQL 11 on this machine"):
         images.of("postgres:11.3", PROJECT)
+
+
+@pytest.mark.pipeline
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_a_database_is_made_in_a_checkout_that_others_cannot_enter(tmp_path: Path) -> None:
+    (closed := tmp_path / "closed").mkdir(mode=0o700)
+    found = copy_installation(next(iter(programs.installations())).parent, closed) / "bin"
+    (password := closed / "password").write_text("s3cret")
+    environment = {
+        "PATH": f"{found}{os.pathsep}{os.environ['PATH']}",
+        "PGDATA": str(closed / "data" / "pgdata"),
+        "PGHOST": str(closed / "sockets"),
+        "POSTGRES_USER": "ann",
+        "POSTGRES_DB": "rows",
+        "POSTGRES_PASSWORD_FILE": str(password),
+    }
+
+    command = [sys.executable, "-m", "sandbox.cluster.postgres", "-C", "data_directory"]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == environment["PGDATA"], done.stderr
 
 
 @pytest.mark.pipeline
