@@ -78,12 +78,12 @@ def _settings() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pipeline(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack with both, until they answer; without them at the end. The training pauses."""
-    trainer.suspend()
     _add(tmp_path_factory.mktemp("models"), "1")
     _promote("1")
     with kube.timed("`up` that adds a tracking server and an application, until both answer"):
         stack.up(more=_settings())
         stack.give_secret(PIPELINE)
+        trainer.suspend()  # `up` made its Job anew, and they need its processor
         for namespace, kind, name in (
             (PIPELINE, "statefulset", "tracking-database"),
             (PIPELINE, "deployment", "tracking"),
