@@ -21,7 +21,12 @@ KUBERNETES = STATE / "kubernetes"
 
 def kubernetes() -> Path:
     """Where the programs of the cluster's Kubernetes are."""
-    return programs(KUBERNETES.read_text() if KUBERNETES.exists() else "kubernetes")
+    return programs(kubernetes_module())
+
+
+def kubernetes_module() -> str:
+    """The module that built the cluster's Kubernetes; where no cluster is, that of the default."""
+    return KUBERNETES.read_text() if KUBERNETES.exists() else "kubernetes"
 
 
 def programs(module: str) -> Path:

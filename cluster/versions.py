@@ -6,7 +6,7 @@ It is kept beside the cluster's data: what starts one of its parts again runs th
 from enum import StrEnum
 
 from cluster.errors import ClusterProblem
-from cluster.places import KUBERNETES, STATE
+from cluster.places import KUBERNETES, STATE, kubernetes_module
 
 
 class Minor(StrEnum):
@@ -28,7 +28,7 @@ class Minor(StrEnum):
 
 def chosen() -> Minor:
     """That of the cluster which is there; of none, what the next has that names no other."""
-    module = KUBERNETES.read_text() if KUBERNETES.exists() else Minor.PINNED.module
+    module = kubernetes_module()
     return next(minor for minor in Minor if minor.module == module)
 
 

@@ -286,7 +286,7 @@ class Named:
 
 
 def workloads_of(api: KubernetesAPI, found: Target) -> list[Target]:
-    """What Kueue has for an object; those of a Deployment are of its pods, and none of them."""
+    """Kueue's Workloads of an object. A Deployment has none: each of its pods has one."""
     selector = {"labelSelector": f"{JOB_UID}={found.manifest['metadata'].get('uid', '')}"}
     listed = api.get(_path(WORKLOAD, found.namespace), selector)
     return [Target(WORKLOAD, found.namespace, each) for each in listed.get("items") or []]

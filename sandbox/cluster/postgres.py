@@ -79,8 +79,8 @@ def _as_user(command: list[str], *places: Path) -> list[str]:
     nobody = pwd.getpwnam("nobody")
     other = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     if not all(parent.stat().st_mode & 0o001 for place in places for parent in place.parents):
-        other += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        other.append("--securebits=+no_setuid_fixup")
+        other += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override",
+                  "--securebits=+no_setuid_fixup"]  # fmt: skip
     return [*other, *command]
 
 
