@@ -15,21 +15,19 @@ from random import Random
 import pytest
 
 from holdfast.bundle import Bundle
-from holdfast.copies import prune as prune_module
 from holdfast.copies import writing as writing_module
 from holdfast.copies.prune import prune
 from holdfast.copies.push import PushReport, push
 from holdfast.copies.writing import TooLate, write_snapshot, writing
 from holdfast.errors import IncompleteListing
-from holdfast.store import records as records_module
 from holdfast.store import references
 from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.memory_store import MemoryStore, World
 from testkit.stores import GRACE, OWNER, WORKLOAD
-from tests.holdfast.faults.interleave import Actor, interleave
-from tests.holdfast.faults.test_push_beside_prune import FROZEN, ONE, PAUSES, Lost
+from tests.holdfast.faults.beside_prune import ONE, Lost, Work, at_random, require_whole, volumes
+from tests.holdfast.faults.interleave import Actor
 
 #: Thousands of interleavings: minutes in all.
 pytestmark = pytest.mark.slow
@@ -84,44 +82,22 @@ class Scene:
     def check(self, world: World, results: list[object]) -> None:
         reported = {one.id for one in results if isinstance(one, Snapshot)}
         reported |= {one.snapshot for one in results if isinstance(one, PushReport)}
-        for key in [key for key in world.objects if key.startswith("snapshots/")]:
-            snapshot = Snapshot.parse(world.objects[key][0], key)
-            for ref in snapshot.bundles if snapshot.id in reported else ():
-                if not {ref.manifest, f"{ref.data}/weights"} <= world.objects.keys():
-                    raise Lost(f"{snapshot.id} names {ref.path}")
+        require_whole(world, reported)
 
 
 @pytest.fixture
 def scene(
     tmp_path: Path, write_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
-    monkeypatch.setattr(records_module, "READERS", 1)
-    monkeypatch.setattr(references, "READERS", 1)
-    monkeypatch.setattr(prune_module, "WRITERS", 1)
-    volumes = []
-    for step in (100, 200):
-        volume = Volume(tmp_path / str(step), "run-a")
-        write_bundle(volume.generation_path(1), step, {"weights": str(step).encode()})
-        volumes.append(volume)
-    return Scene(volumes)
+    return Scene(volumes(tmp_path, write_bundle, monkeypatch, 100, 200))
 
 
-def at_random(scene: Scene, seed: int) -> World:
+def prunes_of_both(scene: Scene, seed: int) -> World:
     """Prunes of both workloads beside one that names, cut and delayed anywhere."""
     random = Random(seed)
-    world = scene.world.copy()
-    for _ in range(random.randrange(3)):
-        random.choice([scene.prune, scene.prune_pipeline])(MemoryStore(world))
-        world.now += random.choice(PAUSES)
-    works = [scene.name, scene.prune, scene.prune_pipeline]
-    works += random.choice(([], [scene.prune], [scene.name]))
-    actors = interleave(
-        world, works, random, PAUSES, FROZEN, lambda results: scene.check(world, results)
-    )
-    for actor in actors:
-        if actor.error is not None:
-            raise actor.error
-    return world
+    more: list[Work] = random.choice(([], [scene.prune], [scene.name]))
+    prunes: list[Work] = [scene.prune, scene.prune_pipeline]
+    return at_random(scene, random, prunes, [scene.name, *prunes, *more])
 
 
 def every_cut(scene: Scene) -> None:
@@ -153,7 +129,7 @@ def every_cut(scene: Scene) -> None:
 
 def test_no_order_of_operations_loses_what_a_reported_snapshot_names(scene: Scene) -> None:
     for seed in range(300):
-        at_random(scene, seed)
+        prunes_of_both(scene, seed)
 
 
 def test_wherever_the_one_that_names_is_cut_nothing_is_lost(scene: Scene) -> None:
@@ -162,7 +138,7 @@ def test_wherever_the_one_that_names_is_cut_nothing_is_lost(scene: Scene) -> Non
 
 def test_in_the_end_only_what_is_named_and_its_references_are_left(scene: Scene) -> None:
     for seed in range(1000, 1010):
-        world = at_random(scene, seed)
+        world = prunes_of_both(scene, seed)
         catalog = scene.catalog(MemoryStore(world))
         for _ in range(8):
             world.now += 3 * GRACE

@@ -17,27 +17,22 @@ from holdfast.assets.add import Added, add
 from holdfast.assets.promote import delete_version
 from holdfast.assets.versions import resolve
 from holdfast.bundle import Bundle
-from holdfast.copies import prune as prune_module
 from holdfast.copies import shared as shared_module
 from holdfast.copies import writing as writing_module
 from holdfast.copies.prune import prune
 from holdfast.copies.push import PushReport, push
 from holdfast.errors import IncompleteListing, NoSnapshot, StoreError
-from holdfast.store import records as records_module
 from holdfast.store import references
 from holdfast.store.base import Store
-from holdfast.store.documents import Snapshot
 from holdfast.store.snapshot import Catalog
 from holdfast.volume import Volume
 from testkit.memory_store import MemoryStore, World
 from testkit.stores import GRACE, OWNER, WORKLOAD
-from tests.holdfast.faults.interleave import Actor, interleave
-from tests.holdfast.faults.test_push_beside_prune import FROZEN, ONE, PAUSES, Lost
+from tests.holdfast.faults.beside_prune import ONE, Lost, Work, at_random, require_whole, volumes
+from tests.holdfast.faults.interleave import Actor
 
 #: Thousands of interleavings: minutes in all.
 pytestmark = pytest.mark.slow
-
-Work = Callable[[MemoryStore], object]
 
 
 class Scene:
@@ -92,11 +87,7 @@ class Scene:
     def check(self, world: World, results: list[object]) -> None:
         reported = {one.snapshot for one in results if isinstance(one, PushReport)}
         reported |= {one.version.snapshot.id for one in results if isinstance(one, Added)}
-        for key in [key for key in world.objects if key.startswith("snapshots/")]:
-            snapshot = Snapshot.parse(world.objects[key][0], key)
-            for ref in snapshot.bundles if snapshot.id in reported else ():
-                if not {ref.manifest, f"{ref.data}/weights"} <= world.objects.keys():
-                    raise Lost(f"{snapshot.id} names {ref.path}, with files at {ref.files_at}")
+        require_whole(world, reported)
 
 
 @pytest.fixture
@@ -104,33 +95,16 @@ def scene(
     tmp_path: Path, write_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(records_module, "READERS", 1)
-    monkeypatch.setattr(references, "READERS", 1)
-    monkeypatch.setattr(prune_module, "WRITERS", 1)
-    volumes = []
-    for step in (100, 200, 300):
-        volume = Volume(tmp_path / str(step), "run-a")
-        write_bundle(volume.generation_path(1), step, {"weights": str(step).encode()})
-        volumes.append(volume)
-    return Scene(volumes)
+    return Scene(volumes(tmp_path, write_bundle, monkeypatch, 100, 200, 300))
 
 
-def at_random(scene: Scene, seed: int) -> World:
+def prunes_of_both(scene: Scene, seed: int) -> World:
     """Prunes of both workloads beside an add, a push and a delete, cut and delayed anywhere."""
     random = Random(seed)
-    world = scene.world.copy()
-    for _ in range(random.randrange(3)):
-        random.choice([scene.prune, scene.prune_models, scene.delete])(MemoryStore(world))
-        world.now += random.choice(PAUSES)
-    works = [scene.add, scene.push, scene.prune, scene.prune_models]
-    works += random.choice(([], [scene.delete], [scene.add], [scene.prune]))
-    actors = interleave(
-        world, works, random, PAUSES, FROZEN, lambda results: scene.check(world, results)
-    )
-    for actor in actors:
-        if actor.error is not None:
-            raise actor.error
-    return world
+    more: list[Work] = random.choice(([], [scene.delete], [scene.add], [scene.prune]))
+    prunes: list[Work] = [scene.prune, scene.prune_models]
+    works = [scene.add, scene.push, *prunes, *more]
+    return at_random(scene, random, [*prunes, scene.delete], works)
 
 
 def every_cut(scene: Scene, work: Work, *before: Work) -> None:
@@ -168,7 +142,7 @@ def every_cut(scene: Scene, work: Work, *before: Work) -> None:
 
 def test_no_order_of_operations_loses_files_that_are_shared(scene: Scene) -> None:
     for seed in range(200):
-        at_random(scene, seed)
+        prunes_of_both(scene, seed)
 
 
 def test_wherever_an_add_of_a_checkpoint_is_cut_nothing_is_lost(scene: Scene) -> None:
@@ -190,7 +164,7 @@ def test_the_files_are_shared_where_nothing_is_in_the_way(scene: Scene) -> None:
 
 def test_in_the_end_only_what_is_named_and_its_references_are_left(scene: Scene) -> None:
     for seed in range(1000, 1008):
-        world = at_random(scene, seed)
+        world = prunes_of_both(scene, seed)
         catalog = Catalog(MemoryStore(world), OWNER)
         for _ in range(8):
             world.now += 3 * GRACE
