@@ -258,7 +258,6 @@ def _code(name: str, folders: Iterable[str]) -> Layer:
     def fill(tar: tarfile.TarFile) -> None:
         for file in files:
             _copy(tar, file, f"{_HOME}/{file.relative_to(PROJECT)}")
-            _add_bytecode(tar, file, f"{_HOME}/{file.relative_to(PROJECT)}")
         _add(tar, f"{_PACKAGES}/holdfast.pth", f"/{_HOME}\n".encode())
         _add(tar, "usr/local/bin/holdfast", command, mode=0o755)
         link = tarfile.TarInfo("usr/local/bin/python")
@@ -304,7 +303,6 @@ def _packages(name: str, wanted: list[str], *, torch: bool = False) -> Layer:
                 if ".." in file.parts or "__pycache__" in file.parts or not where.exists():
                     continue
                 _copy(tar, where, f"{_PACKAGES}/{file}")
-                _add_bytecode(tar, where, f"{_PACKAGES}/{file}")
         if torch:
             for library in _linked():
                 _copy(tar, library, f"{_PACKAGES}/{library.relative_to(_site_packages())}")
@@ -353,7 +351,7 @@ def _linked() -> list[Path]:
 
 
 def _copy(tar: tarfile.TarFile, file: Path, name: str) -> None:
-    """A file as root's, whoever has it here."""
+    """A file as root's, whoever has it here; a module of Python with its bytecode."""
     entry = tar.gettarinfo(str(file.resolve()), name)
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
@@ -362,13 +360,13 @@ def _copy(tar: tarfile.TarFile, file: Path, name: str) -> None:
     entry.size = file.stat().st_size
     with file.open("rb") as content:
         tar.addfile(entry, content)
+    if file.suffix == ".py":
+        _add_bytecode(tar, file, name)
 
 
 def _add_bytecode(tar: tarfile.TarFile, file: Path, name: str) -> None:
     """What Python makes of a module when it first imports it. A pod's root is read-only: without,
     each start would make it again. It is used as it is, and never compared with its source."""
-    if file.suffix != ".py":
-        return
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         made = py_compile.compile(
             str(file),
