@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
-from holdfast.control import run_action
-from testkit.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
+from testkit.actionset_api import JOBS, ActionSetApi, complete, failed, job, running
 from testkit.json_keys import documented, keys_of
-
-ENVIRONMENT = {
-    "HOLDFAST_WORKLOAD": "gpt",
-    "HOLDFAST_NAMESPACE": "training",
-    "HOLDFAST_CLAIM": "checkpoints-pvc",
-}
+from tests.holdfast.control.conftest import ENVIRONMENT
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
-    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
-    with serve() as double:
-        double.others[f"{JOBS}/gpt"] = job()
-        yield double
+def api(server: ActionSetApi) -> ActionSetApi:
+    server.others[f"{JOBS}/gpt"] = job()
+    return server
 
 
 def holdfast(api: ActionSetApi, *args: str) -> Result:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
-from holdfast.control import run_action
 from testkit.actionset_api import (
     DEPLOYMENTS,
     PODS,
@@ -19,13 +16,12 @@ from testkit.actionset_api import (
     complete,
     deployment,
     running,
-    serve,
 )
+from tests.holdfast.control import conftest
 
 DEPLOYMENT = f"{DEPLOYMENTS}/predictor"
 ENVIRONMENT = {
-    "HOLDFAST_WORKLOAD": "gpt",
-    "HOLDFAST_NAMESPACE": "training",
+    **conftest.ENVIRONMENT,
     "HOLDFAST_CLAIM": "models-pvc",
     "HOLDFAST_BLUEPRINT": "applications",
     "HOLDFAST_DEPLOYMENT": "predictor",
@@ -35,14 +31,10 @@ LATE = -601
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
-    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
-    with serve() as double:
-        double.others[DEPLOYMENT] = deployment(3)
-        double.scripts = [[complete()], [complete(snapshot="s7")]]
-        yield double
+def api(server: ActionSetApi) -> ActionSetApi:
+    server.others[DEPLOYMENT] = deployment(3)
+    server.scripts = [[complete()], [complete(snapshot="s7")]]
+    return server
 
 
 def holdfast(api: ActionSetApi, *words: str) -> Result:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
 from holdfast.control import job as training
-from holdfast.control import run_action
 from holdfast.control.job import Jobs
 from holdfast.control.kubernetes import KubernetesAPI, KubernetesError
 from holdfast.control.run_action import Timeouts
-from testkit.actionset_api import JOBS, MAPS, ActionSetApi, complete, failed, job, serve
+from testkit.actionset_api import JOBS, MAPS, ActionSetApi, complete, failed, job
+from tests.holdfast.control.conftest import ENVIRONMENT
 
 JOB = f"{JOBS}/gpt"
 SAVED = f"{MAPS}/holdfast.job.gpt"
-ENVIRONMENT = {
-    "HOLDFAST_WORKLOAD": "gpt",
-    "HOLDFAST_NAMESPACE": "training",
-    "HOLDFAST_CLAIM": "checkpoints-pvc",
-}
 
 
 class Killed(BaseException):
@@ -31,13 +24,9 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
-    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
-    with serve() as double:
-        double.scripts = [[complete(generation="2")]]
-        yield double
+def api(server: ActionSetApi) -> ActionSetApi:
+    server.scripts = [[complete(generation="2")]]
+    return server
 
 
 def restore(api: ActionSetApi, *args: str) -> Result:

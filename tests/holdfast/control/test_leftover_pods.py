@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
-from holdfast.control import run_action
-from testkit.actionset_api import PODS, ActionSetApi, complete, running, serve
+from testkit.actionset_api import PODS, ActionSetApi, complete, running
+from tests.holdfast.control import conftest
 
-ENVIRONMENT = {
-    "HOLDFAST_WORKLOAD": "gpt",
-    "HOLDFAST_NAMESPACE": "training",
-    "HOLDFAST_CLAIM": "checkpoints-pvc",
-    "HOLDFAST_TIMEOUT": "600",
-}
+ENVIRONMENT = {**conftest.ENVIRONMENT, "HOLDFAST_TIMEOUT": "600"}
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
-    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
-    with serve() as double:
-        double.scripts = [[complete(snapshot="s7")]]
-        yield double
+def api(server: ActionSetApi) -> ActionSetApi:
+    server.scripts = [[complete(snapshot="s7")]]
+    return server
 
 
 def backup(api: ActionSetApi, **more: str) -> Result:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli import app
-from holdfast.control import run_action
-from testkit.actionset_api import JOBS, ActionSetApi, complete, failed, job, running, serve
+from testkit.actionset_api import JOBS, ActionSetApi, complete, failed, job, running
+from tests.holdfast.control import conftest
 
 JOB = f"{JOBS}/gpt"
 LATE = -601
-ENVIRONMENT = {
-    "HOLDFAST_WORKLOAD": "gpt",
-    "HOLDFAST_NAMESPACE": "training",
-    "HOLDFAST_CLAIM": "checkpoints-pvc",
-    "HOLDFAST_TIMEOUT": "600",
-}
+ENVIRONMENT = {**conftest.ENVIRONMENT, "HOLDFAST_TIMEOUT": "600"}
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ActionSetApi]:
-    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(run_action.time, "sleep", lambda seconds: None)
-    with serve() as double:
-        double.others[JOB] = job("Suspended", restore="s1")
-        double.scripts = [[complete()], [complete(snapshot="s7")]]
-        yield double
+def api(server: ActionSetApi) -> ActionSetApi:
+    server.others[JOB] = job("Suspended", restore="s1")
+    server.scripts = [[complete()], [complete(snapshot="s7")]]
+    return server
 
 
 def backup(api: ActionSetApi) -> Result:
