@@ -22,6 +22,7 @@ RANDOM = "4.21.4"
 #: The compiler collects no garbage below a limit that few packages reach: a third less to do.
 _NO_COLLECTION = {"GOGC": "off", "GOMEMLIMIT": "2GiB"}
 _PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+_SDK_MODULE = "github.com/pulumi/pulumi-kubernetes/sdk/v4"
 
 
 def _kubernetes_flags(release: str) -> str:
@@ -42,8 +43,6 @@ class Module:
     """Of the linker."""
     packages: tuple[str, ...] = ("tool",)
     """What is built: the tools that go.mod names, and commands of the module's own."""
-    compiler: str = ""
-    """Flags of the compiler, for the packages that they name."""
 
     @property
     def folder(self) -> Path:
@@ -81,8 +80,6 @@ TOOLS = (
         ("provider",),
         f"-X main.version={PROVIDER}",
         packages=(".",),
-        # Half of what is built is a type for each field of each kind, of which hardly any is used.
-        compiler="github.com/pulumi/pulumi-kubernetes/sdk/v4/...=-l",
     ),
 )
 #: Only for the tests of restores beneath queues (`cluster.queues`).
@@ -136,7 +133,7 @@ def _plugin(name: str, version: str) -> Path:
 
 
 def _digest(module: Module) -> str:
-    digest = hashlib.sha256(json.dumps([module.flags, module.packages, module.compiler]).encode())
+    digest = hashlib.sha256(json.dumps([module.flags, module.packages]).encode())
     for file in sorted((MODULES / module.name).rglob("*.*")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -145,19 +142,26 @@ def _digest(module: Module) -> str:
 def _compile(module: Module) -> None:
     source = MODULES / module.name
     if module.name == "provider":
-        source = _with_schema(source)
-    flags = ["-trimpath", f"-ldflags=-s -w {module.flags}", f"-gcflags={module.compiler}"]
+        source = _provider_source(source)
+    flags = ["-trimpath", f"-ldflags=-s -w {module.flags}"]
     _go(["build", *flags, "-o", f"{module.folder}/", *module.packages], source)
 
 
-def _with_schema(source: Path) -> Path:
-    """The provider's main beside the files that it embeds, which only its module has."""
-    work = BUILT / "build" / "provider"
-    shutil.copytree(source, work, dirs_exist_ok=True)
-    module = json.loads(_go(["mod", "download", "-json", _PROVIDER_MODULE], work))
-    schema = Path(module["Dir"]) / "cmd" / "pulumi-resource-kubernetes"
+def _provider_source(source: Path) -> Path:
+    """The provider's main beside the files that it embeds, which only its module has; and the SDK
+    with the file of it that is ours."""
+    work, sdk = BUILT / "build" / "provider", BUILT / "build" / "sdk"
+    for each in (work, sdk):
+        shutil.rmtree(each, ignore_errors=True)
+    shutil.copytree(source, work)
+    schema = module_directory("provider", _PROVIDER_MODULE) / "cmd" / "pulumi-resource-kubernetes"
     for name in ("schema.json", "terraform-mapping.json"):
         (work / name).write_bytes((schema / name).read_bytes())
+    shutil.copytree(module_directory("provider", _SDK_MODULE), sdk, copy_function=shutil.copyfile)
+    for folder in filter(Path.is_dir, (sdk, *sdk.rglob("*"))):
+        folder.chmod(0o755)  # those of Go's modules are read-only
+    shutil.copyfile(source / "_sdk" / "kinds.go", sdk / "go/kubernetes/yaml/v2/kinds.go")
+    _go(["mod", "edit", f"-replace={_SDK_MODULE}=../sdk"], work)
     return work
 
 
