@@ -258,6 +258,8 @@ def _code(name: str, folders: Iterable[str]) -> Layer:
     def fill(tar: tarfile.TarFile) -> None:
         for file in files:
             _copy(tar, file, f"{_HOME}/{file.relative_to(PROJECT)}")
+            if file.suffix == ".py":
+                _add_bytecode(tar, file, f"{_HOME}/{file.relative_to(PROJECT)}")
         _add(tar, f"{_PACKAGES}/holdfast.pth", f"/{_HOME}\n".encode())
         _add(tar, "usr/local/bin/holdfast", command, mode=0o755)
         link = tarfile.TarInfo("usr/local/bin/python")
@@ -292,7 +294,8 @@ def _server() -> Layer:
 
 
 def _packages(name: str, wanted: list[str], *, torch: bool = False) -> Layer:
-    """Python packages of `.venv` with all that they need."""
+    """Python packages of `.venv` with all that they need, and the bytecode that pip made of them:
+    it is good where the times of the files are the same, which the archive keeps."""
     found = sorted(_closure(wanted), key=lambda each: each.name)
     key = json.dumps([_BYTECODE, *(f"{each.name}=={each.version}" for each in found)])
 
@@ -300,7 +303,7 @@ def _packages(name: str, wanted: list[str], *, torch: bool = False) -> Layer:
         for each in found:
             for file in each.files or ():
                 where = Path(str(each.locate_file(file)))
-                if ".." in file.parts or "__pycache__" in file.parts or not where.exists():
+                if ".." in file.parts or not where.exists():
                     continue
                 _copy(tar, where, f"{_PACKAGES}/{file}")
         if torch:
@@ -351,7 +354,7 @@ def _linked() -> list[Path]:
 
 
 def _copy(tar: tarfile.TarFile, file: Path, name: str) -> None:
-    """A file as root's, whoever has it here; a module of Python with its bytecode."""
+    """A file as root's, whoever has it here."""
     entry = tar.gettarinfo(str(file.resolve()), name)
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
@@ -360,8 +363,6 @@ def _copy(tar: tarfile.TarFile, file: Path, name: str) -> None:
     entry.size = file.stat().st_size
     with file.open("rb") as content:
         tar.addfile(entry, content)
-    if file.suffix == ".py":
-        _add_bytecode(tar, file, name)
 
 
 def _add_bytecode(tar: tarfile.TarFile, file: Path, name: str) -> None:

@@ -76,6 +76,25 @@ def test_a_pod_need_not_compile_the_modules_of_its_image(tmp_path: Path) -> None
     assert (done.stdout, done.stderr) == ("hello\n", "")
 
 
+def test_a_pod_need_not_compile_packages_either(tmp_path: Path) -> None:
+    layer = images._packages("click", ["click"])
+    assert layer.fill is not None
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        layer.fill(tar)
+
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    packages = tmp_path / images._PACKAGES
+    script = f"import sys; sys.path.insert(0, {str(packages)!r}); import click"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-v", "-c", script], capture_output=True, text=True
+    )
+    assert f"# code object from '{packages}/click/__pycache__/core." in done.stderr
+    assert f"# wrote '{packages}" not in done.stderr
+
+
 def test_a_module_for_another_python_is_left_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
