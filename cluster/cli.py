@@ -50,7 +50,7 @@ Kubernetes = Annotated[
 def up(context: Context = "", minor: Kubernetes = None) -> None:
     """Build what is missing, start the node, load the images; until all of it is ready.
 
-    The first time takes about 16 minutes on two cores, a start from what was built a minute. A
+    The first time takes about 15 minutes on two cores, a start from what was built a minute. A
     cluster keeps its version of Kubernetes until `down`. With --context the cluster is yours: it
     gets the S3 server, and its images are for you to load.
     """
