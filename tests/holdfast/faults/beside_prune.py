@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -68,17 +68,19 @@ def require_whole(world: World, reported: Collection[str]) -> None:
 def at_random(
     scene: Scene,
     random: Random,
-    first: list[Work],
+    first: Callable[[], Work],
     works: list[Work],
+    more: Sequence[list[Work]],
     *,
     may_fail: Callable[[Exception], bool] = lambda error: False,
 ) -> World:
-    """Up to two of the `first` works, so that there may be tombstones of any age; then all others,
-    cut and delayed anywhere. The world at the end."""
+    """Up to two works that `first` draws, so that there may be tombstones of any age; then `works`
+    and one list of `more`, cut and delayed anywhere. The world at the end."""
     world = scene.world.copy()
     for _ in range(random.randrange(3)):
-        random.choice(first)(MemoryStore(world))
+        first()(MemoryStore(world))
         world.now += random.choice(PAUSES)
+    works = [*works, *random.choice(more)]
     actors = interleave(
         world, works, random, PAUSES, FROZEN, lambda results: scene.check(world, results)
     )

@@ -95,9 +95,9 @@ def scene(
 def prunes_of_both(scene: Scene, seed: int) -> World:
     """Prunes of both workloads beside one that names, cut and delayed anywhere."""
     random = Random(seed)
-    more: list[Work] = random.choice(([], [scene.prune], [scene.name]))
     prunes: list[Work] = [scene.prune, scene.prune_pipeline]
-    return at_random(scene, random, prunes, [scene.name, *prunes, *more])
+    more: list[list[Work]] = [[], [scene.prune], [scene.name]]
+    return at_random(scene, random, lambda: random.choice(prunes), [scene.name, *prunes], more)
 
 
 def every_cut(scene: Scene) -> None:

@@ -101,10 +101,11 @@ def scene(
 def prunes_of_both(scene: Scene, seed: int) -> World:
     """Prunes of both workloads beside an add, a push and a delete, cut and delayed anywhere."""
     random = Random(seed)
-    more: list[Work] = random.choice(([], [scene.delete], [scene.add], [scene.prune]))
     prunes: list[Work] = [scene.prune, scene.prune_models]
-    works = [scene.add, scene.push, *prunes, *more]
-    return at_random(scene, random, [*prunes, scene.delete], works)
+    first: list[Work] = [*prunes, scene.delete]
+    more: list[list[Work]] = [[], [scene.delete], [scene.add], [scene.prune]]
+    works = [scene.add, scene.push, *prunes]
+    return at_random(scene, random, lambda: random.choice(first), works, more)
 
 
 def every_cut(scene: Scene, work: Work, *before: Work) -> None:
