@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from holdfast.bundle import Bundle, check_files
@@ -80,6 +81,7 @@ class Ranks:
         return from_rank0(dist, self._own_group(dist), decide)
 
     def _own_group(self, dist: Any) -> Any:
+        _let_threads_drop_at_exit()
         if self._given is not None:
             return self._given
         if self._world is not dist.group.WORLD:
@@ -91,11 +93,8 @@ class Ranks:
 def leave_at_exit() -> None:
     """Leave the process groups before the interpreter ends, unless the program has left them.
 
-    Called where a training ends in order: after a failure a peer may never answer. A thread of gloo
-    drops the tensors of its last collective when it gets the interpreter. If that ends first, the
-    process aborts (SIGABRT), and the exit code that the Job goes by is lost
-    (https://github.com/pytorch/pytorch/issues/190489). Nothing tells when the thread is done: it is
-    joined with its group, but a model in DDP holds that to the end.
+    This joins their threads. Called where a training ends in order: after a failure a peer may
+    never answer.
     """
     if _distributed():
         atexit.register(_leave)
@@ -104,7 +103,19 @@ def leave_at_exit() -> None:
 def _leave() -> None:
     if dist := _distributed():
         dist.destroy_process_group()
-    time.sleep(_DROP_SECONDS)
+
+
+@cache
+def _let_threads_drop_at_exit() -> None:
+    """Let the threads of gloo drop what they hold before the interpreter ends, however it ends.
+
+    Such a thread drops the tensors of its last collective when it gets the interpreter. If that
+    ends first, the process aborts (SIGABRT), and the exit code that the Job goes by is lost
+    (https://github.com/pytorch/pytorch/issues/190489). Nothing tells when the thread is done: it is
+    joined with its group, but after a failure that may wait for a peer for ever, and a model in DDP
+    holds its group to the end.
+    """
+    atexit.register(time.sleep, _DROP_SECONDS)
 
 
 def _distributed() -> Any:

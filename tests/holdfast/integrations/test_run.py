@@ -311,6 +311,7 @@ def test_a_rank_that_fails_to_write_makes_the_save_fail_on_both(shared: Path) ->
     for ended in (first, other):
         assert ended.returncode == 1, ended.stderr
         assert "step 1 could not be saved: rank 1: no space for rank 1" in ended.stderr
+        assert "dropped in time" in ended.stdout, "the interpreter ended before its threads"
     assert bundles(shared) == []
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import torch.distributed as dist
@@ -20,9 +21,24 @@ def write(path: Path) -> None:
         while not (path / "rank-0.bin").exists():
             threading.Event().wait(0.01)
         threading.Event().wait(0.5)
+    if scene == "fail":
+        hold_to_the_end()
     if scene == "fail" and rank == 1:
         raise OSError("no space for rank 1")
     (path / f"rank-{rank}.bin").write_text("weights")
+
+
+def hold_to_the_end() -> None:
+    """As a thread of gloo does: have something to drop, and need the interpreter for it."""
+    ending = threading.Event()
+
+    def drop() -> None:
+        ending.wait()
+        time.sleep(0.02)
+        print("dropped in time", flush=True)
+
+    threading.Thread(target=drop, daemon=True).start()
+    atexit.register(ending.set)
 
 
 def last_words() -> None:
