@@ -117,6 +117,8 @@ def _tidy_backup() -> list[str]:
         if kube.get("actionset", _STRANDED, kube.KANISTER) is not None:
             broken.append("the stranded ActionSet is still there")
         broken += [f"pod {name} is still there" for name in _task_pods()]
+        # Kanister only logs that it may not delete its pod, and the backup sweeps up behind it.
+        broken += [f"pod {name} was left behind" for name in _swept(done.stderr) if name != _LEFT]
         return broken
     finally:
         _sweep()
@@ -166,6 +168,12 @@ def _sweep() -> None:
 
 def _task_pods() -> list[str]:
     return [each["metadata"]["name"] for each in kube.pods(trainer.TASKS)]
+
+
+def _swept(said: str) -> list[str]:
+    lines = [line.partition("deleted pods that Kanister left behind: ")[2]
+             for line in said.splitlines()]  # fmt: skip
+    return [name for line in lines if line for name in line.split(", ")]
 
 
 def _strand_a_backup() -> None:
