@@ -1,13 +1,15 @@
 """The cluster's processes: started in the background with a log each, stopped by their record.
 
 A record holds the process id and when that process started: an id that the system has given to
-another program since is left alone.
+another program since is left alone. The time is in ticks since the boot, and the boot has an id:
+the clock of a machine is set now and then.
 """
 
 import json
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import psutil
 
@@ -16,6 +18,7 @@ from cluster.places import LOGS, STATE
 
 _RECORDS = STATE / "processes"
 _LAST_LINES = 15
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def start(name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -33,19 +36,48 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str] | No
             start_new_session=True,
             env=None if environment is None else dict(environment),
         )
-    created = psutil.Process(process.pid).create_time()
-    (_RECORDS / f"{name}.json").write_text(json.dumps({"pid": process.pid, "created": created}))
+    try:
+        _record(name, process.pid)
+    except BaseException:
+        process.kill()  # nothing would stop it later
+        raise
 
 
 def running(name: str) -> psutil.Process | None:
-    """The process that ``start`` recorded, while it lives."""
+    """The process that ``start`` recorded, while it lives.
+
+    Raises:
+        ClusterProblem: the record is not one of ours; what it was about may run.
+    """
+    file = _RECORDS / f"{name}.json"
     try:
-        record = json.loads((_RECORDS / f"{name}.json").read_text())
-        process = psutil.Process(record["pid"])
-        alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        return process if alive and process.create_time() == record["created"] else None
-    except (FileNotFoundError, psutil.NoSuchProcess):
+        record = json.loads(file.read_text())
+        pid, started = record["pid"], record["started"]
+    except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError):
+        raise ClusterProblem(
+            f"{file} is no record of a process: end {name} if it runs, delete the file"
+        ) from None
+    try:
+        process = psutil.Process(pid)
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return process if alive and _started(pid) == started else None
+    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+        return None
+
+
+def _record(name: str, pid: int) -> None:
+    file = _RECORDS / f"{name}.json"
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps({"pid": pid, "started": _started(pid)}))
+    new.replace(file)
+
+
+def _started(pid: int) -> str:
+    """When a process started: the boot, and the ticks since (proc(5), field 22 of stat)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return f"{_BOOT.read_text().strip()} {after_name[19]}"
 
 
 def stop(name: str, seconds: float = 15, *, kill: bool = False) -> bool:

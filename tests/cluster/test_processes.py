@@ -35,7 +35,7 @@ def test_a_process_that_got_the_id_since_is_left_alone(state: Path) -> None:
     other = psutil.Popen(SLEEP)
     try:
         (state / "processes").mkdir()
-        record = {"pid": other.pid, "created": other.create_time() - 100}
+        record = {"pid": other.pid, "started": "another-boot 4711"}
         (state / "processes" / "sleep.json").write_text(json.dumps(record))
 
         assert not processes.stop("sleep")
@@ -43,6 +43,41 @@ def test_a_process_that_got_the_id_since_is_left_alone(state: Path) -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_process_is_known_after_someone_set_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.start("sleep", SLEEP)
+    try:
+        monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: 0.0)
+        assert processes.running("sleep") is not None
+    finally:
+        assert processes.stop("sleep")
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"pid": 1, "created": 4711.0}'])
+def test_a_record_that_cannot_be_read_is_not_taken_for_a_process_that_ended(
+    record: str, state: Path
+) -> None:
+    (state / "processes").mkdir()
+    (state / "processes" / "etcd.json").write_text(record)
+
+    with pytest.raises(ClusterProblem, match=r"etcd\.json is no record .* end etcd if it runs"):
+        processes.running("etcd")
+
+
+def test_a_process_that_cannot_be_recorded_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def full(name: str, pid: int) -> None:
+        started.append(psutil.Process(pid))
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(processes, "_record", full)
+    with pytest.raises(OSError, match="no space"):
+        processes.start("sleep", SLEEP)
+    started[0].wait(20)
+    assert processes.running("sleep") is None
 
 
 def test_a_process_that_ends_at_once_is_an_error_with_its_last_lines() -> None:
