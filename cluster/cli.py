@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,7 +15,7 @@ from cluster import context as contexts
 from cluster import node, processes, queues, s3, versions
 from cluster.build import build as build_tools
 from cluster.errors import ClusterProblem
-from cluster.images import Image, archive, identity, images
+from cluster.images import Image, archive, check_python, identity, images
 from cluster.places import BIN, BUILT, KUBECONFIG, LOGS, PROJECT, STATE, kubernetes, tools_first
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ def up(context: Context = "", minor: Kubernetes = None) -> None:
                 raise ClusterProblem("--kubernetes: the cluster of a context has its own: leave it")
             _prepare(context)
             return
+        check_python()
         missing = node.requirements()
         with _alone():
             _packages(missing)
@@ -103,14 +104,18 @@ def down() -> None:
     """
     try:
         node.must_be_root()
+        if not any((STATE / left).exists() for left in ("processes", "etcd")):
+            typer.echo(f"no cluster of `make cluster` is in {STATE}: nothing to stop")
+            return
         with _alone(also_of_others=True):
             node.stop()
             KUBECONFIG.unlink(missing_ok=True)
-            for data in ("etcd", "kubelet", "processes", "mounts-ready", "feature-gates",
-                         "kubernetes"):  # fmt: skip
+            # `processes` last: with it gone the cluster is.
+            for data in ("etcd", "kubelet", "keys", "mounts-ready", "feature-gates", "kubernetes"):
                 _remove(STATE / data)
             for volume in VOLUMES.glob("*"):  # the folder itself may be a disk of its own
                 _remove(volume)
+            _remove(STATE / "processes")
     except ClusterProblem as error:
         fail(error)
     typer.echo("stopped: nothing of the cluster runs any more")
@@ -156,8 +161,8 @@ def load(image: Image) -> None:
     command = node.ctr("images", "import", "-")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing:
         assert importing.stdin is not None
-        archive(image, importing.stdin)
-        importing.stdin.close()
+        with suppress(BrokenPipeError), importing.stdin:  # it ended, and says why
+            archive(image, importing.stdin)
     if importing.returncode:
         raise ClusterProblem(f"containerd does not take image {image.name}: see above")
     mark.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +181,8 @@ def _start(minor: versions.Minor | None) -> None:
     node.start_kubelet()
     for name in ("coredns", "storage"):
         _kubectl("apply", "--filename", str(_MANIFESTS / f"{name}.yaml"))
-    _kubectl("wait", "--for=condition=Ready", f"node/{node.NODE}", "--timeout=120s")
+    for condition in ("create", "condition=Ready"):  # the kubelet registers it some time
+        _kubectl("wait", f"--for={condition}", f"node/{node.NODE}", "--timeout=120s")
     for namespace, deployment in (
         ("kube-system", "coredns"),
         ("local-path-storage", "local-path-provisioner"),
@@ -225,6 +231,7 @@ def _alone(*, also_of_others: bool = False) -> Iterator[None]:
         theirs = other != us and any(processes.running(name) for name in node.PROCESSES)
         if theirs and also_of_others:
             typer.echo(f"stopping the cluster of another clone (built in {other})")
+            (Path(other) / KUBECONFIG.name).unlink(missing_ok=True)
         elif theirs:
             raise ClusterProblem(
                 f"the cluster of another clone runs on this machine (built in {other}), and there "

@@ -68,13 +68,18 @@ class Image:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def images() -> list[Image]:
-    """All images that the cluster and the stack `local` need."""
+def check_python() -> None:
+    """Raises ClusterProblem unless packages of this Python work in the images."""
     if sys.version_info[:2] != (3, 11):
         raise ClusterProblem(
             f"this is Python {sys.version.split()[0]}, and the images have Debian 12's 3.11: make "
             "the environment with it (make PYTHON=python3.11 setup)"
         )
+
+
+def images() -> list[Image]:
+    """All images that the cluster and the stack `local` need."""
+    check_python()
     base = Layer("base", "bookworm: python3, ca-certificates")
     tools = _packages("tools", _TOOLS)
     torch = _packages("torch", ["torch", "torchdata", "numpy"], torch=True)

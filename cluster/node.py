@@ -6,6 +6,7 @@ The recipe with its reasons is in docs/cluster.md. Started in this order, stoppe
 import contextlib
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,10 @@ SERVICES = "10.96.0.0/16"
 DNS = "10.96.0.10"
 PODS = "10.244.0.0/16"
 _BRIDGE = "holdfast0"
-_ETCD = "http://127.0.0.1:2379"
+#: Not etcd's usual ports: Debian's package starts one there on a machine with systemd.
+_ETCD_PORT, _ETCD_PEERS_PORT = 12379, 12380
+_ETCD = f"http://127.0.0.1:{_ETCD_PORT}"
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _SOCKET = STATE / "containerd.sock"
 #: Debian packages, by a program that each brings.
 PROGRAMS = {
@@ -62,6 +66,13 @@ def requirements() -> list[str]:
         ClusterProblem: this cannot be a node, and no package changes that.
     """
     must_be_root()
+    if (machine := platform.machine()) != "x86_64":
+        raise ClusterProblem(f"the images are for x86_64, and this machine is {machine}")
+    privileged = "start the container with --privileged, or name another cluster by CONTEXT"
+    if not _quiet(["unshare", "--mount", "true"]):
+        raise ClusterProblem(f"this machine may make no mount namespace: {privileged}")
+    if _FORWARDING.read_text().strip() != "1" and not os.access(_FORWARDING, os.W_OK):
+        raise ClusterProblem(f"{_FORWARDING} cannot be set to 1, and pods need it: {privileged}")
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     if not (_CNI / "bridge").exists():
         packages.append("containernetworking-plugins")
@@ -95,8 +106,11 @@ def start_control_plane() -> None:
     processes.start(
         "etcd",
         ["etcd", f"--data-dir={STATE / 'etcd'}", f"--listen-client-urls={_ETCD}",
-         f"--advertise-client-urls={_ETCD}", "--listen-peer-urls=http://127.0.0.1:2380"],
+         f"--advertise-client-urls={_ETCD}",
+         f"--listen-peer-urls=http://127.0.0.1:{_ETCD_PEERS_PORT}"],
     )  # fmt: skip
+    # Ours, and not another one that has the port: the API server would take that.
+    processes.wait("etcd", lambda: _listens("etcd", _ETCD_PORT))
     k = keys.KEYS
     processes.start(
         "kube-apiserver",
@@ -147,13 +161,15 @@ def start_runtime() -> None:
         file = STATE / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(document)
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    if _FORWARDING.read_text().strip() != "1":
+        _FORWARDING.write_text("1")
     if processes.running("mounts") is None:
         ready = STATE / "mounts-ready"
         ready.unlink(missing_ok=True)
         script = f"mount --make-rshared / && touch {ready} && exec sleep infinity"
+        # A shared `/` would get the pods' mounts, and keep them when the namespace is gone.
         processes.start(
-            "mounts", ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script]
+            "mounts", ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
         )
         processes.wait("mounts", ready.exists)
     processes.start("containerd", _inside("containerd", "--config", str(STATE / "containerd.toml")))
@@ -183,14 +199,16 @@ def stop() -> None:
     """Everything, containers first; what the kernel would keep is removed. Data and logs stay."""
     processes.stop("kubelet")
     processes.stop("kube-proxy")
+    networks = _network_namespaces()
     if processes.running("containerd") is not None:
         kill_containers()
     for name in reversed(PROCESSES):
         processes.stop(name)
+    _kill_shims()  # of a containerd that had died
     subprocess.run(["ip", "link", "delete", _BRIDGE], check=False, capture_output=True)
     for table in ("ip kube-proxy", "ip6 kube-proxy"):
         subprocess.run(["nft", "delete", "table", *table.split()], check=False, capture_output=True)
-    for left in Path("/run/netns").glob("cni-*"):
+    for left in networks:
         subprocess.run(["umount", str(left)], check=False, capture_output=True)
         left.unlink(missing_ok=True)
     shutil.rmtree(STATE / "cni-state", ignore_errors=True)
@@ -210,14 +228,7 @@ def cut_power() -> None:
     """
     for name in ("kubelet", "kube-proxy", "containerd"):
         processes.stop(name, kill=True)
-    shims = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if str(_SOCKET) in (process.info["cmdline"] or ())
-    ]
-    for process in [*shims, *(each for shim in shims for each in shim.children(recursive=True))]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    _kill_shims()
     run = STATE / "run"
     subprocess.run(
         _inside("sh", "-c", f"""awk -v below={run}/ 'index($5, below) == 1 {{print $5}}' \
@@ -236,6 +247,38 @@ def kill_containers() -> None:
     for container in listed.stdout.split():
         subprocess.run(ctr("tasks", "delete", "--force", container), check=False,
                        capture_output=True)  # fmt: skip
+
+
+def _kill_shims() -> None:
+    """The parents of our containers that are still there, and all below them."""
+    shims = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(_SOCKET) in (process.info["cmdline"] or ())
+    ]
+    for shim in shims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = shim.children(recursive=True)
+            for process in [shim, *below]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def _network_namespaces() -> list[Path]:
+    """Those of our pods; other runtimes of the machine have theirs beside them."""
+    return [
+        Path(each["path"])
+        for file in (STATE / "run").glob("io.containerd.runtime.v2.task/k8s.io/*/config.json")
+        for each in json.loads(file.read_text())["linux"]["namespaces"]
+        if each["type"] == "network" and "/netns/cni-" in each.get("path", "")
+    ]
+
+
+def _listens(name: str, port: int) -> bool:
+    """Whether the process that we started is the one at this port."""
+    process = processes.running(name)
+    found = process.net_connections("tcp") if process else []
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
 
 
 def ctr(*arguments: str) -> list[str]:
@@ -263,7 +306,9 @@ def _quiet(command: list[str]) -> bool:
 
 def _inside(*command: str) -> list[str]:
     """A command in the node's mount namespace, as the same process."""
-    holder = processes.running("mounts")
+    # Each of them is in it.
+    holders = (processes.running(name) for name in ("mounts", "containerd", "kubelet"))
+    holder = next(filter(None, holders), None)
     if holder is None:
         raise ClusterProblem("the node's mount namespace is gone: make cluster-down, make cluster")
     return ["nsenter", "--mount", f"--target={holder.pid}", "--", *command]

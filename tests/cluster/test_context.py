@@ -114,13 +114,17 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_clone_does_not_start_over_the_cluster_of_another(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (state / "clone").write_text("/other/.cache/cluster")
+    (other := state / "other").mkdir()
+    (other / "kubeconfig").touch()
+    (state / "clone").write_text(str(other))
     monkeypatch.setattr(processes, "running", lambda name: name == "kubelet")
 
-    with pytest.raises(ClusterProblem, match=r"another clone runs .*/other/\.cache"), cli._alone():
+    with pytest.raises(ClusterProblem, match=r"another clone runs .*/other\)"), cli._alone():
         pass
+    assert (other / "kubeconfig").exists()
     with cli._alone(also_of_others=True):
         pass
+    assert not (other / "kubeconfig").exists(), "it is of a cluster that has ended"
 
 
 def test_a_clone_takes_over_what_a_stopped_cluster_left(
