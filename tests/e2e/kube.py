@@ -1,5 +1,6 @@
 """The cluster as the tests see it: kubectl, bounded waits, and what explains a failure."""
 
+import functools
 import json
 import os
 import subprocess
@@ -8,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from cluster.engine import kubeconfig
-from cluster.places import PROJECT, tools_first
+from cluster import processes
+from cluster.context import identity, kubeconfig
+from cluster.errors import ClusterProblem
+from cluster.places import KUBECONFIG, PROJECT, tools_first
 from tests.e2e import recovery
 
 NAMESPACE = "training"
@@ -21,6 +24,24 @@ T = TypeVar("T")
 
 def environment() -> dict[str, str]:
     return {**tools_first(), "KUBECONFIG": kubeconfig()}
+
+
+def is_ours() -> bool:
+    """Whether the node of the tests is this machine: `make cluster` runs one here, and they aim at
+    it and not at another cluster beside it."""
+    try:
+        return _is_ours()
+    except ClusterProblem:
+        return False
+
+
+@functools.cache
+def _is_ours() -> bool:
+    """Once, as a test may have stopped the node since; an error is no answer, and is not kept."""
+    if processes.running("containerd") is None:
+        return False
+    ours = {**tools_first(), "KUBECONFIG": str(KUBECONFIG)}
+    return kubeconfig() == str(KUBECONFIG) or identity(environment()) == identity(ours)
 
 
 def attempt(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:

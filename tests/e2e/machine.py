@@ -8,6 +8,7 @@ import pytest
 
 from cluster import node, processes
 from tests.e2e import kube
+from tests.e2e.kube import is_ours
 
 #: What pods of other tests need.
 _DEPLOYMENTS = (
@@ -18,14 +19,11 @@ _DEPLOYMENTS = (
 )
 
 
-def is_ours() -> bool:
-    """Whether `make cluster` started the node on this machine."""
-    return processes.running("containerd") is not None
-
-
-#: Of tests that stop processes of the node.
+#: Of tests that stop processes of the node. Text, which pytest evaluates in the test's module when
+#: the test begins: who only collects tests asks no cluster. Such a module imports `machine`.
 needs_node = pytest.mark.skipif(
-    not is_ours(), reason="the node is not this machine: only `make cluster` starts one here"
+    "not machine.is_ours()",
+    reason="the node is not this machine: only `make cluster` starts one here",
 )
 
 
