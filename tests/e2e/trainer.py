@@ -94,6 +94,11 @@ def resumed() -> int:
     return int(re.findall(r"resuming from step-(\d+)", log)[-1])
 
 
+def recovered() -> str:
+    """What `recover` of the present trainer's pod printed: what it found, and whether it pulled."""
+    return kube.attempt("logs", pod(), _HERE, "--container=recover").stdout
+
+
 def suspend() -> None:
     """Stop the training as a person does; it saves, and no pod is left."""
     _suspended(True)
