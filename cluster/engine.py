@@ -24,6 +24,8 @@ from cluster.places import BIN, BUILT, KUBECONFIG, PROJECT, PULUMI_HOME, tools_f
 
 #: Stacks whose state is on this machine, with a copy of their settings each.
 _STACKS = BUILT / "stacks"
+#: Beside a stack's state: of which cluster its resources are.
+_MARK = "cluster.json"
 #: Kanister's chart and image are in no registry that can be counted on: the same names, CRDs and
 #: rights, with a controller of ours.
 STAND_IN = PROJECT / "cluster" / "chart" / "kanister-operator"
@@ -45,7 +47,8 @@ class Engine:
         config = _settings(stack) if settings is None else dict(settings)
         folder = _STACKS / stack
         state = folder / "state"
-        _forget_what_went_with_its_cluster(folder, config)
+        self._cluster = _forget_what_went_with_its_cluster(folder, config)
+        self._mark = folder / _MARK
         state.mkdir(parents=True, exist_ok=True)
         # A copy: the engine writes the salt of its secrets into the file, which is in git here.
         shutil.copy(PROJECT / "Pulumi.yaml", folder)
@@ -75,6 +78,8 @@ class Engine:
 
     def up(self) -> Mapping[str, int]:
         """Make the cluster what the settings say; how many resources had which operation."""
+        # First: an `up` that is cut short has a state too.
+        self._mark.write_text(json.dumps(self._cluster))
         return _changes(self._stack.up(on_output=self._say, color="never").summary)
 
     def preview(self, *, refresh: bool = False) -> Mapping[str, int]:
@@ -88,7 +93,10 @@ class Engine:
 
     def destroy(self) -> Mapping[str, int]:
         """Delete every resource of the stack; what volumes hold stays."""
-        return _changes(self._stack.destroy(on_output=self._say, color="never").summary)
+        changes = _changes(self._stack.destroy(on_output=self._say, color="never").summary)
+        # The state is empty, so that of no cluster. One that failed raised, and keeps its mark.
+        self._mark.unlink(missing_ok=True)
+        return changes
 
     def exports(self) -> Mapping[str, Any]:
         """The stack's exports by name."""
@@ -141,8 +149,9 @@ def with_kanister(config: dict[str, Any], chart: str = "") -> dict[str, Any]:
     return {**config, "holdfast:kanister": {**kanister, "chart": chart}}
 
 
-def _forget_what_went_with_its_cluster(folder: Path, config: Mapping[str, Any]) -> None:
-    """A state that is of a cluster which `make cluster-down` removed speaks of nothing any more.
+def _forget_what_went_with_its_cluster(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A state that is of a cluster which `make cluster-down` removed speaks of nothing any more;
+    returns the mark of the cluster that is there now.
 
     Raises:
         ClusterProblem: the state is of another cluster, which may be there still.
@@ -153,7 +162,7 @@ def _forget_what_went_with_its_cluster(folder: Path, config: Mapping[str, Any]) 
         "cluster": identity({**tools_first(), "KUBECONFIG": place}, named.get("context")),
         "ours": place == str(KUBECONFIG),
     }
-    mark = folder / "cluster.json"
+    mark = folder / _MARK
     known = json.loads(mark.read_text()) if mark.exists() else found
     if known["cluster"] != found["cluster"]:
         if not (known["ours"] and found["ours"]):
@@ -162,8 +171,7 @@ def _forget_what_went_with_its_cluster(folder: Path, config: Mapping[str, Any]) 
                 f"name that one by KUBECONFIG; if it is gone for good, delete {folder}"
             )
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps(found))
+    return found
 
 
 def _write_settings(file: Path, config: Mapping[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """Commands reach the cluster that is meant, and the state of one that is gone is dropped."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -64,38 +67,107 @@ def test_no_cluster_is_said_with_what_to_do(kubectl: Callable[[Answer], None]) -
         context.identity({"KUBECONFIG": "/k"})
 
 
+class FakeStack:
+    """The engine's part: writes a state, and takes it away."""
+
+    def __init__(self, state: Path) -> None:
+        self._resources = state / "resources"
+
+    def up(self, **_: Any) -> SimpleNamespace:
+        self._resources.touch()
+        return self._done()
+
+    def destroy(self, **_: Any) -> SimpleNamespace:
+        self._resources.unlink(missing_ok=True)
+        return self._done()
+
+    def _done(self) -> SimpleNamespace:
+        return SimpleNamespace(summary=SimpleNamespace(resource_changes={}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That of the stack `local`, which no real engine deploys."""
+    found = tmp_path / "stacks" / "local"
+    monkeypatch.setattr(engine, "_STACKS", found.parent)
+    monkeypatch.setattr(engine.auto, "PulumiCommand", lambda **_: None)
+    monkeypatch.setattr(
+        engine.auto, "create_or_select_stack", lambda *_, **__: FakeStack(found / "state")
+    )
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the engine changes it
+    return found
+
+
 def test_the_state_of_a_cluster_that_was_removed_is_forgotten(
-    kubectl: Callable[[Answer], None], tmp_path: Path
+    kubectl: Callable[[Answer], None], folder: Path
 ) -> None:
-    folder = tmp_path / "stacks" / "local"
     kubectl(lambda _: (0, "first", ""))
-    engine._forget_what_went_with_its_cluster(folder, LOCAL)
-    (folder / "state").touch()
+    engine.Engine("local", LOCAL).up()
 
-    engine._forget_what_went_with_its_cluster(folder, LOCAL)
-    assert (folder / "state").exists()
+    engine.Engine("local", LOCAL)
+    assert (folder / "state" / "resources").exists()
     kubectl(lambda _: (0, "second", ""))
-    engine._forget_what_went_with_its_cluster(folder, LOCAL)
+    engine.Engine("local", LOCAL)
 
-    assert not (folder / "state").exists()
-    assert json.loads((folder / "cluster.json").read_text())["cluster"] == "second"
+    assert not (folder / "state" / "resources").exists()
 
 
 def test_the_state_of_someone_elses_cluster_is_kept_and_named(
-    kubectl: Callable[[Answer], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kubectl: Callable[[Answer], None], folder: Path
 ) -> None:
-    folder = tmp_path / "stacks" / "local"
-    monkeypatch.setenv("KUBECONFIG", "/theirs")
-    kubectl(lambda _: (0, "theirs", ""))
-    engine._forget_what_went_with_its_cluster(folder, LOCAL)
-    (folder / "state").touch()
-    monkeypatch.delenv("KUBECONFIG")
-    kubectl(lambda _: (0, "ours", ""))
+    _up_on_another_cluster(kubectl)
 
     with pytest.raises(ClusterProblem, match="'local' is of another cluster"):
-        engine._forget_what_went_with_its_cluster(folder, LOCAL)
+        engine.Engine("local", LOCAL)
 
-    assert (folder / "state").exists()
+    assert (folder / "state" / "resources").exists()
+
+
+def test_what_was_destroyed_can_go_to_another_cluster(
+    kubectl: Callable[[Answer], None], folder: Path
+) -> None:
+    _up_on_another_cluster(kubectl).destroy()
+
+    engine.Engine("local", LOCAL).up()
+
+    assert json.loads((folder / "cluster.json").read_text())["cluster"] == "ours"
+
+
+def test_a_destroy_that_failed_leaves_its_cluster_named(
+    kubectl: Callable[[Answer], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise engine.auto.CommandError(engine.auto.CommandResult("", "a finalizer", 255))
+
+    deployed = _up_on_another_cluster(kubectl)
+    monkeypatch.setattr(FakeStack, "destroy", fail)
+    with pytest.raises(engine.auto.CommandError):
+        deployed.destroy()
+
+    with pytest.raises(ClusterProblem, match="'local' is of another cluster"):
+        engine.Engine("local", LOCAL)
+
+
+def test_up_names_the_cluster_also_after_a_destroy_by_the_same_engine(
+    kubectl: Callable[[Answer], None], folder: Path
+) -> None:
+    deployed = _up_on_another_cluster(kubectl)
+    deployed.destroy()
+    deployed.up()
+
+    with pytest.raises(ClusterProblem, match="'local' is of another cluster"):
+        engine.Engine("local", LOCAL)
+
+
+def _up_on_another_cluster(kubectl: Callable[[Answer], None]) -> engine.Engine:
+    """Deploy by a KUBECONFIG of one's own; from then on that of `make cluster` is meant."""
+    os.environ["KUBECONFIG"] = "/theirs"
+    kubectl(lambda _: (0, "theirs", ""))
+    deployed = engine.Engine("local", LOCAL)
+    deployed.up()
+    kubectl(lambda _: (0, "ours", ""))
+    del os.environ["KUBECONFIG"]
+    return deployed
 
 
 def test_a_stack_that_needs_another_provider_is_refused_before_anything_is_built() -> None:
