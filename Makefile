@@ -83,8 +83,7 @@ cluster-down: $(BIN)/.dev ## Stop it and remove its volumes; what was built stay
 	$(BIN)/python -m cluster down
 
 up preview destroy: $(BIN)/.dev ## Deploy, look at or destroy a stack by the Pulumi engine: make up STACK=local
-	@if command -v pulumi-language-python >/dev/null; then pulumi $@ --stack $(STACK); \
-	else $(BIN)/python -m cluster.engine $@ $(STACK) $(if $(KANISTER),--kanister $(KANISTER)); fi
+	@HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m cluster.engine $@ $(STACK) $(if $(KANISTER),--kanister $(KANISTER))
 
 e2e: $(BIN)/.training $(BIN)/.pipeline ## The stack on the cluster of the kubeconfig, or of `make cluster`
 	HOLDFAST_CONTEXT=$(CONTEXT) $(BIN)/python -m pytest -m "e2e and not e2e_long" tests/e2e $(PYTEST_ARGS)

@@ -1,7 +1,8 @@
 """The real Pulumi engine by its Automation API, with the program of `__main__.py` inline.
 
-`make up`, `preview` and `destroy` use it where no `pulumi` is on the PATH. The language host, which
-runs Python programs for the command line, is in no registry; the Automation API needs none.
+`make up`, `preview` and `destroy` use it where Pulumi's own installation is not on the PATH. The
+language host, which runs Python programs for the command line, is in no registry; the Automation
+API needs none.
 """
 
 import json
@@ -18,7 +19,7 @@ import yaml
 from pulumi import automation as auto
 
 from cluster.build import build
-from cluster.context import identity, kubeconfig
+from cluster.context import CONTEXT, identity, kubeconfig
 from cluster.errors import ClusterProblem
 from cluster.places import BIN, BUILT, KUBECONFIG, PROJECT, PULUMI_HOME, tools_first
 
@@ -131,6 +132,46 @@ def _settings(stack: str) -> dict[str, Any]:
     return config
 
 
+def _for_pulumi(stack: str, kanister: str) -> dict[str, str]:
+    """The environment of Pulumi's own command: with the KUBECONFIG that the engine here would use,
+    unless the stack says itself which cluster it is for.
+
+    Raises:
+        ClusterProblem: the command cannot do what is asked.
+    """
+    if kanister not in ("", "upstream"):
+        raise ClusterProblem(
+            f"Pulumi's own command takes the chart of Kanister that stack {stack!r} names, not "
+            f"{kanister}: name it there (pulumi config set --stack {stack} --path "
+            f"holdfast:kanister.chart {kanister}), or leave KANISTER out"
+        )
+    file = PROJECT / f"Pulumi.{stack.rpartition('/')[2]}.yaml"  # of organization/project/stack
+    config = (yaml.safe_load(file.read_text()).get("config") or {}) if file.exists() else {}
+    _one_cluster(stack, config)
+    return {**os.environ, **({} if _has_a_cluster(config) else {"KUBECONFIG": kubeconfig()})}
+
+
+def _one_cluster(stack: str, config: Mapping[str, Any]) -> None:
+    """A context that is given is the one that is used.
+
+    Raises:
+        ClusterProblem: the stack says itself which cluster it is for.
+    """
+    if (context := os.environ.get(CONTEXT)) and _has_a_cluster(config):
+        raise ClusterProblem(
+            f"stack {stack!r} says itself which cluster it is for, and context {context} is not "
+            "used: leave CONTEXT out"
+        )
+
+
+def _has_a_cluster(config: Mapping[str, Any]) -> bool:
+    """Whether the stack makes its cluster, or names the way to it."""
+    named = config.get("holdfast:kubernetes") or {}
+    return config.get("holdfast:target") != "kubernetes" or bool(
+        named.get("kubeconfig") or named.get("context")
+    )
+
+
 def with_kanister(config: dict[str, Any], chart: str = "") -> dict[str, Any]:
     """The settings with another chart of Kanister.
 
@@ -190,11 +231,18 @@ def _main(
         str, typer.Option(help="`upstream`: the chart that the stack names; else a chart's folder.")
     ] = "",
 ) -> None:
-    """Deploy, look at or destroy one stack. Its state stays in .cache/cluster/stacks."""
+    """Deploy, look at or destroy one stack.
+
+    By Pulumi's own installation where that is on the PATH; else by the engine that is built here,
+    with its state in .cache/cluster/stacks.
+    """
     if verb not in ("up", "preview", "destroy"):
         raise typer.BadParameter(f"{verb}: say up, preview or destroy")
     try:
+        if all(map(shutil.which, ("pulumi", "pulumi-language-python"))):
+            os.execvpe("pulumi", ["pulumi", verb, "--stack", stack], _for_pulumi(stack, kanister))
         settings = _settings(stack)  # a wrong name is said before anything is built
+        _one_cluster(stack, settings)
         build(("pulumi", "provider"))
         if shutil.which("kubectl", path=tools_first()["PATH"]) is None:
             build(("kubernetes",))

@@ -6,9 +6,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import typer
 
 from cluster import cli, context, engine, processes
 from cluster.errors import ClusterProblem
@@ -175,6 +176,79 @@ def test_a_stack_that_needs_another_provider_is_refused_before_anything_is_built
         engine._settings("prod")
     with pytest.raises(ClusterProblem, match=r"no stack 'prd': .* but .*dev, local"):
         engine._settings("prd")
+
+
+@pytest.fixture
+def pulumi(
+    kubectl: Callable[[Answer], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, str]]:
+    """Pulumi's own installation is on the PATH; what `make up` runs it with."""
+    for program in ("pulumi", "pulumi-language-python"):
+        (tmp_path / program).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(engine, "PROJECT", tmp_path)
+    kubectl(lambda _: (0, "", ""))
+
+    ran: list[tuple[list[str], dict[str, str]]] = []
+
+    def execute(_: str, command: list[str], environment: dict[str, str]) -> NoReturn:
+        ran.append((command, environment))
+        raise SystemExit  # as this process is another one then
+
+    monkeypatch.setattr(os, "execvpe", execute)
+
+    def run(config: dict[str, Any], kanister: str = "", stack: str = "one") -> dict[str, str]:
+        (tmp_path / "Pulumi.one.yaml").write_text(json.dumps({"config": config}))
+        with pytest.raises(SystemExit):
+            engine._main("up", stack, kanister)
+        command, environment = ran.pop()
+        assert command == ["pulumi", "up", "--stack", stack]
+        return environment
+
+    return run
+
+
+def test_pulumis_own_command_means_the_same_cluster(
+    pulumi: Callable[..., dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pulumi(LOCAL)["KUBECONFIG"] == str(tmp_path / "kubeconfig")
+    assert pulumi(LOCAL, "upstream", "org/project/one")["KUBECONFIG"] == str(
+        tmp_path / "kubeconfig"
+    )
+    monkeypatch.setenv(context.CONTEXT, "kind-kind")
+    assert pulumi(LOCAL)["KUBECONFIG"].endswith("/contexts/kind-kind.kubeconfig")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"holdfast:target": "eks"},
+        {**LOCAL, "holdfast:kubernetes": {"context": "minikube"}},
+        {**LOCAL, "holdfast:kubernetes": {"kubeconfig": "/theirs"}},
+    ],
+    ids=["eks", "context", "kubeconfig"],
+)
+def test_a_stack_that_says_its_cluster_goes_to_no_other(
+    pulumi: Callable[..., dict[str, str]],
+    config: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "KUBECONFIG" not in pulumi(config)
+
+    monkeypatch.setenv(context.CONTEXT, "kind-kind")
+    with pytest.raises(typer.Exit):
+        engine._main("up", "one")
+    assert "context kind-kind is not used: leave CONTEXT out" in capsys.readouterr().err
+
+
+def test_another_chart_of_kanister_is_not_dropped_by_pulumis_own_command(
+    pulumi: Callable[..., dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit):
+        engine._main("up", "one", "/a/chart")
+
+    assert "--path holdfast:kanister.chart /a/chart" in capsys.readouterr().err
 
 
 @pytest.fixture
