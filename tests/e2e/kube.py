@@ -7,18 +7,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import processes
 from cluster.context import identity, kubeconfig
 from cluster.errors import ClusterProblem
-from cluster.places import KUBECONFIG, PROJECT, tools_first
+from cluster.places import KUBECONFIG, LOGS, PROJECT, tools_first
 from tests.e2e import recovery
 
 NAMESPACE = "training"
 KANISTER = "kanister"
 TRAINER = "app.kubernetes.io/component=trainer"
 _POLL_SECONDS = 0.3
+#: What explains a failure: lines of each answer, seconds for each answer and for all logs.
+_EXPLAIN_LINES = 100
+_ANSWER_SECONDS, _EXPLAIN_SECONDS = 20, 120
 T = TypeVar("T")
 
 
@@ -44,7 +48,9 @@ def _is_ours() -> bool:
     return kubeconfig() == str(KUBECONFIG) or identity(environment()) == identity(ours)
 
 
-def attempt(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def attempt(
+    *arguments: str, given: str | None = None, seconds: float = 180
+) -> subprocess.CompletedProcess[str]:
     """One kubectl command, however it ends."""
     return subprocess.run(
         ["kubectl", *arguments],
@@ -52,7 +58,7 @@ def attempt(*arguments: str, given: str | None = None) -> subprocess.CompletedPr
         input=given,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=seconds,
     )
 
 
@@ -111,22 +117,63 @@ def timed(event: str, lost: str = "nothing") -> Iterator[recovery.Row]:
 
 
 def explanation() -> str:
-    """Pods, events and the last lines of every log in the namespaces of trainings and Kanister."""
-    trainings = attempt("get", "pods", "--all-namespaces", f"--selector={TRAINER}",
-                        "--output=jsonpath={.items[*].metadata.namespace}").stdout  # fmt: skip
-    parts = []
-    for namespace in sorted({NAMESPACE, KANISTER, *trainings.split()}):
-        where = f"--namespace={namespace}"
-        for command in (
-            ("get", "pods,jobs,actionsets,pvc", where, "--output=wide"),
-            ("get", "events", where, "--sort-by=.lastTimestamp"),
-        ):
-            shown = attempt(*command).stdout.splitlines()[-25:]
-            parts.append("\n".join([f"--- kubectl {' '.join(command)}", *shown]))
-        for name in attempt("get", "pods", where, "--output=name").stdout.split():
-            log = attempt("logs", name, where, "--all-containers", "--tail=12").stdout
-            parts.append(f"--- log of {name}\n{log}")
+    """Pods, Jobs, claims, ActionSets and events of all namespaces, and the last lines of every log:
+    of containers, also before they started again, and of the node where it is this machine."""
+    everywhere = "--all-namespaces"
+    parts = [
+        _shown("get", "pods,jobs,pvc", everywhere, "--output=wide"),
+        _shown("get", "actionsets", everywhere),  # alone: without Kanister there is no such kind
+        _shown("get", "events", everywhere, "--sort-by=.lastTimestamp"),
+    ]
+    until = time.monotonic() + _EXPLAIN_SECONDS
+    for pod, namespace, containers in _restarts():
+        if time.monotonic() > until:
+            parts.append(f"--- no more logs: {_EXPLAIN_SECONDS} s are over")
+            break
+        place = (pod, f"--namespace={namespace}")
+        parts.append(_shown("logs", *place, "--all-containers", "--tail=12"))
+        parts += [
+            _shown("logs", *place, f"--container={name}", "--previous", "--tail=12")
+            for name, restarts in containers.items()
+            if restarts
+        ]
+    if is_ours():
+        parts += [f"--- {log}\n{_end_of(log)}" for log in sorted(LOGS.glob("*.log"))]
     return "\n".join(parts)
+
+
+def _shown(*arguments: str) -> str:
+    """A command and the last lines that it prints, or why it has no answer: what explains a failure
+    is asked for where anything may be broken, and must not hide it."""
+    said = _answer(*arguments)
+    text = said if isinstance(said, str) else said.stdout + said.stderr
+    return "\n".join([f"--- kubectl {' '.join(arguments)}", *text.splitlines()[-_EXPLAIN_LINES:]])
+
+
+def _answer(*arguments: str) -> subprocess.CompletedProcess[str] | str:
+    try:
+        return attempt(*arguments, "--request-timeout=10s", seconds=_ANSWER_SECONDS)
+    except (subprocess.TimeoutExpired, OSError, ClusterProblem) as error:
+        return str(error)
+
+
+def _restarts() -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Each pod with its namespace, and how often each container started again."""
+    found = _answer("get", "pods", "--all-namespaces", "--output=json")
+    if isinstance(found, str) or found.returncode:
+        return  # said by the same question above
+    for pod in json.loads(found.stdout)["items"]:
+        status = pod["status"]
+        states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+        restarts = {each["name"]: each["restartCount"] for each in states}
+        yield pod["metadata"]["name"], pod["metadata"]["namespace"], restarts
+
+
+def _end_of(log: Path) -> str:
+    """The last lines of a log that may be very long."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-25:])
 
 
 def training_log(tail: int = 400) -> str:
